@@ -1,0 +1,1 @@
+"""What every service of Bookmesh shares. Knows no service and no business rule."""

@@ -1,0 +1,58 @@
+"""Channels between services of the mesh."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from opentelemetry.instrumentation.grpc import aio_client_interceptors
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
+def open_channel(target: str, service: str, *, retried: Collection[str] = ()) -> grpc.aio.Channel:
+    """Open a channel to all replicas of a service; the caller closes it.
+
+    Calls go round the replicas that their own health service calls SERVING for ``service`` (full name). UNAVAILABLE
+    is retried on another replica, up to three tries, for the methods in ``retried`` alone: those that are safe to
+    repeat. Retries of a channel as a whole are throttled to a tenth of its calls (gRFC A6).
+
+    Args:
+        target: a gRPC target, ``dns:///orchestrator:9000`` or ``ipv4:127.0.0.1:7001,127.0.0.1:7002``.
+        service: the full name of the gRPC service.
+        retried: names of methods of that service.
+
+    """
+    method_config: list[dict[str, Any]] = []
+    if retried:
+        method_config.append(
+            {
+                "name": [{"service": service, "method": method} for method in retried],
+                "retryPolicy": {
+                    "maxAttempts": 3,
+                    "initialBackoff": "0.05s",
+                    "maxBackoff": "0.5s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        )
+    service_config = {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {"serviceName": service},
+        "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
+        "methodConfig": method_config,
+    }
+    options = [
+        ("grpc.service_config", json.dumps(service_config)),
+        ("grpc.service_config_disable_resolution", 1),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+        ("grpc.primary_user_agent", "bookmesh"),
+    ]
+    return grpc.aio.insecure_channel(target, options=options, interceptors=aio_client_interceptors())

@@ -1,0 +1,147 @@
+"""What happens around every RPC that a service of the mesh answers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+import structlog
+
+from mesh import errors
+from mesh.errors import FieldViolation, MeshError
+from mesh.grpc import deadline
+from mesh.grpc.errors import abort
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+
+    from google.protobuf.message import Message
+    from protovalidate import FieldPathPb, Validator
+
+LEAST_WORK_S = 0.02
+"""A call with less time than this left is refused: its answer could not arrive."""
+
+_log = structlog.get_logger(__name__)
+
+
+class ServiceInterceptor(grpc.aio.ServerInterceptor):
+    """Gives every call a deadline, validates its request and turns errors into statuses.
+
+    - A call without a deadline gets ``default_timeout_s``; one of ``unbounded`` methods (full names,
+      ``/package.Service/Method``) may go on for as long as its caller stays.
+    - A request that breaks its protovalidate rules is INVALID_ARGUMENT, naming each field.
+    - A ``MeshError`` becomes its status with details; any other exception becomes INTERNAL with a fixed message, and
+      is logged here with its traceback.
+
+    ``only`` limits all this to services whose full name starts with it; others (health) pass untouched.
+    """
+
+    def __init__(
+        self, validator: Validator, *, default_timeout_s: float, unbounded: Collection[str], only: str
+    ) -> None:
+        """Keep the rules."""
+        self._validator = validator
+        self._default_timeout_s = default_timeout_s
+        self._unbounded = unbounded
+        self._only = only
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """Wrap the handler of one call."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not method.startswith(f"/{self._only}"):
+            return handler
+        if handler.request_streaming:
+            msg = f"{method} streams requests, which the mesh has no rules for"
+            raise NotImplementedError(msg)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                self._streaming(method, handler.unary_stream),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._unary(method, handler.unary_unary),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _unary(self, method: str, behaviour: Callable[..., Awaitable[Message]]) -> Callable[..., Awaitable[Message]]:
+        async def call(request: Message, context: grpc.aio.ServicerContext) -> Message:
+            try:
+                async with self._bounded(method, context):
+                    self._validate(request)
+                    return await behaviour(request, context)
+            except Exception as error:  # noqa: BLE001  the last resort of every call
+                await _fail(method, context, error)
+
+        return call
+
+    def _streaming(
+        self, method: str, behaviour: Callable[..., AsyncIterator[Message]]
+    ) -> Callable[..., AsyncIterator[Message]]:
+        async def call(request: Message, context: grpc.aio.ServicerContext) -> AsyncIterator[Message]:
+            try:
+                async with self._bounded(method, context):
+                    self._validate(request)
+                    async for response in behaviour(request, context):
+                        yield response
+            except Exception as error:  # noqa: BLE001  the last resort of every call
+                await _fail(method, context, error)
+
+        return call
+
+    def _bounded(self, method: str, context: grpc.aio.ServicerContext) -> asyncio.Timeout:
+        remaining_s = context.time_remaining()
+        if remaining_s is None:
+            if method in self._unbounded:
+                return asyncio.timeout(None)
+            remaining_s = self._default_timeout_s
+        if remaining_s < LEAST_WORK_S:
+            msg = "the call arrived with no time left"
+            raise errors.DeadlineExceeded(msg)
+        deadline.enter(remaining_s)
+        return asyncio.timeout(remaining_s)
+
+    def _validate(self, request: Message) -> None:
+        violations = self._validator.collect_violations(request)
+        if not violations:
+            return
+        fields = tuple(
+            FieldViolation(_path(violation.proto.field), violation.proto.message) for violation in violations
+        )
+        raise errors.InvalidArgument(describe(fields), fields=fields)
+
+
+def describe(fields: tuple[FieldViolation, ...]) -> str:
+    """Give the sentence for fields that were wrong: ``max_price: must be greater than 0; book_id: ...``."""
+    return "; ".join(
+        f"{violation.field}: {violation.description}" if violation.field else violation.description
+        for violation in fields
+    )
+
+
+async def _fail(method: str, context: grpc.aio.ServicerContext, error: Exception) -> NoReturn:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if isinstance(error, TimeoutError):
+        error = errors.DeadlineExceeded("the call was not done in the time it had")
+    if not isinstance(error, MeshError):
+        _log.error("rpc failed", method=method, exc_info=error)
+        error = errors.Internal("something of ours went wrong; it has been logged")
+    await abort(context, error)
+
+
+def _path(field: FieldPathPb | None) -> str:
+    parts = []
+    for element in field.elements if field is not None else ():
+        subscript = element.subscript
+        parts.append(
+            f"{element.field_name}[{subscript.value}]" if subscript is not None else element.field_name
+        )
+    return ".".join(parts)

@@ -1,0 +1,185 @@
+"""Starts, watches over and stops the gRPC server of a service."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import structlog
+from grpc_channelz.v1 import channelz
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
+from protovalidate import Validator
+
+from mesh.grpc.interceptor import ServiceInterceptor
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Sequence
+
+    from mesh.clock import Clock
+    from mesh.settings import ServiceSettings
+
+OUR_PACKAGES = "bookmesh."
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_READY_INTERVAL_S = 0.5
+_START_INTERVAL_S = 0.05
+_READY_TIMEOUT_S = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A gRPC service to answer: its full name and what adds its servicer to a server."""
+
+    name: str
+    add: Callable[[grpc.aio.Server], None]
+
+
+@dataclass(slots=True)
+class Serving:
+    """How a service answers.
+
+    Attributes:
+        services: what is answered on the main port.
+        ready: says whether the service's dependencies answer; asked twice a second. An exception means no.
+        on_drain: called once when the service is told to stop, before it stops answering: stop taking new work here.
+        unbounded: methods (full names) that may go on without a deadline.
+        default_timeout_s: the deadline of calls that come without one.
+        options: further gRPC server options.
+
+    """
+
+    services: Sequence[Served]
+    ready: Callable[[], Awaitable[bool]]
+    on_drain: Callable[[], Awaitable[None]] | None = None
+    unbounded: Collection[str] = ()
+    default_timeout_s: float = 10.0
+    options: Sequence[tuple[str, Any]] = field(default_factory=tuple)
+
+
+async def serve(serving: Serving, settings: ServiceSettings, clock: Clock) -> None:
+    """Answer calls until SIGTERM or SIGINT, then drain.
+
+    Health (``grpc.health.v1``) is on both ports, for ``""`` and for each service by name: NOT_SERVING until ``ready``
+    says yes, and again whenever it says no. Draining: NOT_SERVING at once, ``on_drain``, a pause until callers have
+    noticed, then no new calls, and up to ``drain_s`` seconds for those under way. A second signal exits at once.
+
+    Raises:
+        SystemExit: with status 1, when an address cannot be bound.
+
+    """
+    stop = _stop_on_signals()
+    health_servicer = health.aio.HealthServicer()
+    names = [health.OVERALL_HEALTH, *(service.name for service in serving.services)]
+    for name in names:
+        await health_servicer.set(name, _NOT_SERVING)
+
+    server = grpc.aio.server(
+        interceptors=[
+            aio_server_interceptor(filter_=filters.negate(filters.health_check())),
+            ServiceInterceptor(
+                Validator(),
+                default_timeout_s=serving.default_timeout_s,
+                unbounded=serving.unbounded,
+                only=OUR_PACKAGES,
+            ),
+        ],
+        options=[
+            ("grpc.so_reuseport", 0),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            *serving.options,
+        ],
+    )
+    for service in serving.services:
+        service.add(server)
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+
+    admin = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, admin)
+    channelz.add_channelz_servicer(admin)
+    reflection.enable_server_reflection(
+        [*names[1:], health.SERVICE_NAME, reflection.SERVICE_NAME, channelz.SERVICE_NAME], admin
+    )
+
+    port = bind(server, settings.listen)
+    admin_port = bind(admin, settings.admin_listen)
+    await admin.start()
+    await server.start()
+    _log.info("listening", port=port, admin_port=admin_port)
+
+    watcher = asyncio.create_task(_watch_readiness(serving.ready, health_servicer, names, clock))
+    try:
+        await stop.wait()
+        _log.info("draining", drain_s=settings.drain_s)
+    finally:
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
+        await health_servicer.enter_graceful_shutdown()
+        if serving.on_drain is not None:
+            await serving.on_drain()
+        await clock.sleep(settings.drain_pause_s)
+        await server.stop(settings.drain_s)
+        await admin.stop(None)
+        _log.info("stopped")
+
+
+def bind(server: grpc.aio.Server, address: str) -> int:
+    """Bind a server to ``host:port`` without TLS; give the port.
+
+    Raises:
+        SystemExit: with status 1, when the address is taken or is not one of this machine.
+
+    """
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError:
+        _log.error("cannot listen: the address is taken or not of this machine", address=address)  # noqa: TRY400
+        raise SystemExit(1) from None
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(130)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return stop
+
+
+async def _watch_readiness(
+    ready: Callable[[], Awaitable[bool]],
+    health_servicer: health.aio.HealthServicer,
+    names: Sequence[str],
+    clock: Clock,
+) -> None:
+    was_ready = False
+    while True:
+        is_ready = await _ask(ready)
+        if is_ready != was_ready:
+            for name in names:
+                await health_servicer.set(name, _SERVING if is_ready else _NOT_SERVING)
+            _log.info("serving" if is_ready else "not serving: a dependency does not answer")
+            was_ready = is_ready
+        await clock.sleep(_READY_INTERVAL_S if is_ready else _START_INTERVAL_S)
+
+
+async def _ask(ready: Callable[[], Awaitable[bool]]) -> bool:
+    try:
+        async with asyncio.timeout(_READY_TIMEOUT_S):
+            return await ready()
+    except Exception as error:  # noqa: BLE001  whatever is wrong with a dependency, the answer is no
+        _log.debug("not ready", exc_info=error)
+        return False

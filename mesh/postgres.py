@@ -1,0 +1,122 @@
+"""PostgreSQL as the services use it: pools, statements kept in files, numbered migrations."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import asyncpg
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.resources.abc import Traversable
+
+_MIGRATIONS_LOCK = 0x626F6F6B  # one advisory lock for all migrations of a database: "book"
+_FILE_NAME = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
+
+_log = structlog.get_logger(__name__)
+
+
+class MigrationError(Exception):
+    """Migrations that do not fit the database; the message says which and what to do."""
+
+
+async def open_pool(dsn: str, *, max_size: int, application_name: str) -> asyncpg.Pool:
+    """Open a pool of connections; the caller closes it.
+
+    A dead server is noticed within about 10 s by TCP keepalive; a statement may take 10 s.
+    """
+    return await asyncpg.create_pool(
+        dsn,
+        min_size=1,
+        max_size=max_size,
+        command_timeout=10,
+        timeout=5,
+        server_settings={
+            "application_name": application_name,
+            "tcp_keepalives_idle": "5",
+            "tcp_keepalives_interval": "2",
+            "tcp_keepalives_count": "3",
+            "idle_in_transaction_session_timeout": "15000",
+        },
+    )
+
+
+def statements(package: str) -> dict[str, str]:
+    """Read the ``.sql`` files beside a package: one named statement each, by file name without the ending."""
+    return {
+        file.name.removesuffix(".sql"): file.read_text()
+        for file in resources.files(package).joinpath("sql").iterdir()
+        if file.name.endswith(".sql")
+    }
+
+
+async def migrate(dsn: str, packages: Sequence[str]) -> list[str]:
+    """Bring a database up to date and give the names of the migrations that were applied.
+
+    Each package keeps its migrations as ``migrations/NNNN_name.sql``; they are applied in the order of their numbers,
+    each in a transaction of its own, once. Safe to run from several places at once.
+
+    Raises:
+        MigrationError: if a file that was applied has been changed since, or a name is not of that form.
+
+    """
+    connection = await asyncpg.connect(dsn, timeout=10)
+    applied = []
+    try:
+        await connection.execute("SELECT pg_advisory_lock($1)", _MIGRATIONS_LOCK)
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS public.migration (package text, name text, sha256 text NOT NULL,"
+            " applied_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (package, name))"
+        )
+        for package in packages:
+            done = {
+                row["name"]: row["sha256"]
+                for row in await connection.fetch(
+                    "SELECT name, sha256 FROM public.migration WHERE package = $1", package
+                )
+            }
+            for file in _migration_files(package):
+                text = file.read_text()
+                digest = hashlib.sha256(text.encode()).hexdigest()
+                if file.name in done:
+                    _check_unchanged(package, file.name, digest, done[file.name])
+                    continue
+                async with connection.transaction():
+                    await connection.execute(text)
+                    await connection.execute(
+                        "INSERT INTO public.migration (package, name, sha256) VALUES ($1, $2, $3)",
+                        package,
+                        file.name,
+                        digest,
+                    )
+                applied.append(f"{package}/{file.name}")
+                _log.info("migrated", package=package, name=file.name)
+    finally:
+        await connection.close()
+    return applied
+
+
+def _migration_files(package: str) -> list[Traversable]:
+    files = [
+        file
+        for file in resources.files(package).joinpath("migrations").iterdir()
+        if file.name.endswith(".sql")
+    ]
+    for file in files:
+        if not _FILE_NAME.match(file.name):
+            msg = f"{package}/migrations/{file.name}: the name must be NNNN_name.sql"
+            raise MigrationError(msg)
+    return sorted(files, key=lambda file: file.name)
+
+
+def _check_unchanged(package: str, name: str, digest: str, applied_digest: str) -> None:
+    if digest != applied_digest:
+        msg = (
+            f"{package}/migrations/{name} was changed after it had been applied to this database: "
+            "undo the change and put it into a new migration"
+        )
+        raise MigrationError(msg)

@@ -1,0 +1,116 @@
+"""Logs and traces of a service: OpenTelemetry for the spans, structlog for lines of JSON that carry the trace id."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import structlog
+from opentelemetry import context, trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from structlog.typing import EventDict, WrappedLogger
+
+from contextlib import contextmanager
+
+_TRACEPARENT = "traceparent"
+_propagator = TraceContextTextMapPropagator()
+
+
+def exporting() -> bool:
+    """Say whether the environment names a collector for spans (``OTEL_EXPORTER_OTLP_[TRACES_]ENDPOINT``)."""
+    return any(
+        os.environ.get(name) for name in ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    )
+
+
+def set_up(service: str, instance: str, log_level: str) -> TracerProvider:
+    """Set up logs and traces for this process; the caller shuts the provider down at the end.
+
+    Spans go to the collector that the environment names (OpenTelemetry's own variables; sampling by
+    ``OTEL_TRACES_SAMPLER``). Without one nothing is recorded, but trace ids are made and passed on, so that the logs
+    of all services still tell which lines belong together.
+
+    Args:
+        service: name of the service (``gateway``).
+        instance: name of this replica.
+        log_level: the least level that is logged, ``DEBUG`` to ``ERROR``.
+
+    """
+    resource = Resource.create({SERVICE_NAME: service, SERVICE_INSTANCE_ID: instance})
+    if exporting():
+        provider = TracerProvider(resource=resource)
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    else:
+        provider = TracerProvider(resource=resource, sampler=ALWAYS_OFF)
+    trace.set_tracer_provider(provider)
+    _set_up_logs(service, instance, log_level)
+    return provider
+
+
+def current_traceparent() -> str | None:
+    """Give the W3C ``traceparent`` of the current span, to be kept with work that goes on elsewhere; None without one."""
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier)
+    return carrier.get(_TRACEPARENT)
+
+
+@contextmanager
+def resumed(traceparent: str | None) -> Iterator[None]:
+    """Make the span of a kept ``traceparent`` the current one."""
+    carrier = {_TRACEPARENT: traceparent} if traceparent else {}
+    token = context.attach(_propagator.extract(carrier))
+    try:
+        yield
+    finally:
+        context.detach(token)
+
+
+def _set_up_logs(service: str, instance: str, log_level: str) -> None:
+    def add_origin(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event["service"] = service
+        event["instance"] = instance
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            event["trace_id"] = trace.format_trace_id(span.trace_id)
+            event["span_id"] = trace.format_span_id(span.span_id)
+        return event
+
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        add_origin,
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(log_level)
