@@ -1,0 +1,25 @@
+#!/bin/sh
+# Refuses a change of protos/ that would break who uses the contracts of main: run by `make breaking`,
+# from the root of the repository. On a branch the base is where it left main; on main itself, when
+# protos/ is as committed, the commit before. Without such a base it says so and is content.
+set -eu
+
+skip() {
+    echo "buf breaking: skipped, $1"
+    exit 0
+}
+
+git rev-parse --verify --quiet HEAD >/dev/null 2>&1 || skip "there is no git history here"
+base=$(git merge-base HEAD origin/main 2>/dev/null || git merge-base HEAD main 2>/dev/null) ||
+    skip "this clone does not know where it left main"
+if [ "$base" = "$(git rev-parse HEAD)" ] && [ -z "$(git status --porcelain -- protos)" ]; then
+    base=$(git rev-parse --verify --quiet HEAD~1) || skip "this clone has no commit before this one"
+fi
+[ -n "$(git ls-tree "$base" protos)" ] || skip "$(git rev-parse --short "$base") has no protos/"
+
+git archive "$base" | buf breaking protos --against '-#format=tar,subdir=protos' || {
+    echo "buf breaking: the above breaks the contracts of $(git rev-parse --short "$base");" \
+        "add a field, a method or a version beside them instead"
+    exit 1
+}
+echo "buf breaking: nothing broken since $(git rev-parse --short "$base")"
