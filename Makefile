@@ -30,7 +30,7 @@ lint: install gen-check breaking ## All checks: style, types, imports, contracts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/buf lint
 	$(BIN)/buf format protos --diff --exit-code
 

@@ -15,7 +15,7 @@ base=$(git merge-base HEAD origin/main 2>/dev/null || git merge-base HEAD main 2
 if [ "$base" = "$(git rev-parse HEAD)" ] && [ -z "$(git status --porcelain -- protos)" ]; then
     base=$(git rev-parse --verify --quiet HEAD~1) || skip "this clone has no commit before this one"
 fi
-[ -n "$(git ls-tree "$base" protos)" ] || skip "$(git rev-parse --short "$base") has no protos/"
+git cat-file -e "$base:buf.yaml" 2>/dev/null || skip "$(git rev-parse --short "$base") has no buf.yaml"
 
 git archive "$base" | buf breaking protos --against '-#format=tar,subdir=protos' || {
     echo "buf breaking: the above breaks the contracts of $(git rev-parse --short "$base");" \

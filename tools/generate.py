@@ -7,6 +7,7 @@ descriptor set with which Envoy turns REST into gRPC. The same protos always giv
 import argparse
 import filecmp
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -36,7 +37,7 @@ def buf(*arguments: str) -> None:
 
 
 def generate(out: Path) -> None:
-    """Write ``out/gen``, removing what was there."""
+    """Write ``out/gen``, which is not there yet."""
     buf("generate", "--output", str(out))
     described = [argument for path in DESCRIBED for argument in ("--path", path)]
     buf(
@@ -67,23 +68,35 @@ def differences(ours: Path, fresh: Path) -> list[Path]:
     return sorted(every - set(map(Path, same)))
 
 
+def update(ours: Path, fresh: Path, changed: list[Path]) -> None:
+    """Make ``changed`` files of ``ours`` what they are in ``fresh``, and touch no other."""
+    for path in changed:
+        if (fresh / path).exists():
+            (ours / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(fresh / path, ours / path)
+        else:
+            (ours / path).unlink()
+
+
 def main() -> int:
     """Generate or check; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare with gen/, write nothing")
     check = parser.parse_args().check
-    try:
-        if not check:
-            generate(ROOT)
-            return 0
-        with tempfile.TemporaryDirectory() as scratch:
+    ours = ROOT / "gen"
+    with tempfile.TemporaryDirectory() as scratch:
+        fresh = Path(scratch, "gen")
+        try:
             generate(Path(scratch))
-            stale = differences(ROOT / "gen", Path(scratch, "gen"))
-    except subprocess.CalledProcessError as error:
-        return error.returncode
-    for path in stale:
+        except subprocess.CalledProcessError as error:
+            return error.returncode
+        changed = differences(ours, fresh)
+        if not check:
+            update(ours, fresh, changed)
+            return 0
+    for path in changed:
         print(f"gen/{path} is not what protos/ gives: run `make gen` and commit gen/")
-    return 1 if stale else 0
+    return 1 if changed else 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Collects quotes from sellers, and owns the registry of sellers."""

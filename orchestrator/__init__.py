@@ -1,0 +1,1 @@
+"""Owns purchases and money: takes each purchase from request to final status."""

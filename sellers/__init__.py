@@ -1,0 +1,1 @@
+"""The way to a seller; used by aggregator and orchestrator."""
