@@ -117,6 +117,8 @@ class FailureReason(_message.Message):
         """The payment could not be captured after the order; the order was cancelled. Try another card."""
         internal: FailureReason._Word.ValueType  # 7
         """Something of ours went wrong and the purchase was undone. Try again later."""
+        out_of_time: FailureReason._Word.ValueType  # 8
+        """A copy could be had, but not in the time that a purchase may take. Try again."""
 
     class Word(_Word, metaclass=_WordEnumTypeWrapper):
         """In lower case, because JSON shows them by these names."""
@@ -137,6 +139,8 @@ class FailureReason(_message.Message):
     """The payment could not be captured after the order; the order was cancelled. Try another card."""
     internal: FailureReason.Word.ValueType  # 7
     """Something of ours went wrong and the purchase was undone. Try again later."""
+    out_of_time: FailureReason.Word.ValueType  # 8
+    """A copy could be had, but not in the time that a purchase may take. Try again."""
 
     def __init__(
         self,
@@ -296,30 +300,6 @@ class GetPurchaseRequestRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetPurchaseRequestRequest: _TypeAlias = GetPurchaseRequestRequest  # noqa: Y015
-
-@_typing.final
-class GetPurchaseRequestResponse(_message.Message):
-    """One purchase request. Over REST the answer is the purchase request itself."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PURCHASE_REQUEST_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def purchase_request(self) -> Global___PurchaseRequest:
-        """Always set."""
-
-    def __init__(
-        self,
-        *,
-        purchase_request: Global___PurchaseRequest | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["purchase_request", b"purchase_request"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["purchase_request", b"purchase_request"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetPurchaseRequestResponse: _TypeAlias = GetPurchaseRequestResponse  # noqa: Y015
 
 @_typing.final
 class PurchaseRequest(_message.Message):

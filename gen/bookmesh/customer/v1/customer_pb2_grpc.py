@@ -43,7 +43,7 @@ class PurchaseServiceStub:
         self.GetPurchaseRequest = channel.unary_unary(
                 '/bookmesh.customer.v1.PurchaseService/GetPurchaseRequest',
                 request_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.GetPurchaseRequestRequest.SerializeToString,
-                response_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.GetPurchaseRequestResponse.FromString,
+                response_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.PurchaseRequest.FromString,
                 _registered_method=True)
         self.ListPurchaseRequests = channel.unary_unary(
                 '/bookmesh.customer.v1.PurchaseService/ListPurchaseRequests',
@@ -112,7 +112,7 @@ def add_PurchaseServiceServicer_to_server(servicer, server):
             'GetPurchaseRequest': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPurchaseRequest,
                     request_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.GetPurchaseRequestRequest.FromString,
-                    response_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.GetPurchaseRequestResponse.SerializeToString,
+                    response_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.PurchaseRequest.SerializeToString,
             ),
             'ListPurchaseRequests': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPurchaseRequests,
@@ -179,7 +179,7 @@ class PurchaseService:
             target,
             '/bookmesh.customer.v1.PurchaseService/GetPurchaseRequest',
             bookmesh_dot_customer_dot_v1_dot_customer__pb2.GetPurchaseRequestRequest.SerializeToString,
-            bookmesh_dot_customer_dot_v1_dot_customer__pb2.GetPurchaseRequestResponse.FromString,
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.PurchaseRequest.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,7 +59,7 @@ class PurchaseServiceStub:
     before the answer; ErrorInfo.metadata has the request_id, and the request is `failed`. INVALID_ARGUMENT (400)
     names the fields that are wrong.
     """
-    GetPurchaseRequest: _grpc.UnaryUnaryMultiCallable[_customer_pb2.GetPurchaseRequestRequest, _customer_pb2.GetPurchaseRequestResponse]
+    GetPurchaseRequest: _grpc.UnaryUnaryMultiCallable[_customer_pb2.GetPurchaseRequestRequest, _customer_pb2.PurchaseRequest]
     """Tells what has become of a request. NOT_FOUND (404) for one that does not exist or is not the caller's."""
     ListPurchaseRequests: _grpc.UnaryUnaryMultiCallable[_customer_pb2.ListPurchaseRequestsRequest, _customer_pb2.ListPurchaseRequestsResponse]
     """Lists the caller's own requests, newest first."""
@@ -87,7 +87,7 @@ class PurchaseServiceAsyncStub(PurchaseServiceStub):
     before the answer; ErrorInfo.metadata has the request_id, and the request is `failed`. INVALID_ARGUMENT (400)
     names the fields that are wrong.
     """
-    GetPurchaseRequest: _aio.UnaryUnaryMultiCallable[_customer_pb2.GetPurchaseRequestRequest, _customer_pb2.GetPurchaseRequestResponse]  # type: ignore[assignment]
+    GetPurchaseRequest: _aio.UnaryUnaryMultiCallable[_customer_pb2.GetPurchaseRequestRequest, _customer_pb2.PurchaseRequest]  # type: ignore[assignment]
     """Tells what has become of a request. NOT_FOUND (404) for one that does not exist or is not the caller's."""
     ListPurchaseRequests: _aio.UnaryUnaryMultiCallable[_customer_pb2.ListPurchaseRequestsRequest, _customer_pb2.ListPurchaseRequestsResponse]  # type: ignore[assignment]
     """Lists the caller's own requests, newest first."""
@@ -124,7 +124,7 @@ class PurchaseServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _customer_pb2.GetPurchaseRequestRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_customer_pb2.GetPurchaseRequestResponse, _abc.Awaitable[_customer_pb2.GetPurchaseRequestResponse]]:
+    ) -> _typing.Union[_customer_pb2.PurchaseRequest, _abc.Awaitable[_customer_pb2.PurchaseRequest]]:
         """Tells what has become of a request. NOT_FOUND (404) for one that does not exist or is not the caller's."""
 
     @_abc_1.abstractmethod
