@@ -1,9 +1,9 @@
 # Bookmesh needs Python 3.11+ and make, nothing else: every target first brings .venv up to date.
 
-HTTP_PORT ?= 8080
-GRPC_PORT ?= 9090
-SELLERS   ?= 50
-DATA      ?= .local
+HTTP_PORT = 8080
+GRPC_PORT = 9090
+SELLERS = 50
+DATA = .local
 
 BIN := .venv/bin
 # Where tools/breaking.sh finds buf.
@@ -21,7 +21,7 @@ demo: install ## Buy three books from 50 sellers through the whole mesh, then ex
 	@$(BIN)/bookmesh demo
 
 up: install ## Run the whole mesh until Ctrl-C (HTTP_PORT=8080 GRPC_PORT=9090 SELLERS=50 DATA=.local)
-	@$(BIN)/bookmesh up --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --sellers $(SELLERS) --data $(DATA)
+	@$(BIN)/bookmesh up --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --sellers $(SELLERS) --data '$(DATA)'
 
 test: lint ## All checks, then all tests
 	$(BIN)/python -m pytest
