@@ -1,1 +1,1 @@
-"""The way to a seller; used by aggregator and orchestrator."""
+"""The way to a seller: who they are, how they are called, what they may answer."""

@@ -1,0 +1,482 @@
+"""Calls to sellers over gRPC.
+
+``SellerTransport`` turns each method of ``bookmesh.seller.v1.SellerService`` into a function from values to values. It
+raises nothing for what a seller or the network does: that is a ``CallFailed``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from functools import lru_cache
+from types import TracebackType
+from typing import Self, TypeAlias, TypeVar
+
+import grpc
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, Status, StatusCode
+
+from bookmesh.seller.v1 import seller_pb2 as pb
+from mesh import convert, telemetry
+from mesh.clock import Clock
+from mesh.grpc.errors import from_rpc
+from mesh.money import Money
+from sellers import answers
+from sellers.answers import InvalidAnswerError
+from sellers.credentials import Credentials, Metadata
+from sellers.model import (
+    BatchOutcome,
+    CallFailed,
+    CancelOutcome,
+    CapabilitiesOutcome,
+    Condition,
+    FailureKind,
+    GetOrderOutcome,
+    HoldOutcome,
+    HoldRef,
+    ListOrdersOutcome,
+    OrderNotFound,
+    OrderSource,
+    PlaceOutcome,
+    QuoteOutcome,
+    ReleaseOutcome,
+    Seller,
+    SellerState,
+)
+
+SYSTEM_ROOTS = "system"
+"""The value of ``Seller.tls_roots`` that stands for the roots of the system."""
+
+MAX_ANSWER_BYTES = 1024 * 1024
+"""A batch of 1,000 quotes is about 200 KB, a page of 1,000 orders 300 KB."""
+
+MAX_METADATA_BYTES = 8 * 1024
+
+CLOSE_GRACE_S = 10.0
+"""How long calls under way to a seller that has gone may take: longer than any timeout of ours."""
+
+_MAX_DETAIL = 200
+_LONGEST_RETRY_AFTER_S = 3600.0
+_SERVICE = "bookmesh.seller.v1.SellerService"
+
+_CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
+    # Every call counts against the seller's rate, so nothing repeats one behind our back.
+    ("grpc.enable_retries", 0),
+    # A seller does not configure our channel through DNS.
+    ("grpc.service_config_disable_resolution", 1),
+    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", 2 * MAX_METADATA_BYTES),
+    # Not more often than the 5 minutes that gRPC servers allow by default. That it is set at all makes grpc set
+    # TCP_USER_TIMEOUT to its timeout too, by which a peer that has vanished is noticed.
+    ("grpc.keepalive_time_ms", 330_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.min_reconnect_backoff_ms", 3_000),
+    ("grpc.max_reconnect_backoff_ms", 10_000),
+    ("grpc.primary_user_agent", "bookmesh"),
+)
+
+_FAILURES: dict[grpc.StatusCode, FailureKind] = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: FailureKind.TIMED_OUT,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: FailureKind.RATE_LIMITED,
+    grpc.StatusCode.UNAUTHENTICATED: FailureKind.REFUSED,
+    grpc.StatusCode.PERMISSION_DENIED: FailureKind.REFUSED,
+    grpc.StatusCode.INVALID_ARGUMENT: FailureKind.REFUSED,
+    grpc.StatusCode.UNIMPLEMENTED: FailureKind.REFUSED,
+    grpc.StatusCode.ALREADY_EXISTS: FailureKind.KEY_MISMATCH,
+    grpc.StatusCode.ABORTED: FailureKind.IN_FLIGHT,
+    grpc.StatusCode.NOT_FOUND: FailureKind.NOT_FOUND,
+}
+"""Kinds of failure by status; any other is the seller's own error."""
+
+_WITHOUT_EFFECT = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.ALREADY_EXISTS,
+    }
+)
+"""Statuses by which a seller promises that the call changed nothing (rule 2 of the seller contract)."""
+
+_OUR_LIMITS = ("received message larger than max", "received metadata size exceeds")
+"""What grpc itself says, as RESOURCE_EXHAUSTED, of an answer that is too large: the seller has done the work."""
+
+_NO_CONNECTION = ("failed to connect", "errors resolving", "dns resolution failed")
+"""How grpc's own UNAVAILABLE begins when there is no connection."""
+
+_AnswerT = TypeVar("_AnswerT")
+_Method: TypeAlias = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+
+
+class SellerTransport:
+    """The one way by which this process calls sellers.
+
+    One channel for each endpoint and its TLS roots, opened at the first call. Calls under way are cancelled with the
+    task that awaits them. Use it as an async context manager; at the end all channels are closed.
+
+    Every call goes through ``_call``, which is the place to decide whether it may be made at all.
+
+    Timeouts are in seconds and include the time to connect. ``key`` is our idempotency key.
+    """
+
+    def __init__(self, credentials: Credentials, clock: Clock) -> None:
+        self._credentials = credentials
+        self._clock = clock
+        self._links: dict[tuple[str, str], _Link] = {}
+        self._traced = telemetry.exporting()
+        self._tracer = trace.get_tracer(__name__)
+        self._closing = asyncio.TaskGroup()
+
+    async def __aenter__(self) -> Self:
+        """Be ready."""
+        await self._closing.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close all channels; calls under way are cancelled."""
+        links = list(self._links.values())
+        self._links.clear()
+        for link in links:
+            await link.channel.close()
+        await self._closing.__aexit__(exc_type, exc, traceback)
+
+    def retain(self, sellers: Iterable[Seller]) -> None:
+        """Close the channels that none of these sellers needs, once the calls under way on them have ended."""
+        needed = {
+            (seller.endpoint, seller.tls_roots)
+            for seller in sellers
+            if seller.state is not SellerState.DISABLED
+        }
+        for key in self._links.keys() - needed:
+            self._closing.create_task(self._links.pop(key).channel.close(CLOSE_GRACE_S))
+
+    async def get_capabilities(self, seller: Seller, *, timeout_s: float) -> CapabilitiesOutcome:
+        """Ask what the seller can do."""
+        return await self._ask(
+            seller, "GetCapabilities", b"", timeout_s, answers.capabilities_answer
+        )
+
+    async def get_quote(
+        self,
+        seller: Seller,
+        book_id: str,
+        currency: str,
+        conditions: frozenset[Condition],
+        *,
+        timeout_s: float,
+    ) -> QuoteOutcome:
+        """Ask for the price of one copy, in this currency and one of these conditions."""
+        return await self._ask(
+            seller,
+            "GetQuote",
+            _quote_request(book_id, currency, conditions),
+            timeout_s,
+            lambda answer: answers.quote(
+                answer,
+                book_id=book_id,
+                currency=currency,
+                conditions=conditions,
+                now=self._clock.now(),
+            ),
+        )
+
+    async def batch_get_quotes(
+        self,
+        seller: Seller,
+        book_ids: Sequence[str],
+        currency: str,
+        conditions: frozenset[Condition],
+        *,
+        timeout_s: float,
+    ) -> BatchOutcome:
+        """Ask for the prices of several books in one call; give one outcome a book, in their order."""
+        request = pb.BatchGetQuotesRequest(
+            requests=[_quote_message(book_id, currency, conditions) for book_id in book_ids]
+        )
+        items = await self._ask(
+            seller,
+            "BatchGetQuotes",
+            request.SerializeToString(),
+            timeout_s,
+            lambda answer: answers.quote_batch(
+                answer,
+                book_ids=book_ids,
+                currency=currency,
+                conditions=conditions,
+                now=self._clock.now(),
+            ),
+        )
+        if isinstance(items, CallFailed):
+            return items
+        return tuple(
+            _invalid(item) if isinstance(item, InvalidAnswerError) else item for item in items
+        )
+
+    async def hold_book(
+        self,
+        seller: Seller,
+        key: str,
+        *,
+        quote_id: str,
+        book_id: str,
+        currency: str,
+        not_after: datetime,
+        timeout_s: float,
+    ) -> HoldOutcome:
+        """Set one copy aside from a quote. A hold in another currency than ``currency`` is an invalid answer."""
+        request = pb.HoldBookRequest(
+            idempotency_key=key,
+            quote_id=quote_id,
+            book_id=book_id,
+            not_after=convert.timestamp(not_after),
+        )
+        return await self._ask(
+            seller,
+            "HoldBook",
+            request.SerializeToString(),
+            timeout_s,
+            lambda answer: answers.hold(answer, currency=currency, now=self._clock.now()),
+        )
+
+    async def release_hold(self, seller: Seller, key: str, *, timeout_s: float) -> ReleaseOutcome:
+        """Give a held copy back, or close the key of a hold that may still arrive. Safe to repeat."""
+        request = pb.ReleaseHoldRequest(idempotency_key=key)
+        return await self._ask(
+            seller, "ReleaseHold", request.SerializeToString(), timeout_s, answers.release
+        )
+
+    async def place_order(
+        self,
+        seller: Seller,
+        key: str,
+        *,
+        source: OrderSource,
+        book_id: str,
+        buyer_reference: str,
+        delivery_reference: str,
+        max_total: Money,
+        not_after: datetime,
+        timeout_s: float,
+    ) -> PlaceOutcome:
+        """Buy one copy for at most ``max_total``. An order that is confirmed above it is an invalid answer."""
+        request = pb.PlaceOrderRequest(
+            idempotency_key=key,
+            book_id=book_id,
+            buyer_reference=buyer_reference,
+            delivery_reference=delivery_reference,
+            max_total=convert.money_to_proto(max_total),
+            not_after=convert.timestamp(not_after),
+        )
+        if isinstance(source, HoldRef):
+            request.hold_id = source.hold_id
+        else:
+            request.quote_id = source.quote_id
+        return await self._ask(
+            seller,
+            "PlaceOrder",
+            request.SerializeToString(),
+            timeout_s,
+            lambda answer: answers.placed(answer, max_total=max_total, now=self._clock.now()),
+        )
+
+    async def get_order(self, seller: Seller, key: str, *, timeout_s: float) -> GetOrderOutcome:
+        """Ask what became of the order under a key."""
+        request = pb.GetOrderRequest(idempotency_key=key)
+        outcome = await self._ask(
+            seller,
+            "GetOrder",
+            request.SerializeToString(),
+            timeout_s,
+            lambda answer: answers.order(answer, key=key, now=self._clock.now()),
+        )
+        return OrderNotFound() if _is_not_found(outcome) else outcome
+
+    async def cancel_order(self, seller: Seller, key: str, *, timeout_s: float) -> CancelOutcome:
+        """Cancel the order under a key, or close the key before there is one. Safe to repeat."""
+        request = pb.CancelOrderRequest(idempotency_key=key)
+        outcome = await self._ask(
+            seller,
+            "CancelOrder",
+            request.SerializeToString(),
+            timeout_s,
+            lambda answer: answers.cancel(answer, key=key, now=self._clock.now()),
+        )
+        return OrderNotFound() if _is_not_found(outcome) else outcome
+
+    async def list_orders(
+        self,
+        seller: Seller,
+        *,
+        updated_from: datetime,
+        page_size: int,
+        page_token: str,
+        timeout_s: float,
+    ) -> ListOrdersOutcome:
+        """List our orders that changed at or after a time, oldest change first; ``page_token`` is empty at first."""
+        request = pb.ListOrdersRequest(
+            update_time_from=convert.timestamp(updated_from),
+            page_size=page_size,
+            page_token=page_token,
+        )
+        return await self._ask(
+            seller,
+            "ListOrders",
+            request.SerializeToString(),
+            timeout_s,
+            lambda answer: answers.order_page(answer, now=self._clock.now()),
+        )
+
+    async def _ask(
+        self,
+        seller: Seller,
+        method: str,
+        request: bytes,
+        timeout_s: float,
+        read: Callable[[bytes], _AnswerT],
+    ) -> _AnswerT | CallFailed:
+        answer = await self._call(seller, method, request, timeout_s)
+        if isinstance(answer, CallFailed):
+            return answer
+        try:
+            return read(answer)
+        except InvalidAnswerError as error:
+            return _invalid(error)
+
+    async def _call(
+        self, seller: Seller, method: str, request: bytes, timeout_s: float
+    ) -> bytes | CallFailed:
+        """Make one call: every call to a seller passes here."""
+        metadata = self._credentials.metadata(seller.credential_reference)
+        if metadata is None:
+            detail = f"we have no credential {seller.credential_reference!r}"
+            return CallFailed(FailureKind.REFUSED, definitely_not_done=True, detail=detail)
+        if timeout_s <= 0:
+            return CallFailed(
+                FailureKind.TIMED_OUT, definitely_not_done=True, detail="no time was left"
+            )
+        if self._traced:
+            return await self._call_traced(seller, method, request, timeout_s, metadata)
+        try:
+            return await self._link(seller).method(method)(
+                request, timeout=timeout_s, metadata=metadata
+            )
+        except grpc.aio.AioRpcError as error:
+            return _failed(error)
+
+    async def _call_traced(
+        self,
+        seller: Seller,
+        method: str,
+        request: bytes,
+        timeout_s: float,
+        metadata: Metadata,
+    ) -> bytes | CallFailed:
+        attributes = {
+            "rpc.system": "grpc",
+            "rpc.service": _SERVICE,
+            "rpc.method": method,
+            "bookmesh.seller_id": seller.seller_id,
+        }
+        with self._tracer.start_as_current_span(
+            f"{_SERVICE}/{method}", kind=SpanKind.CLIENT, attributes=attributes
+        ) as span:
+            traceparent = telemetry.current_traceparent()
+            if traceparent is not None:
+                metadata = (*metadata, ("traceparent", traceparent))
+            try:
+                return await self._link(seller).method(method)(
+                    request, timeout=timeout_s, metadata=metadata
+                )
+            except grpc.aio.AioRpcError as error:
+                failed = _failed(error)
+                span.set_attribute("rpc.grpc.status_code", error.code().value[0])
+                span.set_status(Status(StatusCode.ERROR, failed.kind))
+                return failed
+
+    def _link(self, seller: Seller) -> _Link:
+        key = (seller.endpoint, seller.tls_roots)
+        link = self._links.get(key)
+        if link is None:
+            link = self._links[key] = _Link(*key)
+        return link
+
+
+class _Link:
+    """The channel to one endpoint, and what calls its methods: bytes in, bytes out."""
+
+    def __init__(self, endpoint: str, tls_roots: str) -> None:
+        if tls_roots:
+            roots = None if tls_roots == SYSTEM_ROOTS else tls_roots.encode()
+            self.channel = grpc.aio.secure_channel(
+                endpoint, grpc.ssl_channel_credentials(roots), options=_CHANNEL_OPTIONS
+            )
+        else:
+            self.channel = grpc.aio.insecure_channel(endpoint, options=_CHANNEL_OPTIONS)
+        self._methods: dict[str, _Method] = {}
+
+    def method(self, name: str) -> _Method:
+        """Give what calls a method of the service. Without codecs: parsing is up to ``sellers.answers``."""
+        method = self._methods.get(name)
+        if method is None:
+            method = self._methods[name] = self.channel.unary_unary(f"/{_SERVICE}/{name}")
+        return method
+
+
+def _quote_message(
+    book_id: str, currency: str, conditions: frozenset[Condition]
+) -> pb.GetQuoteRequest:
+    return pb.GetQuoteRequest(
+        book_id=book_id,
+        currency_code=currency,
+        conditions=[
+            number for number, condition in answers.CONDITIONS.items() if condition in conditions
+        ],
+    )
+
+
+# The many sellers of a collection are all sent the same bytes.
+@lru_cache(maxsize=128)
+def _quote_request(book_id: str, currency: str, conditions: frozenset[Condition]) -> bytes:
+    return _quote_message(book_id, currency, conditions).SerializeToString()
+
+
+def _failed(error: grpc.aio.AioRpcError) -> CallFailed:
+    code = error.code()
+    detail = error.details() or code.name
+    kind = _FAILURES.get(code, FailureKind.SELLER_ERROR)
+    without_effect = code in _WITHOUT_EFFECT
+    retry_after_s = None
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        if any(words in detail.lower() for words in _OUR_LIMITS):
+            kind, without_effect = FailureKind.INVALID_ANSWER, False
+        else:
+            retry_after_s = from_rpc(error).retry_after_s
+            if retry_after_s is not None:
+                retry_after_s = min(max(retry_after_s, 0.0), _LONGEST_RETRY_AFTER_S)
+    elif code is grpc.StatusCode.UNAVAILABLE and detail.lower().startswith(_NO_CONNECTION):
+        kind = FailureKind.UNREACHABLE
+    return CallFailed(kind, without_effect, _printable(detail), retry_after_s)
+
+
+def _invalid(error: InvalidAnswerError) -> CallFailed:
+    return CallFailed(
+        FailureKind.INVALID_ANSWER, definitely_not_done=False, detail=_printable(str(error))
+    )
+
+
+def _is_not_found(outcome: object) -> bool:
+    return isinstance(outcome, CallFailed) and outcome.kind is FailureKind.NOT_FOUND
+
+
+def _printable(text: str) -> str:
+    text = text[:_MAX_DETAIL]
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
