@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from mesh import errors
@@ -89,15 +90,17 @@ def from_rpc(error: grpc.aio.AioRpcError) -> MeshError:
     fields: tuple[FieldViolation, ...] = ()
     retry_after_s: float | None = None
     for detail in _details(error):
-        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            info = error_details_pb2.ErrorInfo.FromString(detail.value)
-            reason, metadata = info.reason, dict(info.metadata)
-        elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
-            bad = error_details_pb2.BadRequest.FromString(detail.value)
-            fields = tuple(FieldViolation(v.field, v.description) for v in bad.field_violations)
-        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-            retry = error_details_pb2.RetryInfo.FromString(detail.value)
-            retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
+        # A peer may pack anything: what cannot be read is left out.
+        with suppress(DecodeError):
+            if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+                info = error_details_pb2.ErrorInfo.FromString(detail.value)
+                reason, metadata = info.reason, dict(info.metadata)
+            elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+                bad = error_details_pb2.BadRequest.FromString(detail.value)
+                fields = tuple(FieldViolation(v.field, v.description) for v in bad.field_violations)
+            elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+                retry = error_details_pb2.RetryInfo.FromString(detail.value)
+                retry_after_s = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
     return kind(
         error.details() or "",
         reason=reason,
@@ -121,6 +124,6 @@ def _details(error: grpc.aio.AioRpcError) -> list[any_pb2.Any]:
         if key == _DETAILS_KEY and isinstance(value, bytes) and len(value) <= _LONGEST_DETAILS:
             try:
                 return list(status_pb2.Status.FromString(value).details)
-            except ValueError:
+            except DecodeError:
                 return []
     return []
