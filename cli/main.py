@@ -1,0 +1,54 @@
+"""The ``bookmesh`` command."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+_COMMANDS = {
+    "demo": "Buy three books from 50 sellers through the whole mesh, then exit.",
+    "migrate": "Bring a database up to date.",
+    "token": "Print a bearer token for a local mesh.",
+    "up": "Run the whole mesh on this machine until Ctrl-C.",
+}
+
+
+class _Commands(click.Group):
+    """Loads a command's module (``cli.up`` for ``up``) only when it is used, so that each starts quickly."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  click's signature
+        if cmd_name not in _COMMANDS:
+            return None
+        command = import_module(f"cli.{cmd_name}").command
+        if not isinstance(command, click.Command):
+            msg = f"cli.{cmd_name}.command is not a command"
+            raise TypeError(msg)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  click's signature
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="bookmesh")
+def bookmesh() -> None:
+    """Buy books at the lowest price among many sellers."""
+
+
+def main() -> None:
+    """Run the command; a failure is one line on stderr and an exit code above 0."""
+    try:
+        bookmesh()
+    except Exception as error:  # noqa: BLE001  nobody at a terminal is helped by a traceback
+        click.echo(f"Error: {type(error).__name__}: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

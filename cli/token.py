@@ -1,0 +1,42 @@
+"""``bookmesh token``."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from cli import options
+from deploy.local.data import DataFolder
+from deploy.local.keys import sign_token
+from deploy.local.problem import MeshProblem
+from mesh.clock import SystemClock
+
+
+@click.command(name="token", help="Print a bearer token for the mesh that runs on a data folder.")
+@click.option(
+    "--sub", "customer", default="alice", show_default=True, help="The customer it is for."
+)
+@click.option(
+    "--ttl",
+    "ttl_s",
+    type=click.IntRange(1, 365 * 86_400),
+    default=3600,
+    show_default=True,
+    help="How long it is good for, in seconds.",
+)
+@options.data
+@options.output
+def command(customer: str, ttl_s: int, data: Path, output: str) -> None:
+    """Sign a token with the issuer key of the data folder."""
+    now = SystemClock().now()
+    try:
+        token = sign_token(DataFolder(data), customer, now, timedelta(seconds=ttl_s))
+    except MeshProblem as problem:
+        raise click.ClickException(str(problem)) from None
+    if output == "json":
+        expires_at = (now + timedelta(seconds=ttl_s)).isoformat(timespec="seconds")
+        options.print_json({"token": token, "sub": customer, "expires_at": expires_at})
+    else:
+        click.echo(token)

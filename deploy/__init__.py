@@ -1,0 +1,1 @@
+"""What runs the services: Envoy's configuration, and the mesh of one machine."""

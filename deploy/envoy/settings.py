@@ -1,0 +1,79 @@
+"""What the edge is told, by the environment or by whoever starts it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_HERE = Path(__file__).parent
+
+
+class EdgeSettings(BaseSettings):
+    """Each field is the environment variable ``BOOKMESH_`` + its name in capitals, save where another one is named."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BOOKMESH_", frozen=True, extra="ignore", populate_by_name=True
+    )
+
+    edge_http_listen: str = Field(default="0.0.0.0:8080", pattern=r"^.+:\d+$")
+    """Address of the REST API, ``host:port``."""
+
+    edge_grpc_listen: str = Field(default="0.0.0.0:9090", pattern=r"^.+:\d+$")
+    """Address of the gRPC API, ``host:port``."""
+
+    edge_admin_listen: str = Field(default="127.0.0.1:9901", pattern=r"^.+:\d+$")
+    """Address of Envoy's admin interface, ``host:port``. It can stop Envoy: never for the outside."""
+
+    edge_gateways: str = Field(default="gateway:9000", pattern=r"^[^,]+:\d+(,[^,]+:\d+)*$")
+    """The gateways, ``host:port``, separated by commas. Of a name, all addresses are used."""
+
+    edge_descriptor_file: Path = _HERE.parents[1] / "gen" / "customer.binpb"
+    """Descriptor set of bookmesh.customer.v1; ``make gen`` writes it."""
+
+    jwks_file: Path
+    """The public keys with which tokens may be signed: a JSON Web Key Set. Envoy reads it once, at the start."""
+
+    jwt_issuer: str = Field(min_length=1)
+    """The ``iss`` that a token must have."""
+
+    jwt_audience: str = Field(min_length=1)
+    """The ``aud`` that a token must have."""
+
+    otlp_endpoint: str = Field(
+        default="",
+        validation_alias=AliasChoices(
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT", "otlp_endpoint"
+        ),
+    )
+    """OpenTelemetry's own ``OTEL_EXPORTER_OTLP_[TRACES_]ENDPOINT``, gRPC, ``http://host:port``; no spans without it."""
+
+    trace_sampler: str = Field(
+        default="parentbased_always_on",
+        validation_alias=AliasChoices("OTEL_TRACES_SAMPLER", "trace_sampler"),
+    )
+    """OpenTelemetry's own ``OTEL_TRACES_SAMPLER``. Traces begin here, so this is where it decides."""
+
+    trace_sampler_ratio: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        validation_alias=AliasChoices("OTEL_TRACES_SAMPLER_ARG", "trace_sampler_ratio"),
+    )
+    """OpenTelemetry's own ``OTEL_TRACES_SAMPLER_ARG``: the share of traces to keep, where the sampler has one."""
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _plaintext(cls, value: str) -> str:
+        if value and not value.startswith("http://"):
+            msg = f"{value!r} must be http://host:port: Envoy sends spans to a collector nearby, without TLS"
+            raise ValueError(msg)
+        return value
+
+    @property
+    def trace_percent(self) -> float:
+        """The share of new traces to record, in percent."""
+        if not self.otlp_endpoint or self.trace_sampler.endswith("always_off"):
+            return 0.0
+        return 100.0 * (self.trace_sampler_ratio if self.trace_sampler.endswith("ratio") else 1.0)

@@ -1,0 +1,1 @@
+"""The whole mesh on one machine (``deploy.local.mesh``): starts it, watches over it, stops it."""

@@ -1,0 +1,93 @@
+"""The folder in which a local mesh keeps everything, and the lock that gives it to one mesh at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deploy.local.problem import MeshProblem
+
+
+class DataFolder:
+    """Where things are in a data folder. Making one touches nothing; ``prepare`` makes the folders.
+
+    Attributes:
+        root: the folder, as it was given; the paths below it are absolute.
+
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        base = root.absolute()
+        self.base = base
+        self.postgres = base / "postgres"
+        self.valkey = base / "valkey"
+        self.sellers = base / "sellers"
+        self.seller_credentials = self.sellers / "credentials.json"
+        self.keys = base / "keys"
+        self.issuer_key = self.keys / "issuer.pem"
+        self.jwks = self.keys / "jwks.json"
+        self.token_keyring = self.keys / "payment-token-keyring.json"
+        self.envoy_config = base / "envoy" / "envoy.yaml"
+        self.ports = base / "ports.json"
+        self._logs = base / "logs"
+
+    def log(self, name: str) -> Path:
+        """Give the log file of a child."""
+        return self._logs / f"{name}.log"
+
+    def turn_logs(self) -> None:
+        """Begin new log files; the last ones stay as ``….log.1``."""
+        for log in self._logs.glob("*.log"):
+            log.replace(log.with_name(f"{log.name}.1"))
+
+    def prepare(self) -> None:
+        """Make the folders that are missing.
+
+        Raises:
+            MeshProblem: if they cannot be made.
+
+        """
+        try:
+            for folder in (
+                self.base,
+                self.valkey,
+                self.sellers,
+                self.envoy_config.parent,
+                self._logs,
+            ):
+                folder.mkdir(parents=True, exist_ok=True)
+            self.keys.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            msg = (
+                f"cannot keep data in {self.root} ({error.strerror}): choose another folder, for example "
+                "make up DATA=/tmp/bookmesh"
+            )
+            raise MeshProblem(msg) from None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process. The lock ends with the process, however that ends.
+
+        Raises:
+            MeshProblem: if another mesh runs on it.
+
+        """
+        with (self.base / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                owner = file.read().strip() or "unknown"
+                msg = (
+                    f"another mesh (process {owner}) runs on {self.root}: stop it, or start this one on another "
+                    "folder and other ports, for example make up DATA=.local2 HTTP_PORT=8081 GRPC_PORT=9091"
+                )
+                raise MeshProblem(msg) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield

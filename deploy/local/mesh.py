@@ -1,0 +1,335 @@
+"""The local mesh: every part in its order, kept alive until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self
+
+from deploy.local import edge, postgres, valkey
+from deploy.local.child import Child, Program
+from deploy.local.data import DataFolder
+from deploy.local.keys import AUDIENCE, ISSUER, ensure_keys, sign_token
+from deploy.local.options import MeshOptions
+from deploy.local.ports import Ports, demand
+from deploy.local.probes import NotReady, http_gives_200
+from deploy.local.problem import MeshProblem
+from deploy.local.registration import register_sellers
+from deploy.local.services import address, service, target
+from mesh.clock import Clock, SystemClock
+from mesh.postgres import MigrationError, migrate
+
+MIGRATED = ("aggregator", "orchestrator")
+"""The packages that own a schema in PostgreSQL, in the order of their migrations."""
+
+SCENARIO = Path(__file__).parents[2] / "seller_sim" / "scenarios" / "demo.yaml"
+
+_SIM = "seller_sim"
+_THROUGH_WITHIN_S = 15.0
+_POLL_S = 0.05
+_TOKEN_TTL = timedelta(hours=24)
+
+
+class LocalMesh:
+    """The whole mesh: ``async with LocalMesh(options) as mesh:`` has it ready in the body, and stopped after it.
+
+    Its children end with this process, however that ends; one that dies is started again at the same address. Start it
+    in the main thread: on Linux the children would end with any other.
+
+    Attributes:
+        rest_url: where the REST API is, ``http://host:port``.
+        grpc_address: where the gRPC API is, ``host:port``.
+        dsn: connection string of the mesh's database.
+        valkey_url: where Valkey is, ``redis://host:port/0``.
+        sim_control: ``host:port`` of the simulated sellers' control (bookmesh.sellersim.v1).
+        replicas: ``host:port`` of each replica by its name (``gateway-1``).
+        sellers: how many sellers are registered and active.
+
+    Raises:
+        MeshProblem: on entering, if it cannot start; on leaving, if it could not go on.
+
+    """
+
+    def __init__(
+        self,
+        options: MeshOptions | None = None,
+        *,
+        report: Callable[[str], None] = lambda _line: None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.options = options or MeshOptions()
+        self.data = DataFolder(self.options.data)
+        self.rest_url = ""
+        self.grpc_address = ""
+        self.dsn = ""
+        self.valkey_url = ""
+        self.sim_control = ""
+        self.replicas: dict[str, str] = {}
+        self.sellers = 0
+        self._postgres_port = 0
+        self._report = report
+        self._clock = clock or SystemClock()
+        self._children: dict[str, Child] = {}
+        self._tiers: list[list[Program]] = []
+        self._keepers: set[asyncio.Task[None]] = set()
+        self._problems: asyncio.Queue[MeshProblem] = asyncio.Queue()
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+        if error is None and not self._problems.empty():
+            raise self._problems.get_nowait()
+
+    async def broken(self) -> NoReturn:
+        """Return never; raise when a part of the mesh cannot be kept alive.
+
+        Raises:
+            MeshProblem: which part, and the end of its log.
+
+        """
+        raise await self._problems.get()
+
+    def token(self, customer: str = "alice", ttl: timedelta = _TOKEN_TTL) -> str:
+        """Give a bearer token with which ``customer`` may call this mesh."""
+        return sign_token(self.data, customer, self._clock.now(), ttl)
+
+    def pids(self) -> dict[str, int]:
+        """Give the process ids of the children that run, by name."""
+        return {name: child.pid for name, child in self._children.items() if child.pid is not None}
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a child a signal; one that ends by it is started again."""
+        self._children[name].signal(number)
+
+    def kill_all(self) -> None:
+        """Kill all children at once, for a supervisor that is about to exit without waiting for them."""
+        for child in self._children.values():
+            # PostgreSQL's own processes end with it, but only SIGQUIT lets it clean up after itself.
+            hard = child.program.name == postgres.NAME
+            child.signal(signal.SIGQUIT if hard else signal.SIGKILL)
+
+    async def wait_healthy(self, *names: str) -> None:
+        """Return when these children, or all, are up and healthy."""
+        for name in names or tuple(self._children):
+            await self._children[name].wait_healthy()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        options = self.options
+        self.data.prepare()
+        stack.enter_context(self.data.locked())
+        self.data.turn_logs()
+        ensure_keys(self.data)
+        ports = stack.enter_context(Ports(self.data.ports))
+        http_port = options.http_port or ports.take("http")
+        grpc_port = options.grpc_port or ports.take("grpc")
+        await demand(http_port, "HTTP_PORT", "the REST API", self._clock)
+        await demand(grpc_port, "GRPC_PORT", "the gRPC API", self._clock)
+        self._tiers = self._plan(ports, http_port, grpc_port)
+        ports.remember()
+        stack.push_async_callback(self._stop)
+        await self._start_in_order()
+
+    def _plan(self, ports: Ports, http_port: int, grpc_port: int) -> list[list[Program]]:
+        """Say what to run, in tiers: each needs those before it, and is stopped before them."""
+        data, options = self.data, self.options
+        environment = options.environment
+        postgres_port, valkey_port = ports.take(postgres.NAME), ports.take(valkey.NAME)
+        sim_port = ports.take(_SIM)
+        self.rest_url = f"http://{address(http_port)}"
+        self.grpc_address = address(grpc_port)
+        self._postgres_port = postgres_port
+        self.dsn = postgres.dsn(postgres_port)
+        self.valkey_url = f"redis://{address(valkey_port)}/0"
+        self.sim_control = address(sim_port)
+
+        def replicas(kind: str, settings: Mapping[str, str]) -> tuple[list[Program], list[int]]:
+            names = [f"{kind}-{number}" for number in range(1, options.replicas + 1)]
+            listens = [ports.take(name) for name in names]
+            self.replicas |= {
+                name: address(port) for name, port in zip(names, listens, strict=True)
+            }
+            programs = [
+                service(
+                    name,
+                    kind,
+                    data,
+                    port=port,
+                    admin_port=ports.take(f"{name}-admin"),
+                    environment=environment,
+                    settings=settings,
+                )
+                for name, port in zip(names, listens, strict=True)
+            ]
+            return programs, listens
+
+        stores = {"DATABASE_URL": self.dsn, "VALKEY_URL": self.valkey_url}
+        credentials = {"SELLER_CREDENTIALS_FILE": str(data.seller_credentials)}
+        aggregators, aggregator_ports = replicas("aggregator", {**stores, **credentials})
+        orchestrators, orchestrator_ports = replicas(
+            "orchestrator",
+            {
+                **stores,
+                **credentials,
+                "AGGREGATOR_TARGET": target(aggregator_ports),
+                "TOKEN_KEYRING_FILE": str(data.token_keyring),
+            },
+        )
+        gateways, gateway_ports = replicas(
+            "gateway",
+            {
+                "ORCHESTRATOR_TARGET": target(orchestrator_ports),
+                "JWKS_FILE": str(data.jwks),
+                "JWT_ISSUER": ISSUER,
+                "JWT_AUDIENCE": AUDIENCE,
+            },
+        )
+        sim = service(
+            _SIM,
+            _SIM,
+            data,
+            port=sim_port,
+            admin_port=ports.take(f"{_SIM}-admin"),
+            environment=environment,
+            settings={
+                "DATA_DIR": str(data.sellers),
+                "SCENARIO_FILE": str((options.scenario or SCENARIO).absolute()),
+                "SELLERS": str(options.sellers),
+            },
+        )
+        edge_settings = edge.settings(
+            data,
+            http_port=http_port,
+            grpc_port=grpc_port,
+            admin_port=ports.take("envoy-admin"),
+            gateways=[address(port) for port in gateway_ports],
+        )
+        return [
+            [
+                postgres.program(data, postgres_port, environment, self._clock),
+                valkey.program(data, valkey_port, environment),
+            ],
+            [replace(sim, after_return=self._register)],
+            aggregators,
+            orchestrators,
+            gateways,
+            [edge.program(data, edge_settings, environment, self._clock)],
+        ]
+
+    async def _start_in_order(self) -> None:
+        """Start every part as soon as what it cannot start without is there.
+
+        Raises:
+            MeshProblem: the first that came up.
+
+        """
+        [database, cache], [sim], aggregators, orchestrators, gateways, [envoy] = self._tiers
+        try:
+            async with asyncio.TaskGroup() as group:
+
+                def begin(part: Program, *needs: asyncio.Task[None]) -> asyncio.Task[None]:
+                    return group.create_task(self._begin(part, needs))
+
+                stores = [
+                    group.create_task(self._begin_database(database)),
+                    begin(cache),
+                ]
+                sellers = begin(sim)
+                asking = [begin(part, *stores) for part in aggregators]
+                for part in orchestrators:
+                    begin(part, *stores)
+                group.create_task(self._register_after([sellers, *asking]))
+                begin(envoy, *[begin(part) for part in gateways])
+        except BaseExceptionGroup as several:
+            problems = several.subgroup(MeshProblem)
+            if problems is None:
+                raise
+            first = problems.exceptions[0]
+            raise first from None
+        await self._wait_through()
+
+    async def _begin(self, program: Program, needs: Sequence[asyncio.Task[None]] = ()) -> None:
+        for need in needs:
+            await need
+        child = Child(program, self._clock, self._report)
+        self._children[program.name] = child
+        await child.start()
+        self._report(f"{program.name:<15} {program.address}")
+        keeper = asyncio.create_task(self._keep_alive(child))
+        self._keepers.add(keeper)
+
+    async def _begin_database(self, program: Program) -> None:
+        await postgres.initialise(self.data, self.options.environment)
+        await self._begin(program)
+        await postgres.ensure_database(self._postgres_port)
+        try:
+            applied = await migrate(self.dsn, MIGRATED)
+        except MigrationError as error:
+            raise MeshProblem(str(error)) from None
+        self._report(f"{'migrations':<15} {len(applied)} applied")
+
+    async def _register_after(self, needs: Sequence[asyncio.Task[None]]) -> None:
+        for need in needs:
+            await need
+        await self._register()
+        self._report(f"{'sellers':<15} {self.sellers} registered")
+
+    async def _register(self) -> None:
+        aggregators = [at for name, at in self.replicas.items() if name.startswith("aggregator")]
+        self.sellers = await register_sellers(self.sim_control, aggregators)
+
+    async def _wait_through(self) -> None:
+        """Return when a customer's call goes all the way.
+
+        Raises:
+            MeshProblem: if none does in time.
+
+        """
+        give_up_at = self._clock.monotonic() + _THROUGH_WITHIN_S
+        headers = {"authorization": f"Bearer {self.token()}"}
+        while True:
+            try:
+                await http_gives_200(f"{self.rest_url}/api/v1/purchase-requests", headers)
+            except NotReady as not_ready:
+                if self._clock.monotonic() > give_up_at:
+                    msg = f"everything runs, but no call of a customer goes through: {not_ready}"
+                    raise MeshProblem(msg) from None
+            else:
+                return
+            await self._clock.sleep(_POLL_S)
+
+    async def _keep_alive(self, child: Child) -> None:
+        try:
+            await child.keep_alive()
+        except MeshProblem as problem:
+            self._problems.put_nowait(problem)
+
+    async def _stop(self) -> None:
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        for tier in reversed(self._tiers):
+            running = [
+                child
+                for program in tier
+                if (child := self._children.get(program.name)) and child.pid is not None
+            ]
+            if running:
+                self._report(f"stopping {', '.join(child.program.name for child in running)}")
+                await asyncio.gather(*(child.stop() for child in running))

@@ -1,0 +1,82 @@
+"""Makes the simulated sellers known to the mesh, as an operator would make real ones known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+
+from bookmesh.aggregator.v1 import aggregator_pb2, aggregator_pb2_grpc
+from bookmesh.sellersim.v1 import control_pb2, control_pb2_grpc
+from deploy.local.problem import MeshProblem
+
+_TIMEOUT_S = 20.0
+_MOST_AT_ONCE = 1000
+
+
+async def register_sellers(control: str, aggregators: Sequence[str]) -> int:
+    """Register the sellers of the simulator, disable those of earlier runs, and give how many are active.
+
+    Returns when every aggregator knows. Sellers with TLS are real ones, and left alone.
+
+    Args:
+        control: ``host:port`` of the simulator's control.
+        aggregators: ``host:port`` of each aggregator.
+
+    Raises:
+        MeshProblem: if the simulator or an aggregator refuses.
+
+    """
+    try:
+        async with grpc.aio.insecure_channel(control) as channel:
+            simulated = await control_pb2_grpc.ControlServiceStub(channel).ListSellers(
+                control_pb2.ListSellersRequest(), timeout=_TIMEOUT_S
+            )
+        sellers = [_registration(seller) for seller in simulated.sellers]
+        known = await _registry(aggregators[0], revision=0)
+        active = {seller.seller_id for seller in sellers}
+        for seller in known.values():
+            if seller.seller_id not in active and not seller.tls_roots:
+                seller.state = aggregator_pb2.Seller.STATE_DISABLED
+                sellers.append(seller)
+        revision = 0
+        async with grpc.aio.insecure_channel(aggregators[0]) as channel:
+            registry = aggregator_pb2_grpc.RegistryServiceStub(channel)
+            for start in range(0, len(sellers), _MOST_AT_ONCE):
+                request = aggregator_pb2.RegisterSellersRequest(
+                    sellers=sellers[start : start + _MOST_AT_ONCE]
+                )
+                response = await registry.RegisterSellers(request, timeout=_TIMEOUT_S)
+                revision = response.revision
+        for aggregator in aggregators:
+            await _registry(aggregator, revision)
+    except grpc.aio.AioRpcError as error:
+        msg = f"the sellers could not be registered: {error.code().name}: {error.details()}"
+        raise MeshProblem(msg) from None
+    return len(active)
+
+
+def _registration(seller: control_pb2.SimulatedSeller) -> aggregator_pb2.Seller:
+    return aggregator_pb2.Seller(
+        seller_id=seller.seller_id,
+        display_name=seller.display_name,
+        endpoint=seller.endpoint,
+        credential_reference=seller.credential_reference,
+        capabilities=seller.capabilities,
+        state=aggregator_pb2.Seller.STATE_ACTIVE,
+    )
+
+
+async def _registry(aggregator: str, revision: int) -> dict[str, aggregator_pb2.Seller]:
+    """Give what an aggregator knows, once it knows that revision of the registry."""
+    sellers: dict[str, aggregator_pb2.Seller] = {}
+    async with grpc.aio.insecure_channel(aggregator) as channel:
+        watch = aggregator_pb2_grpc.RegistryServiceStub(channel).WatchSellers(
+            aggregator_pb2.WatchSellersRequest(), timeout=_TIMEOUT_S
+        )
+        async for chunk in watch:
+            sellers.update({seller.seller_id: seller for seller in chunk.sellers})
+            if chunk.complete and chunk.revision >= revision:
+                watch.cancel()
+                break
+    return sellers
