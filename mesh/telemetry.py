@@ -30,7 +30,8 @@ _propagator = TraceContextTextMapPropagator()
 def exporting() -> bool:
     """Say whether the environment names a collector for spans (``OTEL_EXPORTER_OTLP_[TRACES_]ENDPOINT``)."""
     return any(
-        os.environ.get(name) for name in ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+        os.environ.get(name)
+        for name in ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
     )
 
 
@@ -59,7 +60,7 @@ def set_up(service: str, instance: str, log_level: str) -> TracerProvider:
 
 
 def current_traceparent() -> str | None:
-    """Give the W3C ``traceparent`` of the current span, to be kept with work that goes on elsewhere; None without one."""
+    """Give the W3C ``traceparent`` of the current span, to keep with work that goes on elsewhere; None without one."""
     carrier: dict[str, str] = {}
     _propagator.inject(carrier)
     return carrier.get(_TRACEPARENT)

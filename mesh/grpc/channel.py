@@ -55,4 +55,6 @@ def open_channel(target: str, service: str, *, retried: Collection[str] = ()) ->
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.primary_user_agent", "bookmesh"),
     ]
-    return grpc.aio.insecure_channel(target, options=options, interceptors=aio_client_interceptors())
+    return grpc.aio.insecure_channel(
+        target, options=options, interceptors=aio_client_interceptors()
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -15,6 +15,8 @@ from mesh.errors import FieldViolation, MeshError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from google.protobuf.message import Message
 
 DOMAIN = "bookmesh"
 """``ErrorInfo.domain`` of every error of ours."""
@@ -42,11 +44,12 @@ _KINDS: dict[grpc.StatusCode, type[MeshError]] = {
 
 
 def status_of(error: MeshError) -> status_pb2.Status:
-    """Give the ``google.rpc.Status`` of an error: code, message, ErrorInfo, BadRequest and RetryInfo where they apply."""
+    """Give the ``google.rpc.Status`` of an error: code, message, ErrorInfo; BadRequest, RetryInfo where they apply."""
     code: tuple[int, str] = grpc.StatusCode[error.status].value
     status = status_pb2.Status(code=code[0], message=error.message)
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
-    details = [info]
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    ]
     if error.fields:
         details.append(
             error_details_pb2.BadRequest(
@@ -69,7 +72,7 @@ def status_of(error: MeshError) -> status_pb2.Status:
     return status
 
 
-async def abort(context: grpc.aio.ServicerContext, error: MeshError) -> NoReturn:
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: MeshError) -> NoReturn:
     """End a call with an error.
 
     ``abort`` with the details as trailing metadata, because ``abort_with_status`` loses metadata that was set before.
@@ -92,13 +95,13 @@ def from_rpc(error: grpc.aio.AioRpcError) -> MeshError:
     for detail in _details(error):
         # A peer may pack anything: what cannot be read is left out.
         with suppress(DecodeError):
-            if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+            if _is(detail, error_details_pb2.ErrorInfo):
                 info = error_details_pb2.ErrorInfo.FromString(detail.value)
                 reason, metadata = info.reason, dict(info.metadata)
-            elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+            elif _is(detail, error_details_pb2.BadRequest):
                 bad = error_details_pb2.BadRequest.FromString(detail.value)
                 fields = tuple(FieldViolation(v.field, v.description) for v in bad.field_violations)
-            elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+            elif _is(detail, error_details_pb2.RetryInfo):
                 retry = error_details_pb2.RetryInfo.FromString(detail.value)
                 retry_after_s = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
     return kind(
@@ -117,6 +120,10 @@ def translated() -> Iterator[None]:
         yield
     except grpc.aio.AioRpcError as error:
         raise from_rpc(error) from error
+
+
+def _is(detail: any_pb2.Any, kind: type[Message]) -> bool:
+    return detail.TypeName() == kind.DESCRIPTOR.full_name
 
 
 def _details(error: grpc.aio.AioRpcError) -> list[any_pb2.Any]:

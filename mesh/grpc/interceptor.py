@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar, cast
 
 import grpc
 import structlog
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
     from protovalidate import FieldPathPb, Validator
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+"""What a call knows of itself, whatever its messages."""
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+# What the handlers of grpc.aio really are; the stubs have the types of the threaded server.
+_Unary: TypeAlias = "Callable[[Message, Context], Awaitable[Message]]"
+_Streaming: TypeAlias = "Callable[[Message, Context], AsyncIterator[Message]]"
 
 LEAST_WORK_S = 0.02
 """A call with less time than this left is refused: its answer could not arrive."""
@@ -38,7 +47,12 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
     """
 
     def __init__(
-        self, validator: Validator, *, default_timeout_s: float, unbounded: Collection[str], only: str
+        self,
+        validator: Validator,
+        *,
+        default_timeout_s: float,
+        unbounded: Collection[str],
+        only: str,
     ) -> None:
         """Keep the rules."""
         self._validator = validator
@@ -48,9 +62,12 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: Callable[
+            [grpc.HandlerCallDetails],
+            Awaitable[grpc.RpcMethodHandler[_Request, _Response] | None],
+        ],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> grpc.RpcMethodHandler[_Request, _Response] | None:
         """Wrap the handler of one call."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
@@ -61,18 +78,18 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
             raise NotImplementedError(msg)
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                self._streaming(method, handler.unary_stream),
+                self._streaming(method, cast("_Streaming", handler.unary_stream)),
                 request_deserializer=handler.request_deserializer,
                 response_serializer=handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
-            self._unary(method, handler.unary_unary),
+            self._unary(method, cast("_Unary", handler.unary_unary)),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
-    def _unary(self, method: str, behaviour: Callable[..., Awaitable[Message]]) -> Callable[..., Awaitable[Message]]:
-        async def call(request: Message, context: grpc.aio.ServicerContext) -> Message:
+    def _unary(self, method: str, behaviour: _Unary) -> _Unary:
+        async def call(request: Message, context: Context) -> Message:
             try:
                 async with self._bounded(method, context):
                     self._validate(request)
@@ -82,10 +99,8 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _streaming(
-        self, method: str, behaviour: Callable[..., AsyncIterator[Message]]
-    ) -> Callable[..., AsyncIterator[Message]]:
-        async def call(request: Message, context: grpc.aio.ServicerContext) -> AsyncIterator[Message]:
+    def _streaming(self, method: str, behaviour: _Streaming) -> _Streaming:
+        async def call(request: Message, context: Context) -> AsyncIterator[Message]:
             try:
                 async with self._bounded(method, context):
                     self._validate(request)
@@ -96,8 +111,9 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _bounded(self, method: str, context: grpc.aio.ServicerContext) -> asyncio.Timeout:
-        remaining_s = context.time_remaining()
+    def _bounded(self, method: str, context: Context) -> asyncio.Timeout:
+        # The stubs leave out the None of a call without a deadline.
+        remaining_s = cast("float | None", context.time_remaining())
         if remaining_s is None:
             if method in self._unbounded:
                 return asyncio.timeout(None)
@@ -113,7 +129,8 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
         if not violations:
             return
         fields = tuple(
-            FieldViolation(_path(violation.proto.field), violation.proto.message) for violation in violations
+            FieldViolation(_path(violation.proto.field), violation.proto.message)
+            for violation in violations
         )
         raise errors.InvalidArgument(describe(fields), fields=fields)
 
@@ -126,7 +143,7 @@ def describe(fields: tuple[FieldViolation, ...]) -> str:
     )
 
 
-async def _fail(method: str, context: grpc.aio.ServicerContext, error: Exception) -> NoReturn:
+async def _fail(method: str, context: Context, error: Exception) -> NoReturn:
     if isinstance(error, grpc.aio.AbortError):
         raise error
     if isinstance(error, TimeoutError):
@@ -142,6 +159,8 @@ def _path(field: FieldPathPb | None) -> str:
     for element in field.elements if field is not None else ():
         subscript = element.subscript
         parts.append(
-            f"{element.field_name}[{subscript.value}]" if subscript is not None else element.field_name
+            f"{element.field_name}[{subscript.value}]"
+            if subscript is not None
+            else element.field_name
         )
     return ".".join(parts)

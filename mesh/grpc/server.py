@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
-from grpc_channelz.v1 import channelz
+from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 OUR_PACKAGES = "bookmesh."
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
 _READY_INTERVAL_S = 0.5
 _START_INTERVAL_S = 0.05
 _READY_TIMEOUT_S = 1.0
@@ -106,7 +107,7 @@ async def serve(serving: Serving, settings: ServiceSettings, clock: Clock) -> No
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, admin)
     channelz.add_channelz_servicer(admin)
     reflection.enable_server_reflection(
-        [*names[1:], health.SERVICE_NAME, reflection.SERVICE_NAME, channelz.SERVICE_NAME], admin
+        [*names[1:], health.SERVICE_NAME, reflection.SERVICE_NAME, _CHANNELZ], admin
     )
 
     port = bind(server, settings.listen)
@@ -141,7 +142,7 @@ def bind(server: grpc.aio.Server, address: str) -> int:
     try:
         return server.add_insecure_port(address)
     except RuntimeError:
-        _log.error("cannot listen: the address is taken or not of this machine", address=address)  # noqa: TRY400
+        _log.error("cannot listen: the address is taken or not of this machine", address=address)
         raise SystemExit(1) from None
 
 
