@@ -25,13 +25,14 @@ class MigrationError(Exception):
 
 
 async def open_pool(dsn: str, *, max_size: int, application_name: str) -> asyncpg.Pool:
-    """Open a pool of connections; the caller closes it.
+    """Open a pool of connections; the caller closes it. No connection is made before one is needed.
 
+    It connects when it is first used, so that a service can start, and say that it is not ready, before its database.
     A dead server is noticed within about 10 s by TCP keepalive; a statement may take 10 s.
     """
     return await asyncpg.create_pool(
         dsn,
-        min_size=1,
+        min_size=0,
         max_size=max_size,
         command_timeout=10,
         timeout=5,
