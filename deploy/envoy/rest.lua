@@ -1,7 +1,7 @@
 -- Finishes REST responses after the transcoder made JSON of them. Native gRPC responses are left alone.
 
 local BAD_REQUEST = '{"@type":"type.googleapis.com/google.rpc.BadRequest","field_violations":'
-  .. '[{"field":"%s","description":"%s"}]},'
+  .. '[{"field":"%s","description":"%s"}]}'
 
 -- Envoy's own 400 names the field in its text at best. Puts it where a gateway's 400 has it, into a BadRequest, and drops
 -- the excerpt of the body, which may hold a payment token. `body` is the JSON of local_reply_config, with `message` last;
@@ -21,7 +21,8 @@ local function name_the_field(body)
     description = "must not be an object"
   end
   if field ~= nil then
-    return code .. BAD_REQUEST:format(field, description) .. details .. '],"message":"' .. field .. ": " .. description .. '"}'
+    field = field:gsub("%[%d+%]", "") -- Envoy counts the items of a list wrongly
+    return code .. details .. "," .. BAD_REQUEST:format(field, description) .. '],"message":"' .. field .. ": " .. description .. '"}'
   end
   if message == "" or message == "Bad Request" then
     message = "the path or a header is malformed"

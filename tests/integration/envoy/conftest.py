@@ -1,0 +1,202 @@
+"""A real Envoy with the configuration of every deployment, before stand-ins for the gateways."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+import pytest_asyncio
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from bookmesh.customer.v1 import customer_pb2, customer_pb2_grpc
+from deploy.local import edge
+from deploy.local.child import Child
+from deploy.local.data import DataFolder
+from deploy.local.keys import ensure_keys, sign_token
+from deploy.local.options import HOST, inherited_environment
+from deploy.local.ports import Ports
+from deploy.local.services import address
+from mesh.clock import SystemClock
+
+SERVICE = "bookmesh.customer.v1.PurchaseService"
+Context = grpc.aio.ServicerContext[Any, Any]
+PATH = "/api/v1/purchase-requests"
+
+
+@dataclass(slots=True)
+class Call:
+    """A call as it arrived at a gateway."""
+
+    request: Message
+    metadata: dict[str, str]
+    time_remaining_s: float | None
+    gateway: int
+
+
+class Gateway(customer_pb2_grpc.PurchaseServiceServicer):
+    """Answers as a gateway would; the payment token or the request id chooses how."""
+
+    def __init__(self, number: int, calls: list[Call], go_on: asyncio.Event) -> None:
+        self.number = number
+        self.calls = calls
+        self.go_on = go_on
+
+    async def CreatePurchaseRequest(
+        self,
+        request: customer_pb2.CreatePurchaseRequestRequest,
+        context: Context,
+    ) -> customer_pb2.CreatePurchaseRequestResponse:
+        self._record(request, context)
+        if request.payment_token == "tok_declined":
+            await context.send_initial_metadata((("x-http-status", "402"),))
+            await _abort(context, grpc.StatusCode.FAILED_PRECONDITION, "CARD_DECLINED")
+        if request.payment_token == "tok_wrong":
+            await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
+        location = f"{PATH}/r1"
+        await context.send_initial_metadata((("x-http-status", "202"), ("location", location)))
+        return customer_pb2.CreatePurchaseRequestResponse(
+            request_id="r1", status=customer_pb2.PurchaseStatus.pending, status_url=location
+        )
+
+    async def GetPurchaseRequest(
+        self, request: customer_pb2.GetPurchaseRequestRequest, context: Context
+    ) -> customer_pb2.PurchaseRequest:
+        self._record(request, context)
+        if request.request_id == "unknown":
+            await _abort(context, grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+        return customer_pb2.PurchaseRequest(
+            request_id=request.request_id,
+            status=customer_pb2.PurchaseStatus.purchased,
+            final_price=24.99,
+        )
+
+    async def ListPurchaseRequests(
+        self, request: customer_pb2.ListPurchaseRequestsRequest, context: Context
+    ) -> customer_pb2.ListPurchaseRequestsResponse:
+        self._record(request, context)
+        return customer_pb2.ListPurchaseRequestsResponse(next_page_token="next")
+
+    async def WatchPurchaseRequest(
+        self, request: customer_pb2.WatchPurchaseRequestRequest, context: Context
+    ) -> AsyncIterator[customer_pb2.WatchPurchaseRequestResponse]:
+        self._record(request, context)
+        if request.request_id == "unknown":
+            await _abort(context, grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+        yield customer_pb2.WatchPurchaseRequestResponse(event_id="1")
+        await self.go_on.wait()
+        yield customer_pb2.WatchPurchaseRequestResponse(event_id="2")
+
+    def _record(self, request: Message, context: Context) -> None:
+        metadata = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
+        self.calls.append(Call(request, metadata, context.time_remaining(), self.number))
+
+
+async def _abort(context: Context, code: grpc.StatusCode, reason: str) -> None:
+    detail = any_pb2.Any()
+    detail.Pack(
+        error_details_pb2.ErrorInfo(reason=reason, domain="bookmesh", metadata={"request_id": "r1"})
+    )
+    number: tuple[int, str] = code.value
+    status = status_pb2.Status(code=number[0], message="the gateway says why", details=[detail])
+    trailer = (("grpc-status-details-bin", status.SerializeToString()),)
+    await context.abort(code, status.message, trailer)
+
+
+@dataclass(slots=True)
+class Edge:
+    """A running Envoy and the gateways behind it."""
+
+    data: DataFolder
+    rest_url: str
+    grpc_address: str
+    calls: list[Call] = field(default_factory=list)
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    gateways: list[grpc.aio.Server] = field(default_factory=list)
+
+    def token(self, customer: str = "alice", ttl: timedelta = timedelta(minutes=5)) -> str:
+        return sign_token(self.data, customer, SystemClock().now(), ttl)
+
+    def client(self) -> httpx.AsyncClient:
+        """Make a client of the REST API with a good token."""
+        headers = {"authorization": f"Bearer {self.token()}"}
+        return httpx.AsyncClient(base_url=self.rest_url, headers=headers, trust_env=False)
+
+    async def log_lines(
+        self, found: Callable[[dict[str, object]], bool]
+    ) -> list[dict[str, object]]:
+        """Wait for lines of the access log; give them."""
+        while True:
+            text = self.data.log(edge.NAME).read_text()
+            lines = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+            if chosen := [line for line in lines if found(line)]:
+                return chosen
+            await asyncio.sleep(0.05)
+
+
+MakeEdge = Callable[..., Awaitable[Edge]]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def make_edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[MakeEdge]:
+    """Make an Envoy and two gateways; further settings of the edge as arguments."""
+    clock = SystemClock()
+    children: list[Child] = []
+    servers: list[grpc.aio.Server] = []
+    with Ports(tmp_path_factory.mktemp("ports") / "ports.json") as ports:
+
+        async def make(**settings: object) -> Edge:
+            data = DataFolder(Path(tmp_path_factory.mktemp("edge")))
+            data.prepare()
+            ensure_keys(data)
+            http_port, grpc_port, admin_port, *gateway_ports = (
+                ports.take(str(number)) for number in range(5)
+            )
+            made = Edge(data, f"http://{address(http_port)}", address(grpc_port))
+            for number, port in enumerate(gateway_ports):
+                server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+                customer_pb2_grpc.add_PurchaseServiceServicer_to_server(
+                    Gateway(number, made.calls, made.go_on), server
+                )
+                health_servicer = health.aio.HealthServicer()
+                health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+                await health_servicer.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+                server.add_insecure_port(address(port))
+                await server.start()
+                servers.append(server)
+                made.gateways.append(server)
+            told = edge.settings(
+                data,
+                http_port=http_port,
+                grpc_port=grpc_port,
+                admin_port=admin_port,
+                gateways=[f"{HOST}:{port}" for port in gateway_ports],
+            ).model_copy(update=settings)
+            child = Child(
+                edge.program(data, told, inherited_environment(), clock), clock, report=print
+            )
+            children.append(child)
+            await child.start()
+            return made
+
+        yield make
+        for child in children:
+            await child.stop()
+        for server in servers:
+            await server.stop(None)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def envoy(make_edge: MakeEdge) -> Edge:
+    """Give an Envoy that the tests of a module share."""
+    return await make_edge()

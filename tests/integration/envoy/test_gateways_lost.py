@@ -1,0 +1,33 @@
+"""What customers see when gateways go away."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.envoy.conftest import PATH, MakeEdge
+from tests.integration.envoy.test_rest import BODY, reason
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_one_gateway_lost_is_not_seen_and_none_left_is_503(make_edge: MakeEdge) -> None:
+    envoy = await make_edge()
+    first, second = envoy.gateways
+    async with envoy.client() as client:
+        for _ in range(10):
+            assert (await client.post(PATH, json=BODY)).status_code == 202
+        assert {call.gateway for call in envoy.calls} == {0, 1}
+
+        await first.stop(None)
+        for _ in range(30):
+            assert (await client.post(PATH, json=BODY)).status_code == 202
+            assert envoy.calls[-1].gateway == 1
+
+        await second.stop(None)
+        response = await client.post(PATH, json=BODY)
+    assert (response.status_code, reason(response)) == (503, "UNAVAILABLE")
+    assert response.json()["code"] == 14
+    assert response.json()["details"][1] == {
+        "@type": "type.googleapis.com/google.rpc.RetryInfo",
+        "retry_delay": "1s",
+    }

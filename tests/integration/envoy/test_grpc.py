@@ -1,0 +1,93 @@
+"""The gRPC listener: the same calls as they are, without JSON."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from bookmesh.customer.v1 import customer_pb2, customer_pb2_grpc
+from bookmesh.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from tests.integration.envoy.conftest import Edge
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def bearer(envoy: Edge) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {envoy.token()}"),)
+
+
+async def test_a_purchase_is_accepted_without_the_traces_of_rest(envoy: Edge) -> None:
+    async with grpc.aio.insecure_channel(envoy.grpc_address) as channel:
+        call = customer_pb2_grpc.PurchaseServiceStub(channel).CreatePurchaseRequest(
+            customer_pb2.CreatePurchaseRequestRequest(
+                book_id="b", max_price=1.0, payment_token="t"
+            ),
+            metadata=bearer(envoy),
+        )
+        response = await call
+        headers = dict(await call.initial_metadata())
+    assert response.status == customer_pb2.PurchaseStatus.pending
+    assert "x-http-status" not in headers
+
+
+async def test_a_refusal_keeps_its_status_and_details(envoy: Edge) -> None:
+    async with grpc.aio.insecure_channel(envoy.grpc_address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await customer_pb2_grpc.PurchaseServiceStub(channel).CreatePurchaseRequest(
+                customer_pb2.CreatePurchaseRequestRequest(payment_token="tok_declined"),
+                metadata=bearer(envoy),
+            )
+    assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+    trailer = dict(refused.value.trailing_metadata() or ())
+    status = status_pb2.Status.FromString(bytes(trailer["grpc-status-details-bin"]))
+    info = error_details_pb2.ErrorInfo()
+    status.details[0].Unpack(info)
+    assert info.reason == "CARD_DECLINED"
+
+
+async def test_without_a_token_a_call_is_unauthenticated(envoy: Edge) -> None:
+    before = len(envoy.calls)
+    async with grpc.aio.insecure_channel(envoy.grpc_address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await customer_pb2_grpc.PurchaseServiceStub(channel).ListPurchaseRequests(
+                customer_pb2.ListPurchaseRequestsRequest()
+            )
+    assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    assert len(envoy.calls) == before
+
+
+async def test_internal_services_are_not_there(envoy: Edge) -> None:
+    async with grpc.aio.insecure_channel(envoy.grpc_address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await orchestrator_pb2_grpc.PurchaseServiceStub(channel).GetPurchase(
+                orchestrator_pb2.GetPurchaseRequest(), metadata=bearer(envoy)
+            )
+    assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_call_gets_a_deadline_if_it_has_none_and_keeps_its_own(envoy: Edge) -> None:
+    request = customer_pb2.GetPurchaseRequestRequest(request_id="r1")
+    async with grpc.aio.insecure_channel(envoy.grpc_address) as channel:
+        stub = customer_pb2_grpc.PurchaseServiceStub(channel)
+        await stub.GetPurchaseRequest(request, metadata=bearer(envoy))
+        given_s = envoy.calls[-1].time_remaining_s
+        await stub.GetPurchaseRequest(request, metadata=bearer(envoy), timeout=1.5)
+        own_s = envoy.calls[-1].time_remaining_s
+    assert given_s is not None
+    assert 2 < given_s <= 5
+    assert own_s is not None
+    assert own_s < 2
+
+
+async def test_a_watch_streams_and_has_no_deadline(envoy: Edge) -> None:
+    envoy.go_on.clear()
+    async with grpc.aio.insecure_channel(envoy.grpc_address) as channel:
+        watch = customer_pb2_grpc.PurchaseServiceStub(channel).WatchPurchaseRequest(
+            customer_pb2.WatchPurchaseRequestRequest(request_id="r1"), metadata=bearer(envoy)
+        )
+        events = aiter(watch)
+        assert (await anext(events)).event_id == "1"
+        envoy.go_on.set()
+        assert [event.event_id async for event in events] == ["2"]
+    assert envoy.calls[-1].time_remaining_s is None

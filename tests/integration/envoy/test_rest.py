@@ -1,0 +1,335 @@
+"""The REST listener: JSON to gRPC and back, and every refusal as a google.rpc.Status."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from google.protobuf import descriptor_pb2, json_format
+
+from bookmesh.customer.v1 import customer_pb2
+from deploy.envoy.settings import EdgeSettings
+from deploy.local.keys import AUDIENCE, ISSUER
+from mesh.clock import SystemClock
+from tests.integration.envoy.conftest import PATH, SERVICE, Edge
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+DESCRIPTOR_SET = Path(EdgeSettings.model_fields["edge_descriptor_file"].default).read_bytes()
+BODY = {"book_id": "isbn-978-0134685991", "max_price": 29.99, "payment_token": "tok_abc123"}
+
+
+def reason(response: httpx.Response) -> str:
+    """Check that an answer is a google.rpc.Status; give the reason of its ErrorInfo."""
+    assert response.headers["content-type"] == "application/json"
+    status = response.json()
+    assert set(status) == {"code", "message", "details"}
+    info = status["details"][0]
+    assert info["@type"] == "type.googleapis.com/google.rpc.ErrorInfo"
+    assert info["domain"] == "bookmesh"
+    return str(info["reason"])
+
+
+def violations(response: httpx.Response) -> list[str]:
+    """Give the fields that the BadRequest of an answer names."""
+    return [
+        violation["field"]
+        for detail in response.json()["details"]
+        if detail["@type"] == "type.googleapis.com/google.rpc.BadRequest"
+        for violation in detail["field_violations"]
+    ]
+
+
+async def test_a_purchase_is_accepted_with_202_and_a_location(envoy: Edge) -> None:
+    async with envoy.client() as client:
+        response = await client.post(PATH, json=BODY, headers={"idempotency-key": "k"})
+    assert response.status_code == 202
+    assert response.headers["location"] == f"{PATH}/r1"
+    assert response.json() == {
+        "request_id": "r1",
+        "status": "pending",
+        "status_url": f"{PATH}/r1",
+    }
+    call = envoy.calls[-1]
+    assert call.request == customer_pb2.CreatePurchaseRequestRequest(
+        book_id="isbn-978-0134685991", max_price=29.99, payment_token="tok_abc123"
+    )
+    assert call.metadata["idempotency-key"] == "k"
+    assert call.metadata["authorization"].startswith("Bearer ")
+    assert not [name for name in response.headers if name.startswith(("grpc-", "x-"))]
+
+
+async def test_a_body_needs_no_content_type(envoy: Edge) -> None:
+    async with envoy.client() as client:
+        response = await client.post(
+            PATH,
+            content=json.dumps(BODY),
+            headers={"content-type": "application/x-www-form-urlencoded"},
+        )
+    assert response.status_code == 202
+
+
+async def test_the_gateway_can_answer_402_with_details(envoy: Edge) -> None:
+    async with envoy.client() as client:
+        response = await client.post(PATH, json={**BODY, "payment_token": "tok_declined"})
+    assert response.status_code == 402
+    assert response.json() == {
+        "code": 9,
+        "message": "the gateway says why",
+        "details": [
+            {
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": "CARD_DECLINED",
+                "domain": "bookmesh",
+                "metadata": {"request_id": "r1"},
+            }
+        ],
+    }
+
+
+async def test_an_error_of_the_gateway_keeps_its_details(envoy: Edge) -> None:
+    async with envoy.client() as client:
+        wrong = await client.post(PATH, json={**BODY, "payment_token": "tok_wrong"})
+        unknown = await client.get(f"{PATH}/unknown")
+        unknown_stream = await client.get(f"{PATH}/unknown:watch")
+    assert (wrong.status_code, reason(wrong)) == (400, "INVALID_ARGUMENT")
+    assert (unknown.status_code, reason(unknown)) == (404, "NOT_FOUND")
+    assert (unknown_stream.status_code, reason(unknown_stream)) == (404, "NOT_FOUND")
+
+
+async def test_a_purchase_request_is_read_as_it_is(envoy: Edge) -> None:
+    async with envoy.client() as client:
+        response = await client.get(f"{PATH}/r1")
+    assert response.status_code == 200
+    assert response.text == '{"request_id":"r1","status":"purchased","final_price":24.99}'
+
+
+async def test_a_list_takes_its_query(envoy: Edge) -> None:
+    async with envoy.client() as client:
+        response = await client.get(PATH, params={"page_size": 5, "page_token": "a"})
+    assert response.status_code == 200
+    assert envoy.calls[-1].request == customer_pb2.ListPurchaseRequestsRequest(
+        page_size=5, page_token="a"
+    )
+
+
+async def test_a_watch_streams_lines_as_they_come_and_has_no_deadline(envoy: Edge) -> None:
+    envoy.go_on.clear()
+    async with envoy.client() as client, client.stream("GET", f"{PATH}/r1:watch") as response:
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "application/x-ndjson"
+        lines = response.aiter_lines()
+        assert json.loads(await anext(lines)) == {"event_id": "1"}
+        envoy.go_on.set()
+        assert [json.loads(line) async for line in lines] == [{"event_id": "2"}]
+    assert envoy.calls[-1].time_remaining_s is None
+
+
+async def test_a_call_has_a_deadline_that_the_customer_cannot_move(envoy: Edge) -> None:
+    async with envoy.client() as client:
+        await client.get(f"{PATH}/r1", headers={"grpc-timeout": "1H"})
+    remaining_s = envoy.calls[-1].time_remaining_s
+    assert remaining_s is not None
+    assert 0 < remaining_s <= 5
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({**BODY, "max_price": "abc"}, "max_price"),
+        ({**BODY, "max_price": True}, "max_price"),
+        ({**BODY, "max_price": {}}, "max_price"),
+        ({**BODY, "conditions": ["new", "shiny"]}, "conditions"),
+    ],
+)
+async def test_a_value_of_the_wrong_kind_is_400_and_named(
+    envoy: Edge, body: dict[str, object], field: str
+) -> None:
+    async with envoy.client() as client:
+        response = await client.post(PATH, json=body)
+    assert (response.status_code, reason(response)) == (400, "INVALID_ARGUMENT")
+    assert violations(response) == [field]
+    assert response.json()["message"].startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize("name", ["nope", "no%22pe%5C", "%25s"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_an_unknown_query_parameter_is_400_and_named(
+    envoy: Edge, method: str, name: str
+) -> None:
+    async with envoy.client() as client:
+        response = await client.request(
+            method, f"{PATH}?{name}=1", json=BODY if method == "POST" else None
+        )
+    assert (response.status_code, reason(response)) == (400, "INVALID_ARGUMENT")
+    assert violations(response) == [name]
+
+
+async def test_a_query_parameter_of_the_wrong_kind_is_400_and_named(envoy: Edge) -> None:
+    async with envoy.client() as client:
+        response = await client.get(PATH, params={"page_size": "many"})
+    assert (response.status_code, reason(response)) == (400, "INVALID_ARGUMENT")
+    assert violations(response) == ["page_size"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "hello",
+        "[1]",
+        '{"payment_token": "tok_secret", ',
+        '{"payment_token": "tok_secret", "max_price": 1e999}',
+        '{"payment_token": "tok_secret", "max_price": NaN}',
+        '{"payment_token": "tok_secret" "}]"',
+        '{"book_id": ["tok_secret"]}',
+    ],
+)
+async def test_a_body_that_does_not_fit_is_400_and_not_repeated(envoy: Edge, content: str) -> None:
+    async with envoy.client() as client:
+        response = await client.post(PATH, content=content)
+    assert (response.status_code, reason(response)) == (400, "INVALID_ARGUMENT")
+    assert "the body does not fit" in response.json()["message"]
+    assert "tok_secret" not in response.text
+
+
+async def test_no_body_reaches_the_gateway_as_an_empty_request(envoy: Edge) -> None:
+    async with envoy.client() as client:
+        await client.post(PATH)
+    assert envoy.calls[-1].request == customer_pb2.CreatePurchaseRequestRequest()
+
+
+async def test_a_body_that_is_too_large_is_413(envoy: Edge) -> None:
+    async with envoy.client() as client:
+        response = await client.post(PATH, json={**BODY, "book_id": "9" * 70_000})
+    assert (response.status_code, reason(response)) == (413, "BODY_TOO_LARGE")
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/api/v1/nothing", f"{PATH}/r1:dance", f"{PATH}/r1/more", f"{PATH}/", "/status"]
+)
+async def test_an_unknown_path_is_404(envoy: Edge, path: str) -> None:
+    async with envoy.client() as client:
+        response = await client.get(path)
+    assert (response.status_code, reason(response)) == (404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("DELETE", PATH, "GET, POST"),
+        ("POST", f"{PATH}/r1", "GET"),
+        ("PUT", f"{PATH}/r1:watch", "GET"),
+    ],
+)
+async def test_a_wrong_method_is_405(envoy: Edge, method: str, path: str, allow: str) -> None:
+    async with envoy.client() as client:
+        response = await client.request(method, path)
+    assert (response.status_code, reason(response)) == (405, "METHOD_NOT_ALLOWED")
+    assert response.headers["allow"] == allow
+
+
+async def test_a_malformed_request_is_400(envoy: Edge) -> None:
+    async with envoy.client() as client:
+        slash = await client.get(f"{PATH}/a%2fb")
+        underscore = await client.get(PATH, headers={"a_b": "c"})
+    assert (slash.status_code, reason(slash)) == (400, "INVALID_ARGUMENT")
+    assert (underscore.status_code, reason(underscore)) == (400, "INVALID_ARGUMENT")
+
+
+async def test_headers_that_are_too_large_are_431(envoy: Edge) -> None:
+    async with envoy.client() as client:
+        response = await client.get(PATH, headers={"x": "a" * 70_000})
+    assert (response.status_code, reason(response)) == (431, "HEADERS_TOO_LARGE")
+
+
+def signed(
+    claims: dict[str, object],
+    key: str | ec.EllipticCurvePrivateKey = "",
+    algorithm: str = "ES256",
+) -> str:
+    """Sign other claims, or with another key, than the issuer would."""
+    now = SystemClock().now()
+    good = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": now + timedelta(minutes=5)}
+    return jwt.encode({**good, **claims}, key, algorithm=algorithm, headers={"kid": "development"})
+
+
+async def test_only_a_good_token_gets_in(envoy: Edge) -> None:
+    key = envoy.data.issuer_key.read_text()
+    now = SystemClock().now()
+    bad = {
+        "no token": "",
+        "not a token": "Bearer abc",
+        "expired": f"Bearer {signed({'exp': now - timedelta(minutes=5)}, key)}",
+        "without an end": f"Bearer {jwt.encode({'iss': ISSUER, 'aud': AUDIENCE}, key, 'ES256')}",
+        "another issuer": f"Bearer {signed({'iss': 'somebody'}, key)}",
+        "another key": f"Bearer {signed({}, ec.generate_private_key(ec.SECP256R1()))}",
+        "no signature": f"Bearer {signed({}, algorithm='none')}",
+        "another scheme": f"Basic {signed({}, key)}",
+    }
+    before = len(envoy.calls)
+    async with httpx.AsyncClient(base_url=envoy.rest_url, trust_env=False) as client:
+        for what, authorization in bad.items():
+            response = await client.post(PATH, json=BODY, headers={"authorization": authorization})
+            assert (response.status_code, reason(response)) == (401, "UNAUTHENTICATED"), what
+        elsewhere = f"Bearer {signed({'aud': 'another audience'}, key)}"
+        response = await client.post(PATH, json=BODY, headers={"authorization": elsewhere})
+        assert (response.status_code, reason(response)) == (403, "PERMISSION_DENIED")
+        good = await client.get(PATH, headers={"authorization": f"Bearer {signed({}, key)}"})
+    assert good.status_code == 200
+    assert len(envoy.calls) == before + 1
+
+
+async def test_headers_that_claim_an_identity_or_change_the_routing_are_dropped(
+    envoy: Edge,
+) -> None:
+    forged = {
+        "x-customer-id": "mallory",
+        "x-jwt-payload": "mallory",
+        "x-jwt-sub": "mallory",
+        "x-envoy-max-retries": "9",
+        "x-envoy-upstream-rq-timeout-ms": "1",
+    }
+    async with envoy.client() as client:
+        response = await client.get(PATH, headers=forged)
+    assert response.status_code == 200
+    assert not forged.keys() & envoy.calls[-1].metadata.keys()
+
+
+async def test_the_log_has_the_trace_of_the_call_and_no_query(envoy: Edge) -> None:
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    async with envoy.client() as client:
+        await client.post(
+            f"{PATH}?payment_token=tok_secret",
+            json=BODY,
+            headers={"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"},
+        )
+    assert trace_id in envoy.calls[-1].metadata["traceparent"]
+    [line] = await envoy.log_lines(lambda line: line.get("trace_id") == trace_id)
+    assert line["path"] == PATH
+    assert line["route"] == "CreatePurchaseRequest"
+    assert line["status"] == 202
+    assert "tok_secret" not in envoy.data.log("envoy").read_text()
+
+
+async def test_every_binding_of_the_contract_has_a_route(envoy: Edge) -> None:
+    """A new RPC with a google.api.http binding needs a route in envoy.yaml."""
+    described = descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTOR_SET)
+    [service] = [
+        service
+        for proto in described.file
+        for service in proto.service
+        if f"{proto.package}.{service.name}" == SERVICE
+    ]
+    envoy.go_on.set()
+    async with envoy.client() as client:
+        for method in service.method:
+            rule = json_format.MessageToDict(method.options)["[google.api.http]"]
+            [verb] = rule.keys() & {"get", "put", "post", "delete", "patch"}
+            path = rule[verb].replace("{request_id}", "r1")
+            response = await client.request(verb.upper(), path)
+            assert response.status_code in {200, 202}, f"{method.name}: {response.text}"
