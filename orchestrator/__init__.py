@@ -1,1 +1,1 @@
-"""Owns purchases and money: takes each purchase from request to final status."""
+"""Owns purchases and their money: from the submission to the last cent."""

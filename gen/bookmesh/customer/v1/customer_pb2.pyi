@@ -115,10 +115,8 @@ class FailureReason(_message.Message):
         """Not one of the sellers answered. Try again later."""
         capture_refused: FailureReason._Word.ValueType  # 6
         """The payment could not be captured after the order; the order was cancelled. Try another card."""
-        internal: FailureReason._Word.ValueType  # 7
-        """Something of ours went wrong and the purchase was undone. Try again later."""
-        out_of_time: FailureReason._Word.ValueType  # 8
-        """A copy could be had, but not in the time that a purchase may take. Try again."""
+        out_of_time: FailureReason._Word.ValueType  # 7
+        """It could not be finished in the time that a purchase may take. Try again."""
 
     class Word(_Word, metaclass=_WordEnumTypeWrapper):
         """In lower case, because JSON shows them by these names."""
@@ -137,10 +135,8 @@ class FailureReason(_message.Message):
     """Not one of the sellers answered. Try again later."""
     capture_refused: FailureReason.Word.ValueType  # 6
     """The payment could not be captured after the order; the order was cancelled. Try another card."""
-    internal: FailureReason.Word.ValueType  # 7
-    """Something of ours went wrong and the purchase was undone. Try again later."""
-    out_of_time: FailureReason.Word.ValueType  # 8
-    """A copy could be had, but not in the time that a purchase may take. Try again."""
+    out_of_time: FailureReason.Word.ValueType  # 7
+    """It could not be finished in the time that a purchase may take. Try again."""
 
     def __init__(
         self,

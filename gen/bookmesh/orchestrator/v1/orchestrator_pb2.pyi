@@ -171,10 +171,8 @@ class Purchase(_message.Message):
         """No seller answered."""
         FAILURE_REASON_CAPTURE_REFUSED: Purchase._FailureReason.ValueType  # 6
         """The capture was refused after the order."""
-        FAILURE_REASON_INTERNAL: Purchase._FailureReason.ValueType  # 7
-        """A fault of ours."""
-        FAILURE_REASON_OUT_OF_TIME: Purchase._FailureReason.ValueType  # 8
-        """A copy could be had, but not in time."""
+        FAILURE_REASON_OUT_OF_TIME: Purchase._FailureReason.ValueType  # 7
+        """It could not be finished in time."""
 
     class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
         """Why a purchase failed."""
@@ -193,10 +191,8 @@ class Purchase(_message.Message):
     """No seller answered."""
     FAILURE_REASON_CAPTURE_REFUSED: Purchase.FailureReason.ValueType  # 6
     """The capture was refused after the order."""
-    FAILURE_REASON_INTERNAL: Purchase.FailureReason.ValueType  # 7
-    """A fault of ours."""
-    FAILURE_REASON_OUT_OF_TIME: Purchase.FailureReason.ValueType  # 8
-    """A copy could be had, but not in time."""
+    FAILURE_REASON_OUT_OF_TIME: Purchase.FailureReason.ValueType  # 7
+    """It could not be finished in time."""
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int

@@ -1,0 +1,155 @@
+"""Runs an orchestrator: ``python -m orchestrator``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import AsyncExitStack
+from random import SystemRandom
+
+from redis.asyncio import Redis
+
+from bookmesh.aggregator.v1 import aggregator_pb2_grpc
+from bookmesh.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from mesh import postgres, telemetry
+from mesh.clock import SystemClock
+from mesh.grpc.channel import open_channel
+from mesh.grpc.server import Served, Serving, serve
+from mesh.ids import uuid7_factory
+from mesh.settings import load
+from orchestrator.adapters.aggregator import AggregatorQuotes
+from orchestrator.adapters.postgres import PostgresPurchaseStore
+from orchestrator.adapters.sandbox import SandboxPaymentProvider
+from orchestrator.adapters.sellers import TransportSellers
+from orchestrator.adapters.valkey import ValkeyBroadcast
+from orchestrator.adapters.vault import AesTokenVault, KeyringError
+from orchestrator.app.purchases import Purchases
+from orchestrator.app.signals import Signals
+from orchestrator.app.steps import Steps
+from orchestrator.app.watch import Watch
+from orchestrator.app.worker import Worker, WorkerSettings
+from orchestrator.domain.saga import Limits, Saga
+from orchestrator.servicer import PurchaseServicer
+from orchestrator.settings import Settings
+from sellers.credentials import Credentials
+from sellers.registry import Directory
+from sellers.transport import SellerTransport
+from sellers.watch import follow_registry
+
+SERVICE = orchestrator_pb2.DESCRIPTOR.services_by_name["PurchaseService"].full_name
+QUOTES = "bookmesh.aggregator.v1.QuoteService"
+REGISTRY = "bookmesh.aggregator.v1.RegistryService"
+
+
+async def main(settings: Settings) -> None:
+    """Wire the orchestrator together and serve until told to stop."""
+    clock, rng, limits, signals = SystemClock(), SystemRandom(), Limits(), Signals()
+    dsn = settings.database_url.get_secret_value()
+    vault = AesTokenVault(settings.token_keyring_file)
+    async with AsyncExitStack() as stack:
+        stack.callback(
+            telemetry.set_up("orchestrator", settings.listen, settings.log_level).shutdown
+        )
+        pool = await stack.enter_async_context(
+            await postgres.open_pool(
+                dsn, max_size=settings.database_connections, application_name="orchestrator"
+            )
+        )
+        valkey = await stack.enter_async_context(
+            Redis.from_url(
+                settings.valkey_url.get_secret_value(),
+                socket_connect_timeout=0.5,
+                socket_timeout=0.5,
+                max_connections=200,
+            )
+        )
+        quotes = await stack.enter_async_context(open_channel(settings.aggregator_target, QUOTES))
+        registry = await stack.enter_async_context(
+            open_channel(settings.aggregator_target, REGISTRY)
+        )
+        transport = await stack.enter_async_context(
+            SellerTransport(Credentials(settings.seller_credentials_file, clock), clock)
+        )
+
+        directory = Directory()
+        sellers = TransportSellers(directory, transport)
+        store = PostgresPurchaseStore(pool, dsn)
+        saga = Saga(limits, sellers.kind_of)
+        broadcast = ValkeyBroadcast(
+            valkey,
+            clock,
+            on_changed=signals.changed,
+            on_work=lambda: worker.wake(),  # noqa: PLW0108  made further down
+        )
+        steps = Steps(
+            saga,
+            quotes=AggregatorQuotes(aggregator_pb2_grpc.QuoteServiceStub(quotes)),
+            sellers=sellers,
+            provider=SandboxPaymentProvider(pool, clock, uuid7_factory(clock, rng)),
+            vault=vault,
+            broadcast=broadcast,
+            clock=clock,
+            collect_by_s=limits.collect_by_s,
+        )
+        worker = Worker(
+            store,
+            broadcast,
+            steps,
+            saga,
+            settings=WorkerSettings(
+                concurrency=settings.worker_concurrency,
+                lease_s=settings.lease_s,
+                poll_s=settings.poll_s,
+            ),
+            clock=clock,
+            rng=rng,
+        )
+        purchases = Purchases(
+            store, vault, broadcast, signals, clock=clock, wake_worker=worker.wake
+        )
+        servicer = PurchaseServicer(purchases, Watch(purchases, store, broadcast, signals))
+
+        async def ready() -> bool:
+            return directory.snapshot is not None and await store.ping()
+
+        async with asyncio.TaskGroup() as tasks:
+            helpers = [
+                tasks.create_task(
+                    follow_registry(
+                        aggregator_pb2_grpc.RegistryServiceStub(registry),
+                        directory,
+                        clock,
+                        on_change=lambda snapshot: transport.retain(snapshot.sellers.values()),
+                    )
+                ),
+                tasks.create_task(broadcast.listen()),
+                tasks.create_task(worker.run()),
+            ]
+            await serve(
+                Serving(
+                    services=[
+                        Served(
+                            SERVICE,
+                            lambda server: (
+                                orchestrator_pb2_grpc.add_PurchaseServiceServicer_to_server(
+                                    servicer, server
+                                )
+                            ),
+                        )
+                    ],
+                    ready=ready,
+                    on_drain=worker.drain,
+                    unbounded=[f"/{SERVICE}/WatchPurchase"],
+                ),
+                settings,
+                clock,
+            )
+            for helper in helpers:
+                helper.cancel()
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(main(load(Settings)))
+    except KeyringError as error:
+        sys.exit(str(error))

@@ -1,0 +1,64 @@
+"""Quotes from the aggregator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bookmesh.aggregator.v1 import aggregator_pb2 as pb
+from mesh import errors
+from mesh.grpc.errors import translated
+from orchestrator import convert
+from orchestrator.domain.purchase import Candidate
+from orchestrator.ports import Gathered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bookmesh.aggregator.v1.aggregator_pb2_grpc import QuoteServiceAsyncStub
+    from orchestrator.domain.events import AnswerBatch
+    from orchestrator.domain.purchase import Purchase
+
+
+class AggregatorQuotes:
+    """The way to prices, through the aggregator's stream."""
+
+    def __init__(self, stub: QuoteServiceAsyncStub) -> None:
+        """Use a stub whose channel goes round the aggregator's replicas."""
+        self._stub = stub
+
+    async def collect(
+        self, purchase: Purchase, timeout_s: float, on_batch: Callable[[AnswerBatch], None]
+    ) -> Gathered:
+        """Ask all sellers for the purchase's book; ``on_batch`` is called with answers as they arrive.
+
+        Raises:
+            MeshError: when the aggregator could not be asked, or broke off.
+
+        """
+        request = pb.CollectQuotesRequest(
+            book_id=purchase.book_id,
+            currency_code=purchase.max_price.currency,
+            conditions=convert.conditions(purchase.conditions),
+        )
+        candidates: list[Candidate] = []
+        collection_id = ""
+        with translated():
+            async for response in self._stub.CollectQuotes(request, timeout=timeout_s):
+                match response.WhichOneof("part"):
+                    case "started":
+                        collection_id = response.started.collection_id
+                    case "batch":
+                        batch = convert.answer_batch(
+                            collection_id, response.batch.quotes, response.batch.misses
+                        )
+                        candidates.extend(
+                            Candidate(q.seller_id, q.quote_id, q.total, q.expires_at)
+                            for q in batch.quotes
+                        )
+                        on_batch(batch)
+                    case "summary":
+                        return Gathered(tuple(candidates), convert.collected(response.summary))
+                    case None:
+                        continue
+        msg = "the aggregator ended a collection without its summary"
+        raise errors.Internal(msg)

@@ -1,0 +1,222 @@
+"""Purchases in PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from mesh import errors, postgres
+from orchestrator.adapters import rows
+from orchestrator.ports import Claim, Fenced, Submitted
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+    from uuid import UUID
+
+    from orchestrator.domain.events import Event
+    from orchestrator.ports import Commit, Loaded, PurchaseView, Recorded, Submission
+
+WORKER_LOCK_CLASS = 0x626F6F6B
+"""First half of the advisory locks that workers hold: "book". The second is the worker's name."""
+
+_PER_CUSTOMER = 4
+_RETRY_AFTER_S = 1.0
+_SESSION_CHECK_S = 1.0
+
+
+class PostgresSession:
+    """A worker's own connection, which holds its advisory lock."""
+
+    def __init__(self, owner: int, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        """Take an open connection that holds the lock of ``owner``."""
+        self.owner = owner
+        self._connection = connection
+        self._closed = asyncio.Event()
+        connection.add_termination_listener(lambda _connection: self._closed.set())
+
+    async def lost(self) -> None:
+        """Return when the connection is gone, or does not answer any more."""
+        while not self._closed.is_set():
+            try:
+                async with asyncio.timeout(_SESSION_CHECK_S):
+                    await self._closed.wait()
+            except TimeoutError:
+                if not await self._answers():
+                    return
+
+    async def _answers(self) -> bool:
+        try:
+            await self._connection.fetchval("SELECT 1", timeout=5)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            return False
+        return True
+
+
+class PostgresPurchaseStore:
+    """Purchases in the schema ``orchestrator``. One statement, so one transaction, an operation."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], dsn: str) -> None:
+        """Use a pool for statements, and ``dsn`` for the connections of workers, which must go to the server itself."""
+        self._pool = pool
+        self._dsn = dsn
+        self._sql = postgres.statements("orchestrator.adapters")
+
+    async def submit(self, submission: Submission, events: Sequence[Event]) -> bool:
+        """Commit a new purchase that is due at once; False when its id or the customer's key is taken."""
+        purchase = submission.purchase
+        kinds, bodies = rows.event_columns(events)
+        row = await self._fetchrow(
+            "submit",
+            purchase.request_id,
+            purchase.customer_id,
+            submission.idempotency_key,
+            submission.content_hmac,
+            submission.token.key_id,
+            submission.token.sealed,
+            purchase.book_id,
+            purchase.max_price.currency,
+            purchase.max_price.minor,
+            [condition.value for condition in purchase.conditions],
+            purchase.traceparent,
+            purchase.stage.value,
+            kinds,
+            bodies,
+        )
+        return row is not None
+
+    async def find_submitted(
+        self, request_id: UUID, customer_id: str, idempotency_key: str | None
+    ) -> Submitted | None:
+        """Give the customer's purchase with this key, else the one with this id."""
+        row = await self._fetchrow("find_submitted", request_id, customer_id, idempotency_key)
+        return Submitted(row["request_id"], row["content_hmac"], row["key_id"]) if row else None
+
+    async def claim(self, owner: int, room: int, lease_s: float) -> list[Claim]:
+        """Take at most ``room`` due purchases for a worker, fairly between customers."""
+        found = await self._fetch("claim", owner, room, lease_s, _PER_CUSTOMER)
+        return [Claim(row["request_id"], row["epoch"]) for row in found]
+
+    async def load(self, claim: Claim) -> Loaded | None:
+        """Give a claimed purchase; None when the claim does not hold any more."""
+        row = await self._fetchrow("load", claim.request_id, claim.epoch)
+        return rows.loaded(row) if row else None
+
+    async def commit(self, commit: Commit) -> int:
+        """Commit all of it and give the number of the last event.
+
+        Raises:
+            Fenced: when the claim does not hold any more; then nothing was changed.
+
+        """
+        purchase = commit.purchase
+        kinds, bodies = rows.event_columns(commit.events)
+        captured = purchase.authorization.captured
+        row = await self._fetchrow(
+            "commit",
+            purchase.request_id,
+            purchase.epoch,
+            purchase.stage.value,
+            purchase.tries,
+            purchase.status.value,
+            purchase.failure_reason.value if purchase.failure_reason else None,
+            json.dumps(rows.offer_json(purchase.offer)) if purchase.offer else None,
+            json.dumps(rows.plan_json(purchase.plan)),
+            commit.due_in_s,
+            commit.keep,
+            commit.erase_token,
+            purchase.authorization.state.value,
+            purchase.authorization.provider_id,
+            captured.minor if captured else None,
+            json.dumps(rows.attempt_json(purchase.attempt)) if purchase.attempt else None,
+            kinds,
+            bodies,
+        )
+        if row is None:
+            raise Fenced(str(purchase.request_id))
+        event_seq: int = row["event_seq"]
+        return event_seq
+
+    async def renew(self, claims: Sequence[Claim], lease_s: float) -> set[UUID]:
+        """Lengthen the leases of these claims; give the ids of those that still hold."""
+        found = await self._fetch("renew", *_columns(claims), lease_s)
+        return {row["request_id"] for row in found}
+
+    async def give_back(self, claims: Sequence[Claim]) -> None:
+        """Let others take these purchases at once."""
+        await self._fetch("give_back", *_columns(claims))
+
+    async def free_dead(self) -> int:
+        """End the leases of workers whose session is gone; give the number of purchases that were freed."""
+        return len(await self._fetch("free_dead", WORKER_LOCK_CLASS))
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[PostgresSession]:
+        """Open a worker's session, which ends by itself when the process or its connection dies."""
+        with _unavailable():
+            connection = await asyncpg.connect(self._dsn, timeout=5, command_timeout=5)
+        try:
+            with _unavailable():
+                owner: int = await connection.fetchval(self._sql["next_worker_id"])
+                await connection.execute(
+                    "SELECT pg_advisory_lock($1, $2)", WORKER_LOCK_CLASS, owner
+                )
+            yield PostgresSession(owner, connection)
+        finally:
+            connection.terminate()
+
+    async def get(self, request_id: UUID, customer_id: str) -> PurchaseView | None:
+        """Give a customer's purchase."""
+        row = await self._fetchrow("get", request_id, customer_id)
+        return rows.view(row) if row else None
+
+    async def page(self, customer_id: str, before: UUID | None, limit: int) -> list[PurchaseView]:
+        """Give a customer's purchases made before the one named, newest first."""
+        return [rows.view(row) for row in await self._fetch("list", customer_id, before, limit)]
+
+    async def events(self, request_id: UUID, after: int) -> list[Recorded]:
+        """Give what happened in a purchase after the event of that number."""
+        return [rows.recorded(row) for row in await self._fetch("events", request_id, after)]
+
+    async def ping(self) -> bool:
+        """Say whether the database answers."""
+        with _unavailable():
+            answer: int = await self._pool.fetchval("SELECT 1")
+            return answer == 1
+
+    async def _fetch(self, statement: str, *args: Any) -> list[asyncpg.Record]:  # noqa: ANN401  SQL's parameters
+        with _unavailable():
+            return await self._pool.fetch(self._sql[statement], *args)
+
+    async def _fetchrow(self, statement: str, *args: Any) -> asyncpg.Record | None:  # noqa: ANN401  SQL's parameters
+        with _unavailable():
+            return await self._pool.fetchrow(self._sql[statement], *args)
+
+
+def _columns(claims: Sequence[Claim]) -> tuple[list[UUID], list[int]]:
+    return [claim.request_id for claim in claims], [claim.epoch for claim in claims]
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    """Turn what says that the database does not answer into one error. Faults in our SQL pass as they are."""
+    try:
+        yield
+    except (
+        OSError,
+        TimeoutError,
+        asyncpg.PostgresConnectionError,
+        asyncpg.InterfaceError,
+        asyncpg.CannotConnectNowError,
+        asyncpg.AdminShutdownError,
+        asyncpg.CrashShutdownError,
+        asyncpg.TooManyConnectionsError,
+        asyncpg.QueryCanceledError,
+    ) as error:
+        msg = "the database does not answer; try again"
+        raise errors.Unavailable(
+            msg, reason="DATABASE_UNAVAILABLE", retry_after_s=_RETRY_AFTER_S
+        ) from error

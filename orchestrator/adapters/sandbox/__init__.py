@@ -1,0 +1,219 @@
+"""A payment provider for demos and tests: its ledger is durable, its cards behave as their tokens say.
+
+    token                what it does
+    tok_decline          the card is declined
+    tok_action_required  the card wants an action of its holder, so it is declined
+    tok_invalid          the token is unknown; so is every token that does not begin with "tok_"
+    tok_slow             authorized; the answer takes 1.5 s
+    tok_slow_decline     declined; the answer takes 3 s, longer than anybody waits for it
+    tok_lost_authorize   authorized; the first answer is lost
+    tok_lost_capture     authorized; captured, and the first answer to that is lost
+    tok_lost_void        authorized; voided, and the first answer to that is lost
+    tok_capture_fails    authorized; the capture is refused
+    any other tok_...    authorized, captured, voided, at once
+
+Answers are kept by idempotency key for good; the same key with other content is an error of the caller's program. An
+answer that is lost or late has been committed: the same key gives it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from mesh import postgres
+from orchestrator.domain.purchase import FailureReason
+from orchestrator.ports import (
+    AlreadyCaptured,
+    Authorized,
+    AuthorizeOutcome,
+    Captured,
+    CaptureOutcome,
+    Declined,
+    Refused,
+    Unknown,
+    Voided,
+    VoidOutcome,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from asyncpg.pool import PoolConnectionProxy
+
+    from mesh.clock import Clock
+    from mesh.ids import NewId
+    from mesh.money import Money
+
+_Answer = dict[str, Any]
+
+TIMEOUT_S = 2.0
+"""How long a caller of a provider waits for an answer."""
+
+_DECLINES = {
+    "tok_decline": FailureReason.CARD_DECLINED,
+    "tok_slow_decline": FailureReason.CARD_DECLINED,
+    "tok_action_required": FailureReason.ACTION_REQUIRED,
+    "tok_invalid": FailureReason.PAYMENT_TOKEN_INVALID,
+}
+_DELAYS_S = {"tok_slow": 1.5, "tok_slow_decline": 3.0}
+_CAPTURE_REFUSED = {"tok_capture_fails"}
+_SPECIAL = {
+    *_DECLINES,
+    *_DELAYS_S,
+    "tok_lost_authorize",
+    "tok_lost_capture",
+    "tok_lost_void",
+    *_CAPTURE_REFUSED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """An answer of the sandbox, of which kind of token, and whether it was given before."""
+
+    answer: _Answer
+    kind: str
+    replayed: bool
+
+
+class SandboxPaymentProvider:
+    """The sandbox, with its ledger in the schema ``sandbox_provider``."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], clock: Clock, new_id: NewId) -> None:
+        """Use a pool of connections to the database with the ledger."""
+        self._pool = pool
+        self._clock = clock
+        self._new_id = new_id
+        self._sql = postgres.statements("orchestrator.adapters.sandbox")
+
+    async def authorize(
+        self, key: str, token: str, amount: Money, reference: str
+    ) -> AuthorizeOutcome:
+        """Reserve an amount on the card behind a token."""
+        kind = _kind(token)
+
+        async def work(connection: PoolConnectionProxy[asyncpg.Record]) -> _Answer:
+            if kind in _DECLINES:
+                return {"declined": _DECLINES[kind].value}
+            authorization_id = f"auth_{self._new_id().hex}"
+            await connection.execute(
+                self._sql["insert_authorization"],
+                authorization_id,
+                kind,
+                amount.currency,
+                amount.minor,
+                reference,
+            )
+            return {"authorization_id": authorization_id}
+
+        content = f"authorize {kind} {amount.minor} {amount.currency} {reference}"
+        answered = await self._once(key, content, lambda _connection: _constant(kind), work)
+        if isinstance(answered, Unknown):
+            return answered
+        if not answered.replayed and await self._unheard(kind, "tok_lost_authorize"):
+            return Unknown("the answer did not arrive")
+        if "declined" in answered.answer:
+            return Declined(FailureReason(answered.answer["declined"]))
+        return Authorized(answered.answer["authorization_id"])
+
+    async def capture(self, key: str, provider_id: str, amount: Money) -> CaptureOutcome:
+        """Charge at most what is reserved, once, and release the rest."""
+
+        async def work(connection: PoolConnectionProxy[asyncpg.Record]) -> _Answer:
+            row = await connection.fetchrow(self._sql["lock_authorization"], provider_id)
+            if row is None or row["currency"] != amount.currency:
+                return {"refused": "no_such_authorization"}
+            if row["state"] != "authorized":
+                return {"refused": f"already_{row['state']}"}
+            if row["token_kind"] in _CAPTURE_REFUSED:
+                return {"refused": "insufficient_funds"}
+            if amount.minor > row["authorized_minor"]:
+                return {"refused": "above_authorized"}
+            await connection.execute(self._sql["capture"], provider_id, amount.minor)
+            return {"captured": True}
+
+        content = f"capture {provider_id} {amount.minor} {amount.currency}"
+        answered = await self._once(key, content, self._kind_of(provider_id), work)
+        if isinstance(answered, Unknown):
+            return answered
+        if not answered.replayed and await self._unheard(answered.kind, "tok_lost_capture"):
+            return Unknown("the answer did not arrive")
+        return Refused(answered.answer["refused"]) if "refused" in answered.answer else Captured()
+
+    async def void(self, key: str, provider_id: str) -> VoidOutcome:
+        """Release what is reserved."""
+
+        async def work(connection: PoolConnectionProxy[asyncpg.Record]) -> _Answer:
+            row = await connection.fetchrow(self._sql["lock_authorization"], provider_id)
+            if row is not None and row["state"] == "captured":
+                return {"captured": True}
+            await connection.execute(self._sql["void"], provider_id)
+            return {}
+
+        answered = await self._once(key, f"void {provider_id}", self._kind_of(provider_id), work)
+        if isinstance(answered, Unknown):
+            return answered
+        if not answered.replayed and await self._unheard(answered.kind, "tok_lost_void"):
+            return Unknown("the answer did not arrive")
+        return AlreadyCaptured() if "captured" in answered.answer else Voided()
+
+    async def _once(
+        self,
+        key: str,
+        content: str,
+        kind_of: Callable[[PoolConnectionProxy[asyncpg.Record]], Awaitable[str]],
+        work: Callable[[PoolConnectionProxy[asyncpg.Record]], Awaitable[_Answer]],
+    ) -> _Answered | Unknown:
+        """Give the answer that is kept under a key, or do the work and keep its answer, in one transaction."""
+        try:
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(self._sql["lock_key"], key)
+                kept = await connection.fetchrow(self._sql["get_key"], key)
+                kind = await kind_of(connection)
+                if kept is None:
+                    answer = await work(connection)
+                    await connection.execute(self._sql["put_key"], key, content, json.dumps(answer))
+                    return _Answered(answer, kind, replayed=False)
+        except (
+            OSError,
+            TimeoutError,
+            asyncpg.PostgresConnectionError,
+            asyncpg.InterfaceError,
+        ) as error:
+            return Unknown(f"the sandbox's ledger does not answer: {type(error).__name__}")
+        if kept["content"] != content:
+            msg = f"idempotency key {key} was used for other content"
+            raise ValueError(msg)
+        return _Answered(json.loads(kept["answer"]), kind, replayed=True)
+
+    def _kind_of(
+        self, provider_id: str
+    ) -> Callable[[PoolConnectionProxy[asyncpg.Record]], Awaitable[str]]:
+        async def read(connection: PoolConnectionProxy[asyncpg.Record]) -> str:
+            row = await connection.fetchrow(self._sql["lock_authorization"], provider_id)
+            return row["token_kind"] if row else "tok"
+
+        return read
+
+    async def _unheard(self, kind: str, lost: str) -> bool:
+        """Take as long as the token says, or as the caller waits; True when the answer does not arrive."""
+        delay_s = (
+            TIMEOUT_S if kind == lost else _DELAYS_S.get(kind, 0.0) if "authorize" in lost else 0.0
+        )
+        await self._clock.sleep(min(delay_s, TIMEOUT_S))
+        return delay_s >= TIMEOUT_S
+
+
+async def _constant(kind: str) -> str:
+    return kind
+
+
+def _kind(token: str) -> str:
+    """Give what is kept of a token: its special kind, or that it is an ordinary one."""
+    if not token.startswith("tok_"):
+        return "tok_invalid"
+    return token if token in _SPECIAL else "tok"

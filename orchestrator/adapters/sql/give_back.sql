@@ -1,0 +1,7 @@
+-- give_back: lets others take purchases that a worker stops working on.
+-- $1 request_ids uuid[]   $2 epochs integer[]
+-- Result: none.
+UPDATE orchestrator.purchase p
+SET due_at = now(), owner = NULL
+FROM unnest($1::uuid[], $2::integer[]) AS mine (request_id, epoch)
+WHERE p.request_id = mine.request_id AND p.epoch = mine.epoch AND p.owner IS NOT NULL AND p.due_at IS NOT NULL

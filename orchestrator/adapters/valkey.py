@@ -1,0 +1,122 @@
+"""Wake-ups and live quotes through Valkey. No purchase depends on them, so nothing here raises."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import structlog
+from redis.exceptions import RedisError
+
+from bookmesh.orchestrator.v1 import orchestrator_pb2 as pb
+from orchestrator import convert
+from orchestrator.ports import RecordedBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from redis.asyncio import Redis
+
+    from mesh.clock import Clock
+    from orchestrator.domain.events import AnswerBatch
+
+_CHANGED = "bookmesh:purchase:changed"
+_WORK = "bookmesh:purchase:work"
+_KEEP_S = 1800
+"""How long those who join late find the quotes of a purchase, in seconds. About 20 KB for 200 sellers."""
+
+_RETRY_S = 0.5
+
+_log = structlog.get_logger(__name__)
+
+
+class ValkeyBroadcast:
+    """Tells the other replicas what happens, by publish and subscribe and one stream a purchase."""
+
+    def __init__(
+        self,
+        client: Redis,
+        clock: Clock,
+        *,
+        on_changed: Callable[[UUID], None],
+        on_work: Callable[[], object],
+    ) -> None:
+        """Use a client whose calls time out by themselves; the callbacks are told what any replica publishes."""
+        self._client = client
+        self._clock = clock
+        self._on_changed = on_changed
+        self._on_work = on_work
+
+    async def changed(self, request_id: UUID) -> None:
+        """Wake those who watch a purchase, here at once, in the other replicas if Valkey answers."""
+        self._on_changed(request_id)
+        await self._publish(_CHANGED, str(request_id))
+
+    async def work(self) -> None:
+        """Wake the workers of every replica."""
+        await self._publish(_WORK, "")
+
+    async def add_batch(self, request_id: UUID, after_seq: int, batch: AnswerBatch) -> None:
+        """Pass on answers that arrived, for those who watch now or join later."""
+        key = _key(request_id)
+        with suppress(RedisError, OSError):
+            async with self._client.pipeline(transaction=False) as pipeline:
+                pipeline.xadd(
+                    key,
+                    {
+                        "after": after_seq,
+                        "batch": convert.quotes_arrived(batch).SerializeToString(),
+                    },
+                )
+                pipeline.expire(key, _KEEP_S)
+                await pipeline.execute()
+
+    async def batches(self, request_id: UUID, after: str | None) -> list[RecordedBatch]:
+        """Give the answers passed on after the entry of that name."""
+        entries: list[tuple[bytes, dict[bytes, bytes]]]
+        try:
+            entries = await self._client.xrange(_key(request_id), f"({after}" if after else "-")  # type: ignore[assignment]  # redis-py's types cannot say that nothing is decoded
+        except (RedisError, OSError):
+            return []
+        return [_recorded(entry_id, fields) for entry_id, fields in entries]
+
+    async def listen(self) -> None:
+        """Pass on what any replica publishes to the callbacks, until cancelled."""
+        while True:
+            try:
+                async with self._client.pubsub() as pubsub:
+                    await pubsub.subscribe(_CHANGED, _WORK)
+                    while True:
+                        message = await pubsub.get_message(
+                            ignore_subscribe_messages=True, timeout=None
+                        )
+                        if message is None:
+                            continue
+                        if message["channel"] == _WORK.encode():
+                            self._on_work()
+                        else:
+                            self._on_changed(UUID(message["data"].decode()))
+            except (RedisError, OSError) as error:
+                _log.warning("no wake-ups from other replicas for now", error=str(error))
+                await self._clock.sleep(_RETRY_S)
+
+    async def _publish(self, channel: str, message: str) -> None:
+        with suppress(RedisError, OSError):
+            await self._client.publish(channel, message)
+
+
+def _key(request_id: UUID) -> str:
+    return f"bookmesh:purchase:{request_id}:quotes"
+
+
+def _recorded(entry_id: bytes, fields: dict[bytes, bytes]) -> RecordedBatch:
+    name = entry_id.decode()
+    message = pb.QuotesArrived.FromString(fields[b"batch"])
+    return RecordedBatch(
+        after_seq=int(fields[b"after"]),
+        entry_id=name,
+        happened_at=datetime.fromtimestamp(int(name.partition("-")[0]) / 1000, UTC),
+        batch=convert.answer_batch(message.collection_id, message.quotes, message.misses),
+    )

@@ -1,0 +1,200 @@
+"""What callers may do with purchases: submit one, look at one, list them."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from mesh import errors, telemetry
+from orchestrator.domain.events import Step, StepName
+from orchestrator.domain.purchase import Purchase, Status
+from orchestrator.ports import Submission
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mesh.clock import Clock
+    from mesh.money import Money
+    from orchestrator.app.signals import Signals
+    from orchestrator.ports import Broadcast, PurchaseStore, PurchaseView, TokenVault
+    from sellers.model import Condition
+
+_LOOK_INTERVAL_S = 0.25
+_DEFAULT_PAGE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a customer asks for; ``idempotency_key`` is None without one."""
+
+    request_id: UUID
+    customer_id: str
+    idempotency_key: str | None
+    book_id: str
+    max_price: Money
+    payment_token: str
+    conditions: tuple[Condition, ...]
+
+    def content(self) -> bytes:
+        """Give what must be the same under the same idempotency key, in one spelling."""
+        return json.dumps(
+            [
+                self.customer_id,
+                self.book_id,
+                self.max_price.currency,
+                self.max_price.minor,
+                self.payment_token,
+                sorted(self.conditions),
+            ]
+        ).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Purchases, newest first, and the token of the next page, empty after the last."""
+
+    purchases: list[PurchaseView]
+    next_page_token: str
+
+
+class Purchases:
+    """Purchases as callers see them."""
+
+    def __init__(
+        self,
+        store: PurchaseStore,
+        vault: TokenVault,
+        broadcast: Broadcast,
+        signals: Signals,
+        *,
+        clock: Clock,
+        wake_worker: Callable[[], bool],
+    ) -> None:
+        """Keep what is needed; ``wake_worker`` says whether this process has room for more work."""
+        self._store = store
+        self._vault = vault
+        self._broadcast = broadcast
+        self._signals = signals
+        self._clock = clock
+        self._wake_worker = wake_worker
+
+    async def submit(self, order: Order, wait_s: float) -> PurchaseView:
+        """Commit a purchase and wait up to ``wait_s`` seconds for its authorization; give it as it then is.
+
+        Safe to repeat: the same request id, and the same idempotency key with the same content, give the first one.
+
+        Raises:
+            AlreadyExists: reason IDEMPOTENCY_KEY_REUSED, when the key was used for something else.
+            Unavailable: when the database does not answer; it may or may not have been kept.
+
+        """
+        token = self._vault.seal(order.payment_token, order.request_id)
+        purchase = Purchase(
+            request_id=order.request_id,
+            customer_id=order.customer_id,
+            book_id=order.book_id,
+            max_price=order.max_price,
+            conditions=order.conditions,
+            created_at=self._clock.now(),
+            traceparent=telemetry.current_traceparent(),
+        )
+        submission = Submission(
+            purchase,
+            order.idempotency_key,
+            self._vault.digest(order.content(), token.key_id),
+            token,
+        )
+        request_id = order.request_id
+        if await self._store.submit(submission, [Step(StepName.SUBMITTED)]):
+            if not self._wake_worker():
+                await self._broadcast.work()
+        else:
+            request_id = await self._submitted_before(order)
+        return await self._settled(request_id, order.customer_id, wait_s)
+
+    async def get(self, customer_id: str, request_id: str) -> PurchaseView:
+        """Give a customer's purchase.
+
+        Raises:
+            NotFound: when this customer has none with this id.
+
+        """
+        parsed = _parse_id(request_id)
+        view = await self._store.get(parsed, customer_id) if parsed else None
+        if view is None:
+            raise not_found()
+        return view
+
+    async def page(self, customer_id: str, page_size: int, page_token: str) -> Page:
+        """Give a page of a customer's purchases; 20 when ``page_size`` is 0.
+
+        Raises:
+            InvalidArgument: when the page token is not one that was given out.
+
+        """
+        before = _parse_id(page_token) if page_token else None
+        if page_token and before is None:
+            field = errors.FieldViolation("page_token", "is not a token that this service gave out")
+            msg = f"{field.field}: {field.description}"
+            raise errors.InvalidArgument(msg, fields=(field,))
+        limit = page_size or _DEFAULT_PAGE
+        found = await self._store.page(customer_id, before, limit + 1)
+        more = len(found) > limit
+        page = found[:limit]
+        return Page(page, str(page[-1].request_id) if more else "")
+
+    async def _submitted_before(self, order: Order) -> UUID:
+        found = await self._store.find_submitted(
+            order.request_id, order.customer_id, order.idempotency_key
+        )
+        if found is None:
+            # The id is another customer's: a version 7 UUID of ours never collides, so the caller made it up.
+            msg = "request_id is taken: make a new one for each call"
+            raise errors.AlreadyExists(msg, reason="REQUEST_ID_TAKEN")
+        digest = self._vault.digest(order.content(), found.key_id)
+        if not hmac.compare_digest(digest, found.content_hmac):
+            msg = "this idempotency key was used for another request: use a new key for each new request"
+            raise errors.AlreadyExists(msg, reason="IDEMPOTENCY_KEY_REUSED")
+        return found.request_id
+
+    async def _settled(self, request_id: UUID, customer_id: str, wait_s: float) -> PurchaseView:
+        """Give the purchase once its authorization is settled or the wait is over."""
+        until_s = self._clock.monotonic() + wait_s
+        with self._signals.listening(request_id) as changed:
+            while True:
+                view = await self._store.get(request_id, customer_id)
+                if view is None:
+                    raise not_found()
+                left_s = until_s - self._clock.monotonic()
+                if view.settled or view.status is not Status.PENDING or left_s <= 0:
+                    return view
+                await wait_for(changed, min(left_s, _LOOK_INTERVAL_S))
+
+
+async def wait_for(changed: asyncio.Event, at_most_s: float) -> None:
+    """Wait until the event is set or the time is over, and clear it."""
+    try:
+        async with asyncio.timeout(at_most_s):
+            await changed.wait()
+    except TimeoutError:
+        pass
+    changed.clear()
+
+
+def not_found() -> errors.NotFound:
+    """Make the one answer for what does not exist and for what is another customer's."""
+    return errors.NotFound(
+        "there is no purchase request with this id", reason="PURCHASE_REQUEST_NOT_FOUND"
+    )
+
+
+def _parse_id(text: str) -> UUID | None:
+    try:
+        parsed = UUID(text)
+    except ValueError:
+        return None
+    return parsed if str(parsed) == text.lower() else None

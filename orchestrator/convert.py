@@ -1,0 +1,207 @@
+"""The orchestrator's contract to and from its domain. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import assert_never
+from uuid import UUID
+
+from bookmesh.common.v1 import quote_pb2 as common_pb
+from bookmesh.orchestrator.v1 import orchestrator_pb2 as pb
+from bookmesh.seller.v1 import seller_pb2
+from mesh import convert, errors
+from mesh.money import MoneyError
+from orchestrator.app.purchases import Order
+from orchestrator.app.watch import WatchEvent
+from orchestrator.domain.events import AnswerBatch, Collected, Miss, Quote, Step
+from orchestrator.ports import PurchaseView
+from sellers.model import Condition
+
+_CONDITIONS = {
+    condition: seller_pb2.Condition.Value(f"CONDITION_{condition.name}") for condition in Condition
+}
+_CONDITION_WORDS = {number: condition for condition, number in _CONDITIONS.items()}
+
+
+def order(request: pb.SubmitPurchaseRequest) -> Order:
+    """Read what a customer asks for.
+
+    Raises:
+        InvalidArgument: when max_price is not an amount of money above 0.
+
+    """
+    try:
+        max_price = convert.money_from_proto(request.max_price)
+    except MoneyError as error:
+        raise _wrong_max_price(str(error)) from None
+    if not max_price.minor:
+        raise _wrong_max_price("must be above 0")
+    return Order(
+        request_id=UUID(request.request_id),
+        customer_id=request.customer_id,
+        idempotency_key=request.idempotency_key or None,
+        book_id=request.book_id,
+        max_price=max_price,
+        payment_token=request.payment_token,
+        conditions=tuple(_CONDITION_WORDS[number] for number in request.conditions),
+    )
+
+
+def purchase(view: PurchaseView) -> pb.Purchase:
+    """Give a purchase as callers see it."""
+    message = pb.Purchase(
+        request_id=str(view.request_id),
+        status=pb.Purchase.Status.Value(f"STATUS_{view.status.name}"),
+        book_id=view.book_id,
+        max_price=convert.money_to_proto(view.max_price),
+        create_time=convert.timestamp(view.created_at),
+        seller_id=view.seller_id or "",
+        confirmation=view.confirmation or "",
+    )
+    if view.final_price is not None:
+        message.final_price.CopyFrom(convert.money_to_proto(view.final_price))
+    if view.failure_reason is not None:
+        message.failure_reason = pb.Purchase.FailureReason.Value(
+            f"FAILURE_REASON_{view.failure_reason.name}"
+        )
+    if view.offer is not None:
+        message.offer.CopyFrom(
+            pb.Offer(
+                total=convert.money_to_proto(view.offer.total),
+                seller_id=view.offer.seller_id,
+                expires_at=convert.timestamp(view.offer.expires_at),
+            )
+        )
+    return message
+
+
+def watch_event(event: WatchEvent) -> pb.WatchPurchaseResponse:
+    """Give an event as those who watch see it."""
+    message = pb.WatchPurchaseResponse(
+        event_id=event.event_id, event_time=convert.timestamp(event.happened_at)
+    )
+    match event.shown:
+        case Step():
+            message.step.CopyFrom(_step(event.shown))
+        case Collected():
+            message.collection.CopyFrom(_summary(event.shown))
+        case AnswerBatch():
+            message.quotes.CopyFrom(quotes_arrived(event.shown))
+        case PurchaseView():
+            message.result.CopyFrom(purchase(event.shown))
+        case _:
+            assert_never(event.shown)
+    return message
+
+
+def quotes_arrived(batch: AnswerBatch) -> pb.QuotesArrived:
+    """Give answers that arrived together."""
+    return pb.QuotesArrived(
+        collection_id=batch.collection_id,
+        quotes=[
+            common_pb.Quote(
+                seller_id=quote.seller_id,
+                quote_id=quote.quote_id,
+                price=convert.money_to_proto(quote.price),
+                shipping=convert.money_to_proto(quote.shipping),
+                total=convert.money_to_proto(quote.total),
+                condition=_CONDITIONS[quote.condition],
+                quantity=quote.quantity,
+                expires_at=convert.timestamp(quote.expires_at),
+                latency=convert.duration(quote.latency_s),
+            )
+            for quote in batch.quotes
+        ],
+        misses=[
+            common_pb.Miss(
+                seller_id=miss.seller_id,
+                reason=common_pb.Miss.Reason.Value(f"REASON_{miss.reason.upper()}"),
+                latency=convert.duration(miss.latency_s),
+            )
+            for miss in batch.misses
+        ],
+    )
+
+
+def answer_batch(
+    collection_id: str, quotes: Iterable[common_pb.Quote], misses: Iterable[common_pb.Miss]
+) -> AnswerBatch:
+    """Read answers that arrived together."""
+    return AnswerBatch(
+        collection_id=collection_id,
+        quotes=tuple(
+            Quote(
+                seller_id=quote.seller_id,
+                quote_id=quote.quote_id,
+                price=convert.money_from_proto(quote.price),
+                shipping=convert.money_from_proto(quote.shipping),
+                total=convert.money_from_proto(quote.total),
+                condition=_CONDITION_WORDS[quote.condition],
+                quantity=quote.quantity,
+                expires_at=convert.from_timestamp(quote.expires_at),
+                latency_s=convert.seconds(quote.latency),
+            )
+            for quote in quotes
+        ),
+        misses=tuple(
+            Miss(miss.seller_id, _reason_word(miss.reason), convert.seconds(miss.latency))
+            for miss in misses
+        ),
+    )
+
+
+def collected(summary: common_pb.CollectionSummary) -> Collected:
+    """Read how a collection came out."""
+    return Collected(
+        collection_id=summary.collection_id,
+        sellers=summary.sellers,
+        asked=summary.asked,
+        answered=summary.answered,
+        quoted=summary.quoted,
+        misses=tuple((_reason_word(miss.reason), miss.count) for miss in summary.misses),
+        started_at=convert.from_timestamp(summary.start_time),
+        elapsed_s=convert.seconds(summary.elapsed),
+    )
+
+
+def conditions(words: Iterable[Condition]) -> list[seller_pb2.Condition.ValueType]:
+    """Give conditions as the contracts have them."""
+    return [_CONDITIONS[word] for word in words]
+
+
+def _wrong_max_price(problem: str) -> errors.InvalidArgument:
+    field = errors.FieldViolation("max_price", problem)
+    return errors.InvalidArgument(f"{field.field}: {field.description}", fields=(field,))
+
+
+def _step(step: Step) -> pb.Step:
+    message = pb.Step(
+        name=pb.Step.Name.Value(f"NAME_{step.name.name}"),
+        seller_id=step.seller_id or "",
+        reason=step.reason or "",
+    )
+    if step.total is not None:
+        message.total.CopyFrom(convert.money_to_proto(step.total))
+    return message
+
+
+def _summary(summary: Collected) -> common_pb.CollectionSummary:
+    return common_pb.CollectionSummary(
+        collection_id=summary.collection_id,
+        sellers=summary.sellers,
+        asked=summary.asked,
+        answered=summary.answered,
+        quoted=summary.quoted,
+        misses=[
+            common_pb.MissCount(
+                reason=common_pb.Miss.Reason.Value(f"REASON_{word.upper()}"), count=count
+            )
+            for word, count in summary.misses
+        ],
+        start_time=convert.timestamp(summary.started_at),
+        elapsed=convert.duration(summary.elapsed_s),
+    )
+
+
+def _reason_word(reason: common_pb.Miss.Reason.ValueType) -> str:
+    return common_pb.Miss.Reason.Name(reason).removeprefix("REASON_").lower()

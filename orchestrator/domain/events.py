@@ -1,0 +1,97 @@
+"""What happened in a purchase, step by step: kept with it, and shown to those who watch it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from mesh.money import Money
+    from sellers.model import Condition
+
+
+class StepName(StrEnum):
+    """The steps of a purchase."""
+
+    SUBMITTED = "submitted"
+    AUTHORIZED = "authorized"
+    AUTHORIZATION_REFUSED = "authorization_refused"
+    COLLECTING = "collecting"
+    HOLDING = "holding"
+    HELD = "held"
+    HOLD_RELEASED = "hold_released"
+    ORDERING = "ordering"
+    ORDERED = "ordered"
+    SELLER_REFUSED = "seller_refused"
+    CAPTURED = "captured"
+    VOIDED = "voided"
+    CAPTURE_REFUSED = "capture_refused"
+    ORDER_CANCELLED = "order_cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step was taken; the seller, the amount and a word for why, where they apply."""
+
+    name: StepName
+    seller_id: str | None = None
+    total: Money | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """A collection ended. The counts are of sellers; misses are counted by reason; ``elapsed_s`` is in seconds."""
+
+    collection_id: str
+    sellers: int
+    asked: int
+    answered: int
+    quoted: int
+    misses: tuple[tuple[str, int], ...]
+    started_at: datetime
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The status is final; what it is stands in the purchase."""
+
+
+Event = Step | Collected | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A seller's price, as those who watch see it."""
+
+    seller_id: str
+    quote_id: str
+    price: Money
+    shipping: Money
+    total: Money
+    condition: Condition
+    quantity: int
+    expires_at: datetime
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A seller without a price, as those who watch see it; ``reason`` as in ``bookmesh.common.v1.Miss``."""
+
+    seller_id: str
+    reason: str
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerBatch:
+    """Sellers' answers that arrived together."""
+
+    collection_id: str
+    quotes: tuple[Quote, ...]
+    misses: tuple[Miss, ...]

@@ -1,0 +1,244 @@
+"""A purchase and its parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from mesh.money import Money
+    from sellers.model import Condition
+
+
+class Status(StrEnum):
+    """What the customer sees. All but ``PENDING`` are final."""
+
+    PENDING = "pending"
+    PURCHASED = "purchased"
+    PRICE_NOT_MET = "price_not_met"
+    NOT_AVAILABLE = "not_available"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class FailureReason(StrEnum):
+    """Why a purchase failed."""
+
+    CARD_DECLINED = "card_declined"
+    ACTION_REQUIRED = "action_required"
+    PAYMENT_TOKEN_INVALID = "payment_token_invalid"  # noqa: S105  a word, not a password
+    PAYMENT_UNAVAILABLE = "payment_unavailable"
+    NO_SELLER_ANSWERED = "no_seller_answered"
+    CAPTURE_REFUSED = "capture_refused"
+    OUT_OF_TIME = "out_of_time"
+
+
+class Stage(StrEnum):
+    """The step that a purchase waits for. Each names the one effect that a worker has in it.
+
+    AUTHORIZE ──► COLLECT ──► HOLD ──► ORDER ──► CAPTURE ──► DONE
+        │          │ ▲ │       │ ▲      │ │ ▲       │
+        │          │ │ └─ REQUOTE┘      │ │ │       └► CANCEL_ORDER ──► VOID (or FLAGGED)
+        │          │ └── (next seller) ─┴─┼─┘
+        │          └──────► VOID ──► DONE └► RESOLVE_ORDER ──► next seller or CAPTURE
+        └► SETTLE_AUTHORIZATION ──► VOID or DONE
+
+    """
+
+    AUTHORIZE = "authorize"
+    """Reserve max_price at the payment provider."""
+    SETTLE_AUTHORIZATION = "settle_authorization"
+    """Given up; find out whether the authorization stands, so that it can be voided."""
+    COLLECT = "collect"
+    """Ask the sellers for quotes."""
+    REQUOTE = "requote"
+    """Ask the cheapest seller again, whose quote has expired."""
+    HOLD = "hold"
+    """Have a copy set aside."""
+    ORDER = "order"
+    """Buy the copy."""
+    RESOLVE_ORDER = "resolve_order"
+    """Find out what became of an order whose outcome is unknown or pending, or close its key."""
+    CAPTURE = "capture"
+    """Charge the order's total."""
+    CANCEL_ORDER = "cancel_order"
+    """Take back an order that cannot be charged."""
+    VOID = "void"
+    """Release what is reserved at the provider."""
+    RELEASE = "release"
+    """Give back holds whose release has not been answered yet."""
+    DONE = "done"
+    """Nothing is left to do."""
+    FLAGGED = "flagged"
+    """An operator has to decide."""
+
+
+class AuthorizationState(StrEnum):
+    """Where the money is."""
+
+    INTENDED = "intended"
+    AUTHORIZED = "authorized"
+    DECLINED = "declined"
+    CAPTURED = "captured"
+    VOIDED = "voided"
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """The reservation of max_price at the payment provider, under the key ``{request_id}:authorize``.
+
+    Attributes:
+        state: where the money is.
+        provider_id: the provider's name for it, once known.
+        captured: what was charged.
+
+    """
+
+    state: AuthorizationState = AuthorizationState.INTENDED
+    provider_id: str | None = None
+    captured: Money | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A seller that can be tried.
+
+    Attributes:
+        seller_id: who.
+        quote_id: the quote to buy from.
+        total: the lowest total known of it now.
+        expires_at: when the quote ends, by the mesh's clock.
+
+    """
+
+    seller_id: str
+    quote_id: str
+    total: Money
+    expires_at: datetime
+
+    def rank(self) -> tuple[int, str]:
+        """Give the place in the order in which sellers are tried: by total, then by id."""
+        return self.total.minor, self.seller_id
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to buy from one seller. Kept once its intent is committed.
+
+    Attributes:
+        number: counts the tries of the purchase from 1.
+        seller_id: who.
+        key: the idempotency key of its hold and of its order.
+        quote_id: the quote that it is made from.
+        quoted: the total of that quote.
+        with_hold: whether the copy is held before it is ordered.
+        not_after: after this the seller does nothing any more, by the mesh's clock.
+        hold_id: the seller's name for the hold, once there is one.
+        agreed: the total at which the order is placed: the hold's, or the quote's.
+        order_id: the seller's name for the order, once it is confirmed.
+        charged: what the seller charges, once it is confirmed.
+        outcome: a word for how it ended; None while it is under way.
+
+    """
+
+    number: int
+    seller_id: str
+    key: str
+    quote_id: str
+    quoted: Money
+    with_hold: bool
+    not_after: datetime
+    agreed: Money
+    hold_id: str | None = None
+    order_id: str | None = None
+    charged: Money | None = None
+    outcome: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The lowest total above max_price, which the customer may accept until ``expires_at``."""
+
+    total: Money
+    seller_id: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A hold whose release is committed and has not been answered yet."""
+
+    seller_id: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a purchase knows of the sellers.
+
+    Attributes:
+        candidates: sellers that can be tried, in the order in which they will be.
+        dearer: the cheapest quote above max_price, or None.
+        tries: how many keys were used at each seller.
+        collections: how many collections were made.
+        answered: how many sellers really answered, in the best of them.
+        releases: holds whose release has not been answered yet.
+
+    """
+
+    candidates: tuple[Candidate, ...] = ()
+    dearer: Candidate | None = None
+    tries: tuple[tuple[str, int], ...] = ()
+    collections: int = 0
+    answered: int = 0
+    releases: tuple[Release, ...] = ()
+
+    def tries_at(self, seller_id: str) -> int:
+        """Say how many keys were used at a seller."""
+        return dict(self.tries).get(seller_id, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """A purchase, as a worker sees it.
+
+    Attributes:
+        request_id: its id.
+        customer_id: whose.
+        book_id: the book, normalised.
+        max_price: the most to charge, and what is authorized.
+        conditions: those that will do.
+        created_at: when it was committed, by the database's clock.
+        traceparent: the trace that it belongs to.
+        stage: the step that it waits for.
+        tries: how often the effect of this stage was tried without a definite answer.
+        status: what the customer sees.
+        failure_reason: with ``FAILED``.
+        offer: with ``PRICE_NOT_MET``.
+        authorization: where the money is.
+        plan: what is known of the sellers.
+        attempt: the present or last try.
+        epoch: grows with every claim; a commit under an older one changes nothing.
+
+    """
+
+    request_id: UUID
+    customer_id: str
+    book_id: str
+    max_price: Money
+    conditions: tuple[Condition, ...]
+    created_at: datetime
+    traceparent: str | None = None
+    stage: Stage = Stage.AUTHORIZE
+    tries: int = 0
+    status: Status = Status.PENDING
+    failure_reason: FailureReason | None = None
+    offer: Offer | None = None
+    authorization: Authorization = Authorization()
+    plan: Plan = Plan()
+    attempt: Attempt | None = None
+    epoch: int = 0

@@ -1,0 +1,1 @@
+"""The orchestrator's migrations, in the order of their numbers."""

@@ -1,0 +1,382 @@
+"""What the use cases need from the world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from orchestrator.domain.purchase import FailureReason, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
+    from uuid import UUID
+
+    from mesh.money import Money
+    from orchestrator.domain.events import AnswerBatch, Collected, Event
+    from orchestrator.domain.purchase import Attempt, Candidate, Offer, Purchase, Release
+    from sellers.model import (
+        CancelOutcome,
+        GetOrderOutcome,
+        HoldOutcome,
+        PlaceOutcome,
+        ReleaseOutcome,
+    )
+
+
+class Fenced(Exception):
+    """Another worker has claimed the purchase since: this one must not go on."""
+
+
+# Purchases
+
+
+@dataclass(frozen=True, slots=True)
+class SealedToken:
+    """A payment token, encrypted under the key ``key_id`` of the keyring."""
+
+    key_id: str
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A purchase to be committed; ``content_hmac`` is of what was asked for, under the key of the token."""
+
+    purchase: Purchase
+    idempotency_key: str | None
+    content_hmac: bytes
+    token: SealedToken
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A purchase that was committed before, and the digest to compare with."""
+
+    request_id: UUID
+    content_hmac: bytes
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A purchase that this worker has taken, under this epoch."""
+
+    request_id: UUID
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A claimed purchase: its age in seconds by the database's clock, its token and the number of its last event."""
+
+    purchase: Purchase
+    age_s: float
+    token: SealedToken | None
+    event_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What a worker decided.
+
+    Attributes:
+        purchase: as it is from now on; its epoch is the fence.
+        events: what happened.
+        due_in_s: seconds until it may be claimed (the lease, when the worker goes on with it); None when nothing is
+            left to do.
+        keep: whether the worker goes on with it.
+        erase_token: whether the payment token is not needed any more.
+
+    """
+
+    purchase: Purchase
+    events: tuple[Event, ...]
+    due_in_s: float | None
+    keep: bool
+    erase_token: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PurchaseView:
+    """A purchase as its customer sees it; what was bought is set with ``PURCHASED`` alone."""
+
+    request_id: UUID
+    status: Status
+    book_id: str
+    max_price: Money
+    created_at: datetime
+    settled: bool
+    """Whether the payment has been authorized or refused."""
+    failure_reason: FailureReason | None = None
+    offer: Offer | None = None
+    final_price: Money | None = None
+    seller_id: str | None = None
+    confirmation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event with its number and time."""
+
+    seq: int
+    happened_at: datetime
+    event: Event
+
+
+class PurchaseStore(Protocol):
+    """Purchases, for good. Every method raises ``mesh.errors.Unavailable`` when the database does not answer."""
+
+    async def submit(self, submission: Submission, events: Sequence[Event]) -> bool:
+        """Commit a new purchase that is due at once; False when its id or the customer's key is taken."""
+        ...
+
+    async def find_submitted(
+        self, request_id: UUID, customer_id: str, idempotency_key: str | None
+    ) -> Submitted | None:
+        """Give the customer's purchase with this key, else the one with this id."""
+        ...
+
+    async def claim(self, owner: int, room: int, lease_s: float) -> list[Claim]:
+        """Take at most ``room`` due purchases for a worker, fairly between customers."""
+        ...
+
+    async def load(self, claim: Claim) -> Loaded | None:
+        """Give a claimed purchase; None when the claim does not hold any more."""
+        ...
+
+    async def commit(self, commit: Commit) -> int:
+        """Commit all of it and give the number of the last event.
+
+        Raises:
+            Fenced: when the claim does not hold any more; then nothing was changed.
+
+        """
+        ...
+
+    async def renew(self, claims: Sequence[Claim], lease_s: float) -> set[UUID]:
+        """Lengthen the leases of these claims; give the ids of those that still hold."""
+        ...
+
+    async def give_back(self, claims: Sequence[Claim]) -> None:
+        """Let others take these purchases at once."""
+        ...
+
+    async def free_dead(self) -> int:
+        """End the leases of workers whose session is gone; give the number of purchases that were freed."""
+        ...
+
+    def session(self) -> AbstractAsyncContextManager[WorkerSession]:
+        """Open a worker's session, which ends by itself when the process or its connection dies."""
+        ...
+
+    async def get(self, request_id: UUID, customer_id: str) -> PurchaseView | None:
+        """Give a customer's purchase."""
+        ...
+
+    async def page(self, customer_id: str, before: UUID | None, limit: int) -> list[PurchaseView]:
+        """Give a customer's purchases made before the one named, newest first."""
+        ...
+
+    async def events(self, request_id: UUID, after: int) -> list[Recorded]:
+        """Give what happened in a purchase after the event of that number."""
+        ...
+
+    async def ping(self) -> bool:
+        """Say whether the database answers."""
+        ...
+
+
+class WorkerSession(Protocol):
+    """The life of a worker, which its peers can see."""
+
+    owner: int
+    """The worker's name in claims."""
+
+    async def lost(self) -> None:
+        """Return when the session is gone."""
+        ...
+
+
+# Those who watch
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedBatch:
+    """Answers of sellers that were passed on: after which event of the purchase, under which name, and when."""
+
+    after_seq: int
+    entry_id: str
+    happened_at: datetime
+    batch: AnswerBatch
+
+
+class Broadcast(Protocol):
+    """Tells the other replicas what happens, as far as it can: nothing depends on it but speed and live quotes.
+
+    No method raises when the other side does not answer.
+    """
+
+    async def changed(self, request_id: UUID) -> None:
+        """Wake those who watch a purchase, in every replica."""
+        ...
+
+    async def work(self) -> None:
+        """Wake the workers of every replica."""
+        ...
+
+    async def add_batch(self, request_id: UUID, after_seq: int, batch: AnswerBatch) -> None:
+        """Pass on answers that arrived, for those who watch now or join later."""
+        ...
+
+    async def batches(self, request_id: UUID, after: str | None) -> list[RecordedBatch]:
+        """Give the answers passed on after the entry of that name."""
+        ...
+
+
+# Sellers
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The quotes that a collection found."""
+
+    candidates: tuple[Candidate, ...]
+    summary: Collected
+
+
+class Quotes(Protocol):
+    """The way to prices."""
+
+    async def collect(
+        self, purchase: Purchase, timeout_s: float, on_batch: Callable[[AnswerBatch], None]
+    ) -> Gathered:
+        """Ask all sellers for the purchase's book; ``on_batch`` is called with answers as they arrive.
+
+        Raises:
+            mesh.errors.MeshError: when no whole collection could be had.
+
+        """
+        ...
+
+
+class Sellers(Protocol):
+    """The way to one seller. Nothing that a seller or the network does raises."""
+
+    async def requote(self, purchase: Purchase, seller_id: str) -> Candidate | None:
+        """Ask one seller again for the purchase's book; None when it gives no usable price."""
+        ...
+
+    async def hold(self, purchase: Purchase, attempt: Attempt) -> HoldOutcome:
+        """Have a copy set aside under the attempt's key."""
+        ...
+
+    async def release(self, release: Release) -> ReleaseOutcome:
+        """Have what is held under a key given back."""
+        ...
+
+    async def place_order(self, purchase: Purchase, attempt: Attempt) -> PlaceOutcome:
+        """Buy the copy under the attempt's key."""
+        ...
+
+    async def get_order(self, attempt: Attempt) -> GetOrderOutcome:
+        """Ask what became of the attempt's order."""
+        ...
+
+    async def cancel_order(self, attempt: Attempt) -> CancelOutcome:
+        """Cancel the attempt's order, or close its key."""
+        ...
+
+
+# Payments
+
+
+@dataclass(frozen=True, slots=True)
+class Authorized:
+    """The amount is reserved, under the provider's name for it."""
+
+    provider_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """Nothing is reserved, and nothing ever will be under this key."""
+
+    reason: FailureReason
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """The amount is charged; the rest of the reservation is released."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nothing is charged, and nothing ever will be under this key; a word for why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Voided:
+    """Nothing is reserved any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyCaptured:
+    """What should be released has been charged: somebody has to look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The provider did not answer, or not clearly: the effect may have happened. The same key resolves it."""
+
+    detail: str
+
+
+AuthorizeOutcome: TypeAlias = Authorized | Declined | Unknown
+CaptureOutcome: TypeAlias = Captured | Refused | Unknown
+VoidOutcome: TypeAlias = Voided | AlreadyCaptured | Unknown
+
+
+class PaymentProvider(Protocol):
+    """Two-phase payment. Idempotent: the same key gives the first answer, without a second effect."""
+
+    async def authorize(
+        self, key: str, token: str, amount: Money, reference: str
+    ) -> AuthorizeOutcome:
+        """Reserve an amount on the card behind a token. ``reference`` is our name for the purchase."""
+        ...
+
+    async def capture(self, key: str, provider_id: str, amount: Money) -> CaptureOutcome:
+        """Charge at most what is reserved, once, and release the rest."""
+        ...
+
+    async def void(self, key: str, provider_id: str) -> VoidOutcome:
+        """Release what is reserved."""
+        ...
+
+
+# Secrets
+
+
+class TokenVault(Protocol):
+    """Keeps payment tokens unreadable at rest."""
+
+    def seal(self, token: str, request_id: UUID) -> SealedToken:
+        """Encrypt a token for one purchase."""
+        ...
+
+    def open(self, token: SealedToken, request_id: UUID) -> str:
+        """Decrypt the token of a purchase.
+
+        Raises:
+            KeyError: when the keyring has no key of that id any more.
+
+        """
+        ...
+
+    def digest(self, content: bytes, key_id: str | None = None) -> bytes:
+        """Give the HMAC-SHA-256 of some content under the key that seals, or under the one named."""
+        ...
