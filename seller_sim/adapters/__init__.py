@@ -1,0 +1,1 @@
+"""Where the simulation meets files, SQLite and the network."""
