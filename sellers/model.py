@@ -13,6 +13,9 @@ from typing import TypeAlias
 
 from mesh.money import Money
 
+SYSTEM_ROOTS = "system"
+"""The value of ``Seller.tls_roots`` that stands for the roots of the system."""
+
 
 class Condition(StrEnum):
     """Condition of a copy, as booksellers grade it."""
@@ -60,7 +63,8 @@ class Seller:
         seller_id: chosen at registration; customers see it.
         display_name: for people.
         endpoint: ``host:port``.
-        tls_roots: PEM of the roots that its certificate must lead to, ``system`` for the system's, empty for no TLS.
+        tls_roots: PEM of the roots that its certificate must lead to; ``SYSTEM_ROOTS`` for the system's; empty for no
+            TLS.
         credential_reference: under which name the credentials file has its secret.
         capabilities: what it can do.
         state: whether it is asked at all.

@@ -26,6 +26,7 @@ from sellers import answers
 from sellers.answers import InvalidAnswerError
 from sellers.credentials import Credentials, Metadata
 from sellers.model import (
+    SYSTEM_ROOTS,
     BatchOutcome,
     CallFailed,
     CancelOutcome,
@@ -44,9 +45,6 @@ from sellers.model import (
     Seller,
     SellerState,
 )
-
-SYSTEM_ROOTS = "system"
-"""The value of ``Seller.tls_roots`` that stands for the roots of the system."""
 
 MAX_ANSWER_BYTES = 1024 * 1024
 """A batch of 1,000 quotes is about 200 KB, a page of 1,000 orders 300 KB."""

@@ -1,0 +1,95 @@
+"""Starts the aggregator: ``python -m aggregator``."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from functools import partial
+from random import SystemRandom
+
+from aggregator.adapters.postgres import PostgresSellerStore
+from aggregator.app.collect import Limits, QuoteCollector
+from aggregator.app.registry import Registry
+from aggregator.servicer import DEFAULT_TIMEOUT_S, QuoteServicer, RegistryServicer
+from aggregator.settings import Settings
+from bookmesh.aggregator.v1 import aggregator_pb2
+from bookmesh.aggregator.v1.aggregator_pb2_grpc import (
+    add_QuoteServiceServicer_to_server,
+    add_RegistryServiceServicer_to_server,
+)
+from mesh import telemetry
+from mesh.clock import SystemClock
+from mesh.grpc.server import Served, Serving, serve
+from mesh.ids import uuid7_factory
+from mesh.postgres import open_pool
+from mesh.settings import load
+from sellers.credentials import Credentials
+from sellers.registry import Directory
+from sellers.transport import SellerTransport
+
+_SERVICES = aggregator_pb2.DESCRIPTOR.services_by_name
+QUOTES = _SERVICES["QuoteService"].full_name
+REGISTRY = _SERVICES["RegistryService"].full_name
+
+
+async def run(settings: Settings) -> None:
+    """Wire it up and answer until told to stop.
+
+    Ready means that the registry has been read once: from then on it is in memory, and collections go on without
+    PostgreSQL.
+    """
+    clock = SystemClock()
+    directory = Directory()
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(
+            await open_pool(settings.database_url, max_size=4, application_name="aggregator")
+        )
+        credentials = Credentials(settings.seller_credentials_file, clock)
+        sellers = await stack.enter_async_context(SellerTransport(credentials, clock))
+        registry = Registry(
+            PostgresSellerStore(pool),
+            directory,
+            clock,
+            on_change=lambda snapshot: sellers.retain(snapshot.sellers.values()),
+            poll_s=settings.registry_poll_s,
+        )
+        limits = Limits(seller_s=settings.seller_timeout_s, merge_margin_s=settings.merge_margin_s)
+        collector = QuoteCollector(
+            directory, sellers, clock, uuid7_factory(clock, SystemRandom()), limits
+        )
+
+        async def ready() -> bool:
+            return directory.snapshot is not None
+
+        async def on_drain() -> None:
+            registry.close()
+
+        quotes, registrations = QuoteServicer(collector), RegistryServicer(registry)
+        serving = Serving(
+            services=(
+                Served(QUOTES, partial(add_QuoteServiceServicer_to_server, quotes)),
+                Served(REGISTRY, partial(add_RegistryServiceServicer_to_server, registrations)),
+            ),
+            ready=ready,
+            on_drain=on_drain,
+            unbounded=(f"/{REGISTRY}/WatchSellers",),
+            default_timeout_s=DEFAULT_TIMEOUT_S,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(registry.follow())
+            await serve(serving, settings, clock)
+            following.cancel()
+
+
+def main() -> None:
+    """Read the settings and run."""
+    settings = load(Settings)
+    provider = telemetry.set_up("aggregator", settings.listen, settings.log_level)
+    try:
+        asyncio.run(run(settings))
+    finally:
+        provider.shutdown()
+
+
+if __name__ == "__main__":
+    main()

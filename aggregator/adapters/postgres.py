@@ -1,0 +1,94 @@
+"""The registry of sellers in PostgreSQL."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from mesh import errors
+from mesh.postgres import statements
+from sellers.model import Capabilities, Seller, SellerState
+
+_DOWN = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+)
+
+
+class PostgresSellerStore:
+    """Implements ``SellerStore`` on the schema ``aggregator``."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+        self._sql = statements("aggregator.adapters")
+
+    async def revision(self) -> int:
+        async with _reachable():
+            revision: int = await self._pool.fetchval(self._sql["registry_revision"])
+            return revision
+
+    async def since(self, revision: int) -> list[Seller]:
+        async with _reachable():
+            rows = await self._pool.fetch(self._sql["sellers_since"], revision)
+        return [_seller(row) for row in rows]
+
+    async def put(self, sellers: Sequence[Seller]) -> int:
+        columns = (
+            [seller.seller_id for seller in sellers],
+            [seller.display_name for seller in sellers],
+            [seller.endpoint for seller in sellers],
+            [seller.tls_roots for seller in sellers],
+            [seller.credential_reference for seller in sellers],
+            [json.dumps(dataclasses.asdict(seller.capabilities)) for seller in sellers],
+            [seller.state.value for seller in sellers],
+        )
+        async with _reachable(), self._pool.acquire() as connection, connection.transaction():
+            known: int = await connection.fetchval(self._sql["lock_registry"])
+            revision = known + 1
+            if not await connection.fetch(self._sql["put_sellers"], *columns, revision):
+                return known
+            await connection.execute(self._sql["set_registry_revision"], revision)
+            return revision
+
+
+def _seller(row: asyncpg.Record) -> Seller:
+    capabilities = json.loads(row["capabilities"])
+    return Seller(
+        seller_id=row["seller_id"],
+        display_name=row["display_name"],
+        endpoint=row["endpoint"],
+        tls_roots=row["tls_roots"],
+        credential_reference=row["credential_reference"],
+        capabilities=Capabilities(
+            **{
+                **capabilities,
+                "currencies": tuple(capabilities["currencies"]),
+                "contract_versions": tuple(capabilities["contract_versions"]),
+            }
+        ),
+        state=SellerState(row["state"]),
+        revision=row["revision"],
+    )
+
+
+@asynccontextmanager
+async def _reachable() -> AsyncIterator[None]:
+    try:
+        yield
+    except _DOWN as error:
+        raise errors.Unavailable(
+            f"the registry's database does not answer ({type(error).__name__}): try again",
+            retry_after_s=1.0,
+        ) from error
+    except asyncpg.UndefinedTableError as error:
+        raise errors.Unavailable(
+            "the registry's tables are not there yet: run `bookmesh migrate`", retry_after_s=1.0
+        ) from error

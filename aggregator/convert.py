@@ -1,0 +1,100 @@
+"""``bookmesh.aggregator.v1`` to and from the domain. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aggregator.app.registry import Chunk
+from aggregator.domain.collection import Answer, MissReason, Question, Summary, miss_reason
+from bookmesh.aggregator.v1 import aggregator_pb2 as pb
+from bookmesh.common.v1 import quote_pb2
+from bookmesh.seller.v1 import seller_pb2
+from mesh import convert
+from sellers import registration
+from sellers.answers import CONDITIONS
+from sellers.model import Condition, Quote
+
+_CONDITION_NUMBERS: dict[Condition, seller_pb2.Condition.ValueType] = {
+    condition: number for number, condition in CONDITIONS.items()
+}
+_MISS_REASONS: dict[MissReason, quote_pb2.Miss.Reason.ValueType] = {
+    MissReason.OUT_OF_STOCK: quote_pb2.Miss.REASON_OUT_OF_STOCK,
+    MissReason.NOT_CARRIED: quote_pb2.Miss.REASON_NOT_CARRIED,
+    MissReason.CONDITION: quote_pb2.Miss.REASON_CONDITION,
+    MissReason.CURRENCY: quote_pb2.Miss.REASON_CURRENCY,
+    MissReason.TIMED_OUT: quote_pb2.Miss.REASON_TIMED_OUT,
+    MissReason.UNREACHABLE: quote_pb2.Miss.REASON_UNREACHABLE,
+    MissReason.SELLER_ERROR: quote_pb2.Miss.REASON_SELLER_ERROR,
+    MissReason.RATE_LIMITED: quote_pb2.Miss.REASON_RATE_LIMITED,
+    MissReason.REFUSED: quote_pb2.Miss.REASON_REFUSED,
+    MissReason.INVALID_ANSWER: quote_pb2.Miss.REASON_INVALID_ANSWER,
+}
+
+
+def question(request: pb.CollectQuotesRequest) -> Question:
+    """Read what is to be asked."""
+    return Question(
+        book_id=request.book_id,
+        currency=request.currency_code,
+        conditions=frozenset(CONDITIONS[number] for number in request.conditions),
+    )
+
+
+def batch(answers: Sequence[Answer]) -> pb.AnswerBatch:
+    """Give the message of some answers."""
+    quotes: list[quote_pb2.Quote] = []
+    misses: list[quote_pb2.Miss] = []
+    for answer in answers:
+        outcome = answer.outcome
+        if isinstance(outcome, Quote):
+            quotes.append(_quote(answer.seller_id, outcome, answer.latency_s))
+        else:
+            misses.append(
+                quote_pb2.Miss(
+                    seller_id=answer.seller_id,
+                    reason=_MISS_REASONS[miss_reason(outcome)],
+                    latency=convert.duration(answer.latency_s),
+                )
+            )
+    return pb.AnswerBatch(quotes=quotes, misses=misses)
+
+
+def summary(result: Summary) -> quote_pb2.CollectionSummary:
+    """Give the message of a collection's summary."""
+    return quote_pb2.CollectionSummary(
+        collection_id=str(result.collection_id),
+        book_id=result.book_id,
+        sellers=result.sellers,
+        asked=result.asked,
+        answered=result.answered,
+        quoted=result.quoted,
+        misses=[
+            quote_pb2.MissCount(reason=_MISS_REASONS[reason], count=count)
+            for reason, count in result.misses.items()
+        ],
+        start_time=convert.timestamp(result.started_at),
+        elapsed=convert.duration(result.elapsed_s),
+    )
+
+
+def watch_response(chunk: Chunk) -> pb.WatchSellersResponse:
+    """Give the message of a chunk of the registry."""
+    return pb.WatchSellersResponse(
+        sellers=[registration.to_proto(seller) for seller in chunk.sellers],
+        complete=chunk.complete,
+        revision=chunk.revision,
+    )
+
+
+def _quote(seller_id: str, quote: Quote, latency_s: float) -> quote_pb2.Quote:
+    return quote_pb2.Quote(
+        seller_id=seller_id,
+        quote_id=quote.quote_id,
+        price=convert.money_to_proto(quote.price),
+        shipping=convert.money_to_proto(quote.shipping),
+        total=convert.money_to_proto(quote.total),
+        condition=_CONDITION_NUMBERS[quote.condition],
+        quantity=quote.quantity,
+        expires_at=convert.timestamp(quote.expires_at),
+        latency=convert.duration(latency_s),
+    )

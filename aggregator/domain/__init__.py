@@ -1,0 +1,1 @@
+"""What the aggregator knows and decides. Pure."""

@@ -1,0 +1,146 @@
+"""A collection: one gathering of quotes for one book."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from sellers.model import (
+    CallFailed,
+    Condition,
+    FailureKind,
+    Quote,
+    QuoteOutcome,
+    Unavailable,
+    UnavailableReason,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of every seller: one copy of this book, in this currency and in one of these conditions."""
+
+    book_id: str
+    currency: str
+    conditions: frozenset[Condition]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of asking one seller.
+
+    Attributes:
+        seller_id: who.
+        outcome: its answer, or why there is none.
+        latency_s: from asking to the outcome.
+
+    """
+
+    seller_id: str
+    outcome: QuoteOutcome
+    latency_s: float
+
+
+class MissReason(StrEnum):
+    """Why a seller gives no price. The first four are answers of the seller."""
+
+    OUT_OF_STOCK = "out_of_stock"
+    NOT_CARRIED = "not_carried"
+    CONDITION = "condition"
+    CURRENCY = "currency"
+    TIMED_OUT = "timed_out"
+    UNREACHABLE = "unreachable"
+    SELLER_ERROR = "seller_error"
+    RATE_LIMITED = "rate_limited"
+    REFUSED = "refused"
+    INVALID_ANSWER = "invalid_answer"
+
+
+_BY_ANSWER = {
+    UnavailableReason.OUT_OF_STOCK: MissReason.OUT_OF_STOCK,
+    UnavailableReason.NOT_CARRIED: MissReason.NOT_CARRIED,
+    UnavailableReason.CONDITION: MissReason.CONDITION,
+    UnavailableReason.CURRENCY: MissReason.CURRENCY,
+}
+_BY_FAILURE = {
+    FailureKind.TIMED_OUT: MissReason.TIMED_OUT,
+    FailureKind.UNREACHABLE: MissReason.UNREACHABLE,
+    FailureKind.SELLER_ERROR: MissReason.SELLER_ERROR,
+    FailureKind.RATE_LIMITED: MissReason.RATE_LIMITED,
+    FailureKind.REFUSED: MissReason.REFUSED,
+    FailureKind.INVALID_ANSWER: MissReason.INVALID_ANSWER,
+    # None of these answers a GetQuote: a seller that says so is not right in itself.
+    FailureKind.IN_FLIGHT: MissReason.SELLER_ERROR,
+    FailureKind.KEY_MISMATCH: MissReason.SELLER_ERROR,
+    FailureKind.NOT_FOUND: MissReason.SELLER_ERROR,
+}
+
+
+def miss_reason(outcome: Unavailable | CallFailed) -> MissReason:
+    """Say why there is no price."""
+    if isinstance(outcome, Unavailable):
+        return _BY_ANSWER[outcome.reason]
+    return _BY_FAILURE[outcome.kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a collection came out.
+
+    Attributes:
+        collection_id: names it.
+        book_id: the book.
+        sellers: active sellers in the registry.
+        asked: sellers that were asked.
+        answered: sellers that answered, with a price or with "no".
+        quoted: sellers with a price.
+        misses: how many there were of each kind.
+        started_at: when it began.
+        elapsed_s: how long it took.
+
+    """
+
+    collection_id: UUID
+    book_id: str
+    sellers: int
+    asked: int
+    answered: int
+    quoted: int
+    misses: dict[MissReason, int]
+    started_at: datetime
+    elapsed_s: float
+
+
+def summarise(
+    answers: Iterable[Answer],
+    *,
+    collection_id: UUID,
+    book_id: str,
+    started_at: datetime,
+    elapsed_s: float,
+) -> Summary:
+    """Count the answers of a collection in which every seller was asked."""
+    sellers = answered = quoted = 0
+    misses: Counter[MissReason] = Counter()
+    for answer in answers:
+        sellers += 1
+        answered += not isinstance(answer.outcome, CallFailed)
+        if isinstance(answer.outcome, Quote):
+            quoted += 1
+        else:
+            misses[miss_reason(answer.outcome)] += 1
+    return Summary(
+        collection_id=collection_id,
+        book_id=book_id,
+        sellers=sellers,
+        asked=sellers,
+        answered=answered,
+        quoted=quoted,
+        misses=dict(misses),
+        started_at=started_at,
+        elapsed_s=elapsed_s,
+    )

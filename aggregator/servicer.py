@@ -1,0 +1,66 @@
+"""The RPCs of the aggregator: convert, call the use case, convert."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import grpc
+
+from aggregator import convert
+from aggregator.app.collect import QuoteCollector
+from aggregator.app.registry import Registry
+from bookmesh.aggregator.v1 import aggregator_pb2 as pb
+from bookmesh.aggregator.v1.aggregator_pb2_grpc import QuoteServiceServicer, RegistryServiceServicer
+from mesh.grpc import deadline
+from sellers import registration
+
+DEFAULT_TIMEOUT_S = 10.0
+"""How long a collection may take whose caller sets no deadline."""
+
+
+class QuoteServicer(QuoteServiceServicer):
+    """Answers ``bookmesh.aggregator.v1.QuoteService``."""
+
+    def __init__(self, collector: QuoteCollector) -> None:
+        self._collector = collector
+
+    async def CollectQuotes(
+        self,
+        request: pb.CollectQuotesRequest,
+        context: grpc.aio.ServicerContext[pb.CollectQuotesRequest, pb.CollectQuotesResponse],
+    ) -> AsyncIterator[pb.CollectQuotesResponse]:
+        time_left_s = deadline.remaining()
+        if time_left_s is None:
+            time_left_s = DEFAULT_TIMEOUT_S
+        async with self._collector.open(convert.question(request), time_left_s) as collection:
+            yield pb.CollectQuotesResponse(
+                started=pb.CollectionStarted(
+                    collection_id=str(collection.collection_id), sellers=len(collection.sellers)
+                )
+            )
+            async for answers in collection.batches():
+                yield pb.CollectQuotesResponse(batch=convert.batch(answers))
+        yield pb.CollectQuotesResponse(summary=convert.summary(collection.summary()))
+
+
+class RegistryServicer(RegistryServiceServicer):
+    """Answers ``bookmesh.aggregator.v1.RegistryService``."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    async def RegisterSellers(
+        self,
+        request: pb.RegisterSellersRequest,
+        context: grpc.aio.ServicerContext[pb.RegisterSellersRequest, pb.RegisterSellersResponse],
+    ) -> pb.RegisterSellersResponse:
+        sellers = [registration.from_proto(message) for message in request.sellers]
+        return pb.RegisterSellersResponse(revision=await self._registry.register(sellers))
+
+    async def WatchSellers(
+        self,
+        request: pb.WatchSellersRequest,
+        context: grpc.aio.ServicerContext[pb.WatchSellersRequest, pb.WatchSellersResponse],
+    ) -> AsyncIterator[pb.WatchSellersResponse]:
+        async for chunk in self._registry.watch():
+            yield convert.watch_response(chunk)
