@@ -134,4 +134,8 @@ def _read(file: Path) -> dict[str, int]:
         return {}
     if not isinstance(content, dict):
         return {}
-    return {name: port for name, port in content.items() if isinstance(port, int)}
+    return {
+        name: port
+        for name, port in content.items()
+        if isinstance(port, int) and 0 < port <= _MAX_PORT
+    }
