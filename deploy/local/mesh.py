@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
@@ -27,8 +26,6 @@ from mesh.postgres import MigrationError, migrate
 
 MIGRATED = ("aggregator", "orchestrator")
 """The packages that own a schema in PostgreSQL, in the order of their migrations."""
-
-SCENARIO = Path(__file__).parents[2] / "seller_sim" / "scenarios" / "demo.yaml"
 
 _SIM = "seller_sim"
 _THROUGH_WITHIN_S = 15.0
@@ -83,7 +80,12 @@ class LocalMesh:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            await self._start(stack)
+            try:
+                await self._start(stack)
+            except MeshProblem:
+                # The problem is what there is to say now.
+                self._report = lambda _line: None
+                raise
             self._stack = stack.pop_all()
         return self
 
@@ -209,8 +211,8 @@ class LocalMesh:
             environment=environment,
             settings={
                 "DATA_DIR": str(data.sellers),
-                "SCENARIO_FILE": str((options.scenario or SCENARIO).absolute()),
                 "SELLERS": str(options.sellers),
+                **({"SCENARIO_FILE": str(options.scenario.absolute())} if options.scenario else {}),
             },
         )
         edge_settings = edge.settings(
@@ -225,7 +227,7 @@ class LocalMesh:
                 postgres.program(data, postgres_port, environment, self._clock),
                 valkey.program(data, valkey_port, environment),
             ],
-            [replace(sim, after_return=self._register)],
+            [replace(sim, after_return=self._register_later)],
             aggregators,
             orchestrators,
             gateways,
@@ -271,8 +273,7 @@ class LocalMesh:
         self._children[program.name] = child
         await child.start()
         self._report(f"{program.name:<15} {program.address}")
-        keeper = asyncio.create_task(self._keep_alive(child))
-        self._keepers.add(keeper)
+        self._keep(asyncio.create_task(self._keep_alive(child)))
 
     async def _begin_database(self, program: Program) -> None:
         await postgres.initialise(self.data, self.options.environment)
@@ -291,8 +292,30 @@ class LocalMesh:
         self._report(f"{'sellers':<15} {self.sellers} registered")
 
     async def _register(self) -> None:
-        aggregators = [at for name, at in self.replicas.items() if name.startswith("aggregator")]
+        aggregators = [self.replicas[name] for name in self._aggregators()]
         self.sellers = await register_sellers(self.sim_control, aggregators)
+
+    def _aggregators(self) -> list[str]:
+        return [name for name in self.replicas if name.startswith("aggregator")]
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._keepers.add(task)
+        task.add_done_callback(self._keepers.discard)
+
+    async def _register_later(self) -> None:
+        """See to it that the sellers are registered again, as they may have other addresses now."""
+        self._keep(asyncio.create_task(self._register_until_done()))
+
+    async def _register_until_done(self) -> None:
+        while True:
+            await self.wait_healthy(_SIM, *self._aggregators())
+            try:
+                await self._register()
+            except MeshProblem as problem:
+                self._report(f"{problem}: trying again")
+                await self._clock.sleep(1.0)
+            else:
+                return
 
     async def _wait_through(self) -> None:
         """Return when a customer's call goes all the way.

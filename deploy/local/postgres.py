@@ -11,6 +11,7 @@ import os
 import pwd
 import shutil
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -48,6 +49,8 @@ def program(data: DataFolder, port: int, environment: Mapping[str, str], clock: 
         "max_connections": "200",
         "timezone": "UTC",
         "log_timezone": "UTC",
+        # After a crash of PostgreSQL, not of the machine, nothing has to be brought to the disk file by file.
+        **({"recovery_init_sync_method": "syncfs"} if sys.platform == "linux" else {}),
     }
 
     async def clear_the_way() -> None:
