@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import structlog
 from seller_sim.adapters.files import ADDRESSES_FILE, read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import grpc
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 _MOST_OWN_ADDRESSES = 500
+
+# Below what Linux (32768 on) and macOS (49152 on) give to outgoing connections.
+_FIRST_PORT = 20_000
+_LAST_PORT = 32_767
 
 _log = structlog.get_logger(__name__)
 
@@ -45,74 +50,82 @@ def addresses_for(
 class GrpcListeners:
     """Implements ``ports.Listeners``.
 
-    The system chooses a port the first time; it is remembered in the folder and used again, unless something else
-    has taken it meanwhile.
+    A port is chosen the first time, remembered in the folder and used again, unless something else has taken it
+    meanwhile.
     """
 
     def __init__(
         self, folder: Path, addresses: dict[str, list[str]], make_server: ServerFactory
     ) -> None:
-        """Reserve a port for each address; nothing answers yet.
+        """Choose a port for each address; nothing answers yet.
 
         Raises:
             DataFolderError: if the ports cannot be read or remembered.
 
         """
-        path = folder / ADDRESSES_FILE
-        remembered = read_json(path)
-        self._listeners: dict[str, _Listener] = {}
-        ports: dict[str, object] = {}
+        self._path = folder / ADDRESSES_FILE
+        self._remembered = read_json(self._path)
+        self._by_name: dict[str, _Listener] = {}
+        self._by_seller: dict[str, _Listener] = {}
         for name, seller_ids in addresses.items():
-            listener = _Listener(_reserve(name, remembered.get(name)), seller_ids, make_server)
-            ports[name] = listener.port
-            self._listeners.update(dict.fromkeys(seller_ids, listener))
-        if ports != remembered:
-            write_json(path, {**remembered, **ports})
+            port = self._remembered.get(name)
+            known_port = port if isinstance(port, int) else _free_port()
+            self._by_name[name] = _Listener(known_port, seller_ids, make_server)
+            self._by_seller.update(dict.fromkeys(seller_ids, self._by_name[name]))
+        self._remember()
 
     def endpoint_of(self, seller_id: str) -> str:
         """Give the ``host:port`` of a seller."""
-        return f"{HOST}:{self._listeners[seller_id].port}"
+        return f"{HOST}:{self._by_seller[seller_id].port}"
 
     def shared(self, seller_id: str) -> bool:
         """Say whether a seller shares its address with others."""
-        return len(self._listeners[seller_id].seller_ids) > 1
+        return len(self._by_seller[seller_id].seller_ids) > 1
 
     async def open(self, seller_id: str) -> None:
-        """Answer at the address of a seller from now on."""
-        await self._listeners[seller_id].open()
+        """Answer at the address of a seller from now on; at another one, if its port is taken."""
+        await self._by_seller[seller_id].open()
+        self._remember()
 
     async def refuse(self, seller_id: str) -> None:
         """End all connections to the address of a seller and refuse new ones."""
-        await self._listeners[seller_id].close(grace_s=0)
+        await self._by_seller[seller_id].close(grace_s=0)
 
     async def close(self, grace_s: float) -> None:
         """Stop answering anywhere, giving calls under way some seconds."""
-        await asyncio.gather(*(one.close(grace_s) for one in self._unique()))
+        await asyncio.gather(*(listener.close(grace_s) for listener in self._by_name.values()))
 
-    def _unique(self) -> Iterable[_Listener]:
-        return {id(listener): listener for listener in self._listeners.values()}.values()
+    def _remember(self) -> None:
+        ports = {name: listener.port for name, listener in self._by_name.items()}
+        if not ports.items() <= self._remembered.items():
+            self._remembered.update(ports)
+            write_json(self._path, self._remembered)
 
 
 class _Listener:
-    """One address: a port that stays reserved, and a server while it is open."""
+    """One address: a port, and a server while it is open."""
 
-    def __init__(
-        self, reservation: socket.socket, seller_ids: list[str], make_server: ServerFactory
-    ) -> None:
-        self.port: int = reservation.getsockname()[1]
+    def __init__(self, port: int, seller_ids: list[str], make_server: ServerFactory) -> None:
+        self.port = port
         self.seller_ids = seller_ids
-        self._reservation = reservation
         self._make_server = make_server
         self._server: grpc.aio.Server | None = None
         self._changing = asyncio.Lock()
 
     async def open(self) -> None:
         async with self._changing:
-            if self._server is None:
-                server = self._make_server(self.seller_ids)
-                server.add_insecure_port(f"{HOST}:{self.port}")
-                await server.start()
-                self._server = server
+            if self._server is not None:
+                return
+            server = self._make_server(self.seller_ids)
+            while True:
+                try:
+                    server.add_insecure_port(f"{HOST}:{self.port}")
+                    break
+                except RuntimeError:
+                    taken, self.port = self.port, _free_port()
+                    _log.warning("a port is taken; another one is used", port=taken, new=self.port)
+            await server.start()
+            self._server = server
 
     async def close(self, grace_s: float) -> None:
         async with self._changing:
@@ -121,14 +134,17 @@ class _Listener:
                 self._server = None
 
 
-def _reserve(name: str, port: object) -> socket.socket:
-    # A bound socket that does not listen: others are refused the port, connections to it are refused, and SO_REUSEADDR
-    # lets our own server listen on it.
-    reservation = socket.socket()
-    reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        reservation.bind((HOST, port if isinstance(port, int) else 0))
-    except OSError:
-        _log.warning("the port of an address is taken; another is chosen", address=name, port=port)
-        reservation.bind((HOST, 0))
-    return reservation
+def _free_port() -> int:
+    """Give a port that nothing uses and that no outgoing connection is given by the system.
+
+    That is why the system does not choose: it would choose among those, and while a seller does not listen, some
+    connection could take its port away (even one that is trying to reach it).
+    """
+    while True:
+        port = _FIRST_PORT + secrets.randbelow(_LAST_PORT - _FIRST_PORT + 1)
+        with socket.socket() as probe:
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+        return port
