@@ -2,7 +2,7 @@
 
 CREATE SCHEMA orchestrator;
 
--- Names of workers: each holds an advisory lock (class 1651469163, its id) for as long as it lives.
+-- Names of workers: each holds an advisory lock (class 1651470187, its id) for as long as it lives.
 CREATE SEQUENCE orchestrator.worker_id AS integer CYCLE;
 
 CREATE TABLE orchestrator.purchase (

@@ -1,0 +1,186 @@
+"""Several workers at one queue: claims, fences, dead and stopped workers, draining."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from orchestrator.domain.purchase import Status
+from orchestrator.ports import Commit, Fenced
+from tests.fakes.market import Market, ScriptedSeller
+from tests.integration.orchestrator.conftest import final, until
+
+if TYPE_CHECKING:
+    from orchestrator.ports import PurchaseView
+    from tests.integration.orchestrator.conftest import World
+
+LEASE_S = 6.0
+
+
+async def submitted(world: World, customer_id: str = "alice") -> PurchaseView:
+    return await world.purchases.submit(world.order(customer_id=customer_id), 0)
+
+
+async def test_a_claim_is_one_workers_alone(world: World) -> None:
+    await submitted(world)
+    async with world.store.session() as one, world.store.session() as other:
+        claims = await asyncio.gather(
+            world.store.claim(one.owner, 10, LEASE_S), world.store.claim(other.owner, 10, LEASE_S)
+        )
+    assert sorted(len(found) for found in claims) == [0, 1]
+
+
+async def test_a_worker_that_was_overtaken_changes_nothing(world: World) -> None:
+    view = await submitted(world)
+    async with world.store.session() as session:
+        [old] = await world.store.claim(session.owner, 10, LEASE_S)
+        loaded = await world.store.load(old)
+        assert loaded is not None
+        await world.store.give_back([old])
+        [new] = await world.store.claim(session.owner, 10, LEASE_S)
+        assert new.epoch == old.epoch + 1
+        commit = Commit(loaded.purchase, (), due_in_s=None, keep=False, erase_token=True)
+        with pytest.raises(Fenced):
+            await world.store.commit(commit)
+        assert await world.store.load(old) is None
+        assert await world.store.renew([old], LEASE_S) == set()
+        await world.store.give_back([old])
+        assert await world.store.renew([new], LEASE_S) == {view.request_id}
+
+
+async def test_a_dead_workers_purchases_are_free_before_their_lease_is_over(world: World) -> None:
+    await submitted(world)
+    async with world.store.session() as session:
+        assert len(await world.store.claim(session.owner, 10, 3600)) == 1
+        assert await world.store.free_dead() == 0, "a living worker keeps what it has claimed"
+    await until(lambda: _freed(world))
+    async with world.store.session() as session:
+        assert len(await world.store.claim(session.owner, 10, LEASE_S)) == 1
+
+
+async def _freed(world: World) -> bool:
+    return await world.store.free_dead() == 1
+
+
+async def test_a_worker_that_loses_its_connection_works_on_under_a_new_name(world: World) -> None:
+    world.market = Market(ScriptedSeller("a", 2000))
+    async with world.working():
+
+        async def is_there() -> bool:
+            return bool(await _lock_holders(world))
+
+        await until(is_there)
+        [first] = await _lock_holders(world)
+        await world.pool.execute("SELECT pg_terminate_backend($1)", first)
+
+        async def is_back() -> bool:
+            return await _lock_holders(world) not in ([], [first])
+
+        await until(is_back)
+        view = await submitted(world)
+        assert final(await world.settled(view.request_id)) == (Status.PURCHASED, "a", 2000)
+
+
+async def _lock_holders(world: World) -> list[int]:
+    rows = await world.pool.fetch(
+        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 1651470187::oid"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    return [row["pid"] for row in rows]
+
+
+async def test_a_claim_is_fair_to_a_customer_behind_a_backlog(world: World) -> None:
+    for _ in range(60):
+        await submitted(world, "busy")
+    for name in ("alice", "bob", "carol"):
+        await submitted(world, name)
+    async with world.store.session() as session:
+        claims = await world.store.claim(session.owner, 10, LEASE_S)
+    rows = await world.pool.fetch(
+        "SELECT customer_id FROM orchestrator.purchase WHERE request_id = ANY($1)",
+        [claim.request_id for claim in claims],
+    )
+    assert Counter(row["customer_id"] for row in rows) == {
+        "busy": 4,
+        "alice": 1,
+        "bob": 1,
+        "carol": 1,
+    }
+
+
+async def test_many_purchases_on_three_workers_are_each_carried_out_once(world: World) -> None:
+    world.market = Market(*(ScriptedSeller(f"s{i}", 2000 + i, stock=1000) for i in range(5)))
+    async with world.working(), world.working(), world.working():
+        views = [await submitted(world, f"c{i % 7}") for i in range(60)]
+
+        async def all_done() -> bool:
+            open_ones = await world.pool.fetchval(
+                "SELECT count(*) FROM orchestrator.purchase WHERE stage <> 'done'"
+            )
+            return bool(open_ones == 0)
+
+        await until(all_done)
+    assert len(world.market.live_orders()) == len(views)
+    captures = await world.pool.fetch(
+        "SELECT captures, captured_minor FROM sandbox_provider.payment_authorization"
+    )
+    assert [(row["captures"], row["captured_minor"]) for row in captures] == [(1, 2000)] * len(
+        views
+    )
+
+
+@pytest.mark.parametrize("method", ["hold", "order"])
+async def test_what_a_worker_leaves_undone_another_finishes(world: World, method: str) -> None:
+    """The first worker is cancelled in the middle of a call to the seller, as if it had died there."""
+    reached, never = asyncio.Event(), asyncio.Event()
+
+    async def hang_once() -> None:
+        if not reached.is_set():
+            reached.set()
+            await never.wait()
+
+    world.market = Market(ScriptedSeller("a", 2000, before={method: hang_once}))
+    view = await submitted(world)
+    first = asyncio.create_task(world.worker().run())
+    await reached.wait()
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    async with world.working():
+        assert final(await world.settled(view.request_id)) == (Status.PURCHASED, "a", 2000)
+
+
+async def test_draining_finishes_the_step_and_hands_the_purchase_over(world: World) -> None:
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        reached.set()
+        await go_on.wait()
+
+    world.market = Market(ScriptedSeller("a", 2000, before={"hold": wait}))
+    view = await submitted(world)
+    async with world.working() as worker:
+        await reached.wait()
+        draining = asyncio.create_task(worker.drain())
+        await asyncio.sleep(0)
+        go_on.set()
+        await draining
+    assert await world.stage(view.request_id) == "order"
+    assert await world.pool.fetchval("SELECT owner FROM orchestrator.purchase") is None
+    async with world.working():
+        assert final(await world.settled(view.request_id)) == (Status.PURCHASED, "a", 2000)
+    assert world.market.log.count(("hold", "a")) == 1
+
+
+async def test_a_final_status_stays_whatever_the_code_does(world: World) -> None:
+    view = await world.buy(ScriptedSeller("a", 2000))
+    with pytest.raises(Exception, match="is final and cannot become failed"):
+        await world.pool.execute(
+            "UPDATE orchestrator.purchase SET status = 'failed', failure_reason = 'out_of_time'"
+            " WHERE request_id = $1",
+            view.request_id,
+        )
+    with pytest.raises(Exception, match="cannot go back"):
+        await world.pool.execute("UPDATE orchestrator.purchase SET epoch = epoch - 1")
