@@ -45,28 +45,16 @@ class DataFolder:
             log.replace(log.with_name(f"{log.name}.1"))
 
     def prepare(self) -> None:
-        """Make the folders that are missing.
-
-        Raises:
-            MeshProblem: if they cannot be made.
-
-        """
-        try:
-            for folder in (
-                self.base,
-                self.valkey,
-                self.sellers,
-                self.envoy_config.parent,
-                self._logs,
-            ):
-                folder.mkdir(parents=True, exist_ok=True)
-            self.keys.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            msg = (
-                f"cannot keep data in {self.root} ({error.strerror}): choose another folder, for example "
-                "make up DATA=/tmp/bookmesh"
-            )
-            raise MeshProblem(msg) from None
+        """Make the folders that are missing."""
+        for folder in (
+            self.base,
+            self.valkey,
+            self.sellers,
+            self.envoy_config.parent,
+            self._logs,
+        ):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.keys.mkdir(mode=0o700, exist_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -52,12 +52,9 @@ def sign_token(data: DataFolder, customer: str, now: datetime, ttl: timedelta) -
     """Give a bearer token with which ``customer`` may call the mesh that runs on this data folder, until now + ttl.
 
     Raises:
-        MeshProblem: if no mesh has been started there yet.
+        MeshProblem: if no mesh has been started there yet, or its key cannot be read.
 
     """
-    if not data.issuer_key.exists():
-        msg = f"there is no issuer key in {data.root / 'keys'}: `make up` makes one (DATA=… if it is elsewhere)"
-        raise MeshProblem(msg)
     claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": customer, "iat": now, "exp": now + ttl}
     return jwt.encode(
         claims, _issuer_key(data.issuer_key), algorithm="ES256", headers={"kid": _KEY_ID}
@@ -67,7 +64,13 @@ def sign_token(data: DataFolder, customer: str, now: datetime, ttl: timedelta) -
 def _issuer_key(file: Path) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(file.read_bytes(), password=None)
-    except (OSError, ValueError) as error:
+    except FileNotFoundError:
+        msg = f"there is no issuer key in {file.parent}: `make up` makes one (--data if it is elsewhere)"
+        raise MeshProblem(msg) from None
+    except OSError as error:
+        msg = f"cannot read the issuer key {file}: {error.strerror}"
+        raise MeshProblem(msg) from None
+    except ValueError as error:
         msg = (
             f"cannot read the issuer key {file} ({error}): remove it, and `make up` makes a new one"
         )

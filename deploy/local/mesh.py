@@ -134,10 +134,14 @@ class LocalMesh:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         options = self.options
-        self.data.prepare()
-        stack.enter_context(self.data.locked())
-        self.data.turn_logs()
-        ensure_keys(self.data)
+        try:
+            self.data.prepare()
+            stack.enter_context(self.data.locked())
+            self.data.turn_logs()
+            ensure_keys(self.data)
+        except OSError as error:
+            msg = f"cannot keep data in {self.data.root} ({error}): choose another folder, such as make up DATA=.local2"
+            raise MeshProblem(msg) from None
         ports = stack.enter_context(Ports(self.data.ports))
         http_port = options.http_port or ports.take("http")
         grpc_port = options.grpc_port or ports.take("grpc")

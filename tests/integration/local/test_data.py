@@ -46,13 +46,6 @@ def test_a_second_mesh_on_a_folder_is_told_who_has_it(data: DataFolder) -> None:
         """The lock has ended with its holder."""
 
 
-def test_a_folder_that_cannot_be_made_is_a_problem(tmp_path: Path) -> None:
-    in_the_way = tmp_path / "file"
-    in_the_way.touch()
-    with pytest.raises(MeshProblem, match=r"cannot keep data in .*: choose another folder"):
-        DataFolder(in_the_way / "data").prepare()
-
-
 def test_logs_of_the_last_mesh_are_kept(data: DataFolder) -> None:
     data.log("gateway-1").write_text("old")
     data.turn_logs()
