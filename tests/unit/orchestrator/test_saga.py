@@ -1,0 +1,266 @@
+"""The decisions of a purchase, one by one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from mesh.money import Money
+from orchestrator.domain.events import Collected, Finished, Step
+from orchestrator.domain.purchase import (
+    Attempt,
+    Candidate,
+    FailureReason,
+    Plan,
+    Purchase,
+    Release,
+    Stage,
+    Status,
+)
+from orchestrator.domain.saga import Limits, Moment, Next, Resolution, Saga, SellerKind
+from sellers.model import Condition
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+EARLY = Moment(NOW, 1.0)
+KINDS = {
+    "held": SellerKind(supports_holds=True, supports_cancel_before_order=True),
+    "atomic": SellerKind(supports_holds=False, supports_cancel_before_order=True),
+    "stubborn": SellerKind(supports_holds=False, supports_cancel_before_order=False),
+}
+SAGA = Saga(Limits(), KINDS.get)
+
+
+def usd(minor: int) -> Money:
+    return Money("USD", minor)
+
+
+def candidate(seller_id: str, minor: int, life_s: float = 60) -> Candidate:
+    return Candidate(seller_id, f"quote-{seller_id}", usd(minor), NOW + timedelta(seconds=life_s))
+
+
+def purchase(**changes: object) -> Purchase:
+    made = Purchase(
+        request_id=UUID(int=1),
+        customer_id="alice",
+        book_id="9780134685991",
+        max_price=usd(2999),
+        conditions=(Condition.NEW,),
+        created_at=NOW,
+        stage=Stage.COLLECT,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]  # each test names the fields it means
+
+
+def collected(*candidates: Candidate, answered: int | None = None, moment: Moment = EARLY) -> Next:
+    summary = Collected(
+        "c", 9, 9, len(candidates) if answered is None else answered, 0, (), NOW, 1.0
+    )
+    return SAGA.collected(purchase(), candidates, summary, moment)
+
+
+def trying(seller_id: str, minor: int, *others: Candidate, stage: Stage) -> Purchase:
+    """Give a purchase in the middle of its first try at a seller."""
+    attempt = Attempt(
+        number=1,
+        seller_id=seller_id,
+        key=f"{UUID(int=1)}:{seller_id}",
+        quote_id="q",
+        quoted=usd(minor),
+        with_hold=KINDS[seller_id].supports_holds,
+        not_after=NOW + timedelta(seconds=5),
+        agreed=usd(minor),
+    )
+    plan = Plan(candidates=others, tries=((seller_id, 1),), collections=1, answered=5)
+    return purchase(stage=stage, attempt=attempt, plan=plan)
+
+
+def test_tries_the_cheapest_first_and_ties_by_name() -> None:
+    following = collected(
+        candidate("held", 2500), candidate("atomic", 2500), candidate("stubborn", 2600)
+    )
+    attempt = following.purchase.attempt
+    assert attempt is not None
+    assert attempt.seller_id == "atomic"
+    assert [c.seller_id for c in following.purchase.plan.candidates] == ["held", "stubborn"]
+
+
+@pytest.mark.parametrize(("seller_id", "stage"), [("held", Stage.HOLD), ("atomic", Stage.ORDER)])
+def test_the_first_effect_at_a_seller_is_by_its_kind(seller_id: str, stage: Stage) -> None:
+    following = collected(candidate(seller_id, 2500))
+    assert following.purchase.stage is stage
+    assert following.purchase.attempt is not None
+    assert following.purchase.attempt.key == f"{UUID(int=1)}:{seller_id}"
+
+
+def test_the_intent_is_part_of_the_decision() -> None:
+    following = collected(candidate("held", 2500))
+    attempt = following.purchase.attempt
+    assert attempt is not None
+    assert attempt.not_after == NOW + timedelta(seconds=5)
+    assert following.purchase.plan.tries == (("held", 1),)
+
+
+def test_max_price_itself_is_affordable() -> None:
+    assert collected(candidate("held", 2999)).purchase.stage is Stage.HOLD
+
+
+@pytest.mark.parametrize(
+    ("candidates", "answered", "status", "reason"),
+    [
+        ([("held", 3000)], 1, Status.PRICE_NOT_MET, None),
+        ([], 3, Status.NOT_AVAILABLE, None),
+        ([], 0, Status.FAILED, FailureReason.NO_SELLER_ANSWERED),
+    ],
+)
+def test_without_an_affordable_seller_the_answer_is_final_and_the_money_is_released(
+    candidates: list[tuple[str, int]],
+    answered: int,
+    status: Status,
+    reason: FailureReason | None,
+) -> None:
+    following = collected(*(candidate(*c) for c in candidates), answered=answered)
+    assert (following.purchase.status, following.purchase.failure_reason) == (status, reason)
+    assert following.purchase.stage is Stage.VOID
+    assert following.events[-1] == Finished()
+
+
+def test_sellers_that_are_not_known_any_more_are_passed_over() -> None:
+    following = collected(candidate("gone", 1000), candidate("held", 2500))
+    assert following.purchase.attempt is not None
+    assert following.purchase.attempt.seller_id == "held"
+
+
+def test_no_hold_after_14_s_and_no_order_after_17_s() -> None:
+    late = Moment(NOW, 15.0)
+    following = collected(candidate("held", 2000), candidate("atomic", 2500), moment=late)
+    assert following.purchase.attempt is not None
+    assert following.purchase.attempt.seller_id == "atomic"
+    too_late = Moment(NOW, 17.5)
+    following = collected(candidate("held", 2000), candidate("atomic", 2500), moment=too_late)
+    assert following.purchase.failure_reason is FailureReason.OUT_OF_TIME
+
+
+def test_a_quote_that_expires_within_the_margin_is_asked_for_again() -> None:
+    assert collected(candidate("held", 2000, life_s=0.9)).purchase.stage is Stage.REQUOTE
+    assert collected(candidate("held", 2000, life_s=1.1)).purchase.stage is Stage.HOLD
+
+
+def test_the_second_try_at_a_seller_has_its_own_key_and_there_is_no_third() -> None:
+    before = trying("atomic", 2000, stage=Stage.ORDER)
+    second = SAGA.refused(before, "price_changed", candidate("atomic", 2100), EARLY)
+    assert second.purchase.attempt is not None
+    assert second.purchase.attempt.key == f"{UUID(int=1)}:atomic:2"
+    third = SAGA.refused(
+        second.purchase, "price_changed", candidate("atomic", 2200), Moment(NOW, 12)
+    )
+    assert third.purchase.stage is Stage.VOID
+
+
+def test_a_hold_at_a_price_that_is_still_the_best_is_ordered_at_that_price() -> None:
+    before = trying("held", 2000, candidate("atomic", 2500), stage=Stage.HOLD)
+    following = SAGA.held(before, "h", usd(2500 - 1), EARLY)
+    assert following.purchase.stage is Stage.ORDER
+    assert following.purchase.attempt is not None
+    assert following.purchase.attempt.agreed == usd(2499)
+
+
+@pytest.mark.parametrize("minor", [2501, 3000])
+def test_a_hold_that_is_not_the_best_any_more_is_released_and_its_price_remembered(
+    minor: int,
+) -> None:
+    before = trying("held", 2000, candidate("atomic", 2500), stage=Stage.HOLD)
+    following = SAGA.held(before, "h", usd(minor), EARLY)
+    assert following.purchase.plan.releases == (Release("held", f"{UUID(int=1)}:held"),)
+    assert following.purchase.attempt is not None
+    assert following.purchase.attempt.seller_id == "atomic"
+    plan = following.purchase.plan
+    known = [*plan.candidates, *([plan.dearer] if plan.dearer else [])]
+    assert [(c.seller_id, c.total.minor) for c in known] == [("held", minor)]
+
+
+def test_an_order_for_more_than_is_authorized_is_never_charged() -> None:
+    before = trying("atomic", 2000, stage=Stage.ORDER)
+    assert SAGA.ordered(before, "o", usd(2999)).purchase.stage is Stage.CAPTURE
+    assert SAGA.ordered(before, "o", usd(3000)).purchase.stage is Stage.CANCEL_ORDER
+    assert SAGA.ordered(before, "o", Money("EUR", 1)).purchase.stage is Stage.CANCEL_ORDER
+
+
+@pytest.mark.parametrize(
+    ("seller_id", "tries", "after_s", "expected"),
+    [
+        ("atomic", 0, 1, Resolution.REPLAY),
+        ("atomic", 1, 1, Resolution.CANCEL),
+        ("atomic", 0, 6, Resolution.CANCEL),
+        ("stubborn", 0, 1, Resolution.REPLAY),
+        ("stubborn", 1, 1, Resolution.POLL),
+        ("stubborn", 5, 9.9, Resolution.POLL),
+        ("stubborn", 5, 10, Resolution.POLL_FOR_GOOD),
+        ("gone", 5, 1, Resolution.POLL),
+    ],
+)
+def test_an_unknown_order_is_sent_again_then_closed_or_waited_for(
+    seller_id: str, tries: int, after_s: float, expected: Resolution
+) -> None:
+    before = trying("atomic", 2000, stage=Stage.RESOLVE_ORDER)
+    assert before.attempt is not None
+    before = replace(before, tries=tries, attempt=replace(before.attempt, seller_id=seller_id))
+    moment = Moment(NOW + timedelta(seconds=after_s), 1 + after_s)
+    assert SAGA.resolution(before, moment) is expected
+
+
+def test_an_unknown_order_never_becomes_a_failure_by_time_alone() -> None:
+    unknown = trying("stubborn", 2000, stage=Stage.RESOLVE_ORDER)
+    delays = []
+    for _ in range(50):
+        following = SAGA.order_unknown(unknown)
+        unknown = following.purchase
+        delays.append(following.delay_s)
+        assert (unknown.stage, unknown.status) == (Stage.RESOLVE_ORDER, Status.PENDING)
+    assert delays == sorted(delays)
+    assert max(delays) <= 30
+
+
+def test_a_pending_order_is_polled_until_its_time_is_over_then_cancelled() -> None:
+    pending = SAGA.order_pending(trying("atomic", 2000, stage=Stage.ORDER), 1.0).purchase
+    assert SAGA.resolution(pending, Moment(NOW, 19.9)) is Resolution.POLL
+    assert SAGA.resolution(pending, Moment(NOW, 20.0)) is Resolution.CANCEL
+
+
+def test_an_authorization_that_turns_up_after_we_gave_up_is_voided() -> None:
+    before = purchase(stage=Stage.AUTHORIZE)
+    given_up = SAGA.authorization_unknown(before, Moment(NOW, 8.0))
+    assert given_up.purchase.failure_reason is FailureReason.PAYMENT_UNAVAILABLE
+    assert given_up.purchase.stage is Stage.SETTLE_AUTHORIZATION
+    assert SAGA.authorization_unknown(given_up.purchase, Moment(NOW, 9.0)).events == ()
+    assert SAGA.authorized(given_up.purchase, "auth").purchase.stage is Stage.VOID
+    assert (
+        SAGA.declined(given_up.purchase, FailureReason.CARD_DECLINED).purchase.stage is Stage.DONE
+    )
+
+
+def test_a_refused_capture_fails_only_once_the_order_is_taken_back() -> None:
+    ordered = SAGA.ordered(trying("atomic", 2000, stage=Stage.ORDER), "o", usd(2000)).purchase
+    refused = SAGA.capture_refused(ordered, "insufficient_funds")
+    assert (refused.purchase.stage, refused.purchase.status) == (Stage.CANCEL_ORDER, Status.PENDING)
+    cancelled = SAGA.order_cancelled(refused.purchase, EARLY)
+    assert cancelled.purchase.failure_reason is FailureReason.CAPTURE_REFUSED
+    assert cancelled.purchase.stage is Stage.VOID
+
+
+def test_holds_whose_release_was_not_answered_are_given_back_at_the_end() -> None:
+    before = trying("held", 2000, candidate("atomic", 2500), stage=Stage.HOLD)
+    atomic = SAGA.hold_unknown(before, EARLY).purchase
+    captured = SAGA.captured(SAGA.ordered(atomic, "o", usd(2500)).purchase, usd(2500)).purchase
+    assert captured.stage is Stage.RELEASE
+    assert SAGA.released(captured, (), EARLY).purchase.stage is Stage.RELEASE
+    assert SAGA.released(captured, captured.plan.releases, EARLY).purchase.stage is Stage.DONE
+
+
+def test_a_step_says_who_and_how_much() -> None:
+    following = collected(candidate("held", 2500))
+    step = following.events[-1]
+    assert isinstance(step, Step)
+    assert (step.seller_id, step.total) == ("held", usd(2500))
