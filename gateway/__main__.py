@@ -1,0 +1,70 @@
+"""Starts the gateway: ``python -m gateway``."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from random import SystemRandom
+
+import grpc
+
+from bookmesh.customer.v1 import customer_pb2
+from bookmesh.customer.v1.customer_pb2_grpc import add_PurchaseServiceServicer_to_server
+from bookmesh.orchestrator.v1.orchestrator_pb2_grpc import PurchaseServiceStub
+from gateway.adapters import orchestrator
+from gateway.adapters.orchestrator import GrpcOrchestrator
+from gateway.adapters.tokens import JwtIdentities
+from gateway.servicer import PurchaseServicer
+from gateway.settings import Settings
+from mesh import telemetry
+from mesh.clock import SystemClock
+from mesh.grpc.channel import open_channel
+from mesh.grpc.server import Served, Serving, serve
+from mesh.ids import uuid7_factory
+from mesh.settings import load
+
+SERVICE = customer_pb2.DESCRIPTOR.services_by_name["PurchaseService"].full_name
+
+
+async def run(settings: Settings) -> None:
+    """Wire it up and answer until told to stop."""
+    clock = SystemClock()
+    identities = JwtIdentities(
+        settings.jwks_file, issuer=settings.jwt_issuer, audience=settings.jwt_audience
+    )
+    channel = open_channel(
+        settings.orchestrator_target, orchestrator.SERVICE, retried=orchestrator.RETRIED
+    )
+    async with channel:
+        servicer = PurchaseServicer(
+            identities,
+            GrpcOrchestrator(PurchaseServiceStub(channel), clock),
+            uuid7_factory(clock, SystemRandom()),
+            default_currency=settings.default_currency,
+        )
+
+        async def ready() -> bool:
+            # The channel is ready while the health service of one orchestrator at least says SERVING.
+            state = channel.get_state(try_to_connect=True)
+            return state is grpc.ChannelConnectivity.READY and identities.loaded()
+
+        serving = Serving(
+            services=[Served(SERVICE, partial(add_PurchaseServiceServicer_to_server, servicer))],
+            ready=ready,
+            unbounded=[f"/{SERVICE}/WatchPurchaseRequest"],
+        )
+        await serve(serving, settings, clock)
+
+
+def main() -> None:
+    """Read the settings and run."""
+    settings = load(Settings)
+    provider = telemetry.set_up("gateway", settings.listen, settings.log_level)
+    try:
+        asyncio.run(run(settings))
+    finally:
+        provider.shutdown()
+
+
+if __name__ == "__main__":
+    main()

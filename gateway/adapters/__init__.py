@@ -1,0 +1,1 @@
+"""The gateway's ports, made of gRPC and of JSON Web Tokens."""

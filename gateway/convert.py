@@ -1,0 +1,305 @@
+"""The customer's contract to and from the orchestrator's. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from uuid import UUID
+
+from google.type import money_pb2
+
+from bookmesh.common.v1 import quote_pb2 as common_pb
+from bookmesh.customer.v1 import customer_pb2 as pb
+from bookmesh.orchestrator.v1 import orchestrator_pb2
+from bookmesh.seller.v1 import seller_pb2
+from gateway.domain import sentences
+from mesh import book_id, convert, errors, money
+from mesh.book_id import BookIdError
+from mesh.errors import FieldViolation
+from mesh.grpc.interceptor import describe
+from mesh.money import Money, MoneyError
+
+PURCHASES_PATH = "/api/v1/purchase-requests"
+IDEMPOTENCY_KEY = "idempotency-key"
+"""The metadata, over REST the header, with the customer's idempotency key."""
+
+_LONGEST_KEY = 255
+_FIRST_VISIBLE, _LAST_VISIBLE = "!", "~"
+
+_Status = orchestrator_pb2.Purchase.Status
+_Reason = orchestrator_pb2.Purchase.FailureReason
+
+_CARD_FAULTS = frozenset(
+    {
+        _Reason.FAILURE_REASON_CARD_DECLINED,
+        _Reason.FAILURE_REASON_ACTION_REQUIRED,
+        _Reason.FAILURE_REASON_PAYMENT_TOKEN_INVALID,
+    }
+)
+
+
+def submission(
+    request: pb.CreatePurchaseRequestRequest,
+    idempotency_keys: Sequence[str],
+    *,
+    customer_id: str,
+    request_id: UUID,
+    authorization_wait_s: float,
+    default_currency: str,
+) -> orchestrator_pb2.SubmitPurchaseRequest:
+    """Give what the orchestrator is asked for when a customer asks for a book.
+
+    The rules of the proto hold already; here the rest is checked. A double holds every decimal of up to 15
+    significant digits, so that the shortest decimal form of max_price is the amount that the customer wrote.
+
+    Args:
+        request: what the customer sent.
+        idempotency_keys: the values of the metadata ``idempotency-key``.
+        customer_id: who asks.
+        request_id: the id of the purchase, new for each call.
+        authorization_wait_s: how long the orchestrator waits for the card, in seconds.
+        default_currency: the currency of a request that names none.
+
+    Raises:
+        InvalidArgument: naming every field that is wrong.
+
+    """
+    wrong: list[FieldViolation] = []
+    book, max_price = "", Money(default_currency, 0)
+    currency = request.currency_code or default_currency
+    try:
+        book = book_id.normalise(request.book_id)
+    except BookIdError as error:
+        wrong.append(FieldViolation("book_id", str(error)))
+    if currency not in money.DECIMALS:
+        wrong.append(
+            FieldViolation("currency_code", f"{currency!r} is not an ISO 4217 currency code")
+        )
+    else:
+        try:
+            max_price = money.from_decimal(currency, Decimal(repr(request.max_price)))
+        except MoneyError as error:
+            wrong.append(FieldViolation("max_price", str(error)))
+    if not _is_key(idempotency_keys):
+        description = f"must be 1 to {_LONGEST_KEY} visible ASCII characters, and be given once"
+        wrong.append(FieldViolation(IDEMPOTENCY_KEY, description))
+    if wrong:
+        raise errors.InvalidArgument(describe(tuple(wrong)), fields=tuple(wrong))
+    return orchestrator_pb2.SubmitPurchaseRequest(
+        customer_id=customer_id,
+        idempotency_key=idempotency_keys[0] if idempotency_keys else "",
+        book_id=book,
+        max_price=convert.money_to_proto(max_price),
+        payment_token=request.payment_token,
+        conditions=[_condition_to_mesh(word) for word in request.conditions]
+        or [seller_pb2.CONDITION_NEW],
+        authorization_wait=convert.duration(authorization_wait_s),
+        request_id=str(request_id),
+    )
+
+
+def canonical_id(request_id: str) -> str | None:
+    """Give the id of a purchase request as we write it; None for a string that never was one."""
+    try:
+        parsed = UUID(request_id)
+    except ValueError:
+        return None
+    return str(parsed) if str(parsed) == request_id.lower() else None
+
+
+def status_url(request_id: str) -> str:
+    """Give the path at which the status of a purchase request can be read."""
+    return f"{PURCHASES_PATH}/{request_id}"
+
+
+def created(purchase: orchestrator_pb2.Purchase) -> pb.CreatePurchaseRequestResponse:
+    """Give the answer to a customer whose request was accepted."""
+    return pb.CreatePurchaseRequestResponse(
+        request_id=purchase.request_id,
+        status=_status(purchase.status),
+        status_url=status_url(purchase.request_id),
+    )
+
+
+def card_fault(purchase: orchestrator_pb2.Purchase) -> errors.FailedPrecondition | None:
+    """Give the error for a customer whose card was refused; None for a purchase that did not fail by its card."""
+    if purchase.status != _Status.STATUS_FAILED or purchase.failure_reason not in _CARD_FAULTS:
+        return None
+    word = _failure_word(purchase.failure_reason)
+    return errors.FailedPrecondition(
+        sentences.FAILURES[word],
+        reason=word.upper(),
+        metadata={
+            "request_id": purchase.request_id,
+            "status_url": status_url(purchase.request_id),
+        },
+    )
+
+
+def purchase_request(purchase: orchestrator_pb2.Purchase) -> pb.PurchaseRequest:
+    """Give what has become of a purchase: only the fields that belong to its status."""
+    message = pb.PurchaseRequest(request_id=purchase.request_id, status=_status(purchase.status))
+    match purchase.status:
+        case _Status.STATUS_PURCHASED:
+            message.final_price = _double(purchase.final_price)
+            message.seller_id = purchase.seller_id
+            message.confirmation = purchase.confirmation
+        case _Status.STATUS_PRICE_NOT_MET:
+            lowest = convert.money_from_proto(purchase.offer.total)
+            max_price = convert.money_from_proto(purchase.max_price)
+            message.lowest_price = _double(purchase.offer.total)
+            message.message = sentences.price_not_met(lowest, max_price)
+            message.next_action = sentences.RESUBMIT
+            message.offer.CopyFrom(
+                pb.Offer(
+                    price=_double(purchase.offer.total),
+                    currency_code=lowest.currency,
+                    seller_id=purchase.offer.seller_id,
+                    expires_at=purchase.offer.expires_at,
+                )
+            )
+        case _Status.STATUS_NOT_AVAILABLE:
+            message.message = sentences.NOT_AVAILABLE
+        case _Status.STATUS_FAILED:
+            word = _failure_word(purchase.failure_reason)
+            message.reason = pb.FailureReason.Word.Value(word)
+            message.message = sentences.FAILURES[word]
+        case _Status.STATUS_CANCELLED:
+            message.message = sentences.CANCELLED
+        case _:
+            pass  # pending: nothing more is known
+    return message
+
+
+def summary(purchase: orchestrator_pb2.Purchase) -> pb.PurchaseRequestSummary:
+    """Give a purchase as a line of a list."""
+    message = pb.PurchaseRequestSummary(
+        request_id=purchase.request_id,
+        status=_status(purchase.status),
+        book_id=purchase.book_id,
+        max_price=_double(purchase.max_price),
+        currency_code=purchase.max_price.currency_code,
+        create_time=purchase.create_time,
+    )
+    if purchase.status == _Status.STATUS_PURCHASED:
+        message.final_price = _double(purchase.final_price)
+    elif purchase.status == _Status.STATUS_PRICE_NOT_MET:
+        message.lowest_price = _double(purchase.offer.total)
+    return message
+
+
+class Events:
+    """Turns the events of one purchase, given in their order, into the customer's.
+
+    It remembers the lowest total of each collection, which the customer is told at the end of it.
+    """
+
+    def __init__(self) -> None:
+        self._best: dict[str, Money] = {}
+
+    def to_customer(
+        self, event: orchestrator_pb2.WatchPurchaseResponse
+    ) -> pb.WatchPurchaseRequestResponse:
+        """Give the next event."""
+        message = pb.WatchPurchaseRequestResponse(
+            event_id=event.event_id, event_time=event.event_time
+        )
+        match event.WhichOneof("event"):
+            case "step":
+                message.step.CopyFrom(_step(event.step))
+            case "quotes":
+                message.quotes.CopyFrom(self._quotes(event.quotes))
+            case "collection":
+                message.collection.CopyFrom(self._collection(event.collection))
+            case "result":
+                message.result.CopyFrom(purchase_request(event.result))
+            case None:
+                pass  # a kind of event that only a newer orchestrator knows
+        return message
+
+    def _quotes(self, batch: orchestrator_pb2.QuotesArrived) -> pb.QuoteBatch:
+        for quote in batch.quotes:
+            total = convert.money_from_proto(quote.total)
+            self._best[batch.collection_id] = min(self._best.get(batch.collection_id, total), total)
+        return pb.QuoteBatch(
+            quotes=[_quote(quote) for quote in batch.quotes],
+            misses=[_miss(miss) for miss in batch.misses],
+        )
+
+    def _collection(self, summary: common_pb.CollectionSummary) -> pb.Collection:
+        message = pb.Collection(
+            sellers=summary.sellers,
+            asked=summary.asked,
+            answered=summary.answered,
+            quoted=summary.quoted,
+            elapsed_ms=summary.elapsed.ToMilliseconds(),
+        )
+        if best := self._best.get(summary.collection_id):
+            message.best_total = float(best.decimal())
+        return message
+
+
+def _is_key(values: Sequence[str]) -> bool:
+    if not values:
+        return True
+    [*others, key] = values
+    return (
+        not others
+        and 1 <= len(key) <= _LONGEST_KEY
+        and all(_FIRST_VISIBLE <= character <= _LAST_VISIBLE for character in key)
+    )
+
+
+def _step(step: orchestrator_pb2.Step) -> pb.Step:
+    word = orchestrator_pb2.Step.Name.Name(step.name).removeprefix("NAME_").lower()
+    message = pb.Step(name=pb.Step.Name.Value(word))
+    if step.seller_id:
+        message.seller_id = step.seller_id
+    if step.HasField("total"):
+        message.total = _double(step.total)
+    if step.reason:
+        message.reason = step.reason
+    return message
+
+
+def _quote(quote: common_pb.Quote) -> pb.Quote:
+    return pb.Quote(
+        seller_id=quote.seller_id,
+        total=_double(quote.total),
+        price=_double(quote.price),
+        shipping=_double(quote.shipping),
+        condition=_condition_to_customer(quote.condition),
+        latency_ms=quote.latency.ToMilliseconds(),
+    )
+
+
+def _miss(miss: common_pb.Miss) -> pb.Miss:
+    return pb.Miss(
+        seller_id=miss.seller_id,
+        reason=common_pb.Miss.Reason.Name(miss.reason).removeprefix("REASON_").lower(),
+        latency_ms=miss.latency.ToMilliseconds(),
+    )
+
+
+def _double(amount: money_pb2.Money) -> float:
+    """Give the double that is nearest to an amount; its shortest decimal form is the amount itself."""
+    return float(convert.money_from_proto(amount).decimal())
+
+
+def _status(status: orchestrator_pb2.Purchase.Status.ValueType) -> pb.PurchaseStatus.Word.ValueType:
+    return pb.PurchaseStatus.Word.Value(_Status.Name(status).removeprefix("STATUS_").lower())
+
+
+def _failure_word(reason: orchestrator_pb2.Purchase.FailureReason.ValueType) -> str:
+    return _Reason.Name(reason).removeprefix("FAILURE_REASON_").lower()
+
+
+def _condition_to_mesh(word: pb.BookCondition.Word.ValueType) -> seller_pb2.Condition.ValueType:
+    return seller_pb2.Condition.Value(f"CONDITION_{pb.BookCondition.Word.Name(word).upper()}")
+
+
+def _condition_to_customer(
+    condition: seller_pb2.Condition.ValueType,
+) -> pb.BookCondition.Word.ValueType:
+    word = seller_pb2.Condition.Name(condition).removeprefix("CONDITION_").lower()
+    return pb.BookCondition.Word.Value(word)

@@ -1,0 +1,70 @@
+"""What the gateway's RPCs need of the world.
+
+The gateway keeps nothing and decides nothing about purchases: between the customer's contract and the orchestrator's
+there is no third form of a purchase here, so the orchestrator's port speaks the orchestrator's messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from bookmesh.orchestrator.v1 import orchestrator_pb2
+
+
+class Identities(Protocol):
+    """Knows customers by the tokens that they carry."""
+
+    def customer_of(self, token: str) -> str:
+        """Give the id of the customer to whom a token was issued.
+
+        Raises:
+            Unauthenticated: reason TOKEN_EXPIRED or TOKEN_INVALID, when it proves nothing.
+            Unavailable: while the keys are not known.
+
+        """
+        ...
+
+
+class Orchestrator(Protocol):
+    """The orchestrators, as one.
+
+    All raise what the orchestrator answered; Unavailable with ``retry_after_s`` when none can be reached.
+    """
+
+    async def submit(
+        self, request: orchestrator_pb2.SubmitPurchaseRequest
+    ) -> orchestrator_pb2.Purchase:
+        """Commit a purchase, wait for its authorization up to ``authorization_wait``; give it as it then is."""
+        ...
+
+    async def get(self, customer_id: str, request_id: str) -> orchestrator_pb2.Purchase:
+        """Give a purchase.
+
+        Raises:
+            NotFound: when this customer has none with this id.
+
+        """
+        ...
+
+    async def page(
+        self, customer_id: str, page_size: int, page_token: str
+    ) -> orchestrator_pb2.ListPurchasesResponse:
+        """Give a page of a customer's purchases, newest first.
+
+        Raises:
+            InvalidArgument: naming ``page_token``, when it is not one that was given out.
+
+        """
+        ...
+
+    def watch(
+        self, customer_id: str, request_id: str
+    ) -> AsyncIterator[orchestrator_pb2.WatchPurchaseResponse]:
+        """Give all events of a purchase from the first, each once, as they happen; end after its ``result``.
+
+        Raises:
+            NotFound: as ``get``.
+
+        """
+        ...

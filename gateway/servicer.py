@@ -1,0 +1,135 @@
+"""The customer's RPCs: who is it, is it valid; then the orchestrator."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, TypeAlias
+
+import grpc
+
+from bookmesh.customer.v1 import customer_pb2 as pb
+from bookmesh.customer.v1.customer_pb2_grpc import PurchaseServiceServicer
+from gateway import convert
+from gateway.ports import Identities, Orchestrator
+from mesh import errors
+from mesh.grpc import deadline
+from mesh.ids import NewId
+
+AUTHORIZATION_WAIT_S = 2.0
+"""How long a new request waits for its card, so that the answer can say that it was declined."""
+
+_SUBMIT_MARGIN_S = 0.5
+"""What of a caller's time that wait must leave for the rest of the call."""
+
+_ACCEPTED = "202"
+_PAYMENT_REQUIRED = "402"
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+
+
+class PurchaseServicer(PurchaseServiceServicer):
+    """Answers ``bookmesh.customer.v1.PurchaseService``."""
+
+    def __init__(
+        self,
+        identities: Identities,
+        orchestrator: Orchestrator,
+        new_id: NewId,
+        *,
+        default_currency: str,
+    ) -> None:
+        self._identities = identities
+        self._orchestrator = orchestrator
+        self._new_id = new_id
+        self._default_currency = default_currency
+
+    async def CreatePurchaseRequest(
+        self, request: pb.CreatePurchaseRequestRequest, context: Context
+    ) -> pb.CreatePurchaseRequestResponse:
+        """Submit a purchase; say where its status can be read, and which status REST answers with."""
+        customer_id = self._customer(context)
+        longest_wait_s = deadline.timeout(AUTHORIZATION_WAIT_S + _SUBMIT_MARGIN_S)
+        submission = convert.submission(
+            request,
+            _values(context, convert.IDEMPOTENCY_KEY),
+            customer_id=customer_id,
+            request_id=self._new_id(),
+            authorization_wait_s=max(0.0, longest_wait_s - _SUBMIT_MARGIN_S),
+            default_currency=self._default_currency,
+        )
+        purchase = await self._orchestrator.submit(submission)
+        fault = convert.card_fault(purchase)
+        await context.send_initial_metadata(
+            (
+                ("location", convert.status_url(purchase.request_id)),
+                ("x-http-status", _PAYMENT_REQUIRED if fault else _ACCEPTED),
+            )
+        )
+        if fault:
+            raise fault
+        return convert.created(purchase)
+
+    async def GetPurchaseRequest(
+        self, request: pb.GetPurchaseRequestRequest, context: Context
+    ) -> pb.PurchaseRequest:
+        """Tell what has become of a request."""
+        customer_id = self._customer(context)
+        try:
+            purchase = await self._orchestrator.get(customer_id, _id(request.request_id))
+        except errors.NotFound:
+            raise _not_found() from None
+        return convert.purchase_request(purchase)
+
+    async def ListPurchaseRequests(
+        self, request: pb.ListPurchaseRequestsRequest, context: Context
+    ) -> pb.ListPurchaseRequestsResponse:
+        """List the caller's own requests."""
+        customer_id = self._customer(context)
+        page = await self._orchestrator.page(customer_id, request.page_size, request.page_token)
+        return pb.ListPurchaseRequestsResponse(
+            purchase_requests=[convert.summary(purchase) for purchase in page.purchases],
+            next_page_token=page.next_page_token,
+        )
+
+    async def WatchPurchaseRequest(
+        self, request: pb.WatchPurchaseRequestRequest, context: Context
+    ) -> AsyncIterator[pb.WatchPurchaseRequestResponse]:
+        """Pass on the events of a request as they happen."""
+        customer_id = self._customer(context)
+        events = convert.Events()
+        try:
+            async for event in self._orchestrator.watch(customer_id, _id(request.request_id)):
+                yield events.to_customer(event)
+        except errors.NotFound:
+            raise _not_found() from None
+
+    def _customer(self, context: Context) -> str:
+        match _values(context, "authorization"):
+            case []:
+                raise errors.Unauthenticated(
+                    "no token: send metadata authorization: Bearer <token>", reason="TOKEN_MISSING"
+                )
+            case [value] if value[:7].lower() == "bearer ":
+                return self._identities.customer_of(value[7:].strip())
+            case _:
+                raise errors.Unauthenticated(
+                    "the authorization must be one Bearer token", reason="TOKEN_INVALID"
+                )
+
+
+def _values(context: Context, key: str) -> list[str]:
+    return [str(value) for name, value in context.invocation_metadata() or () if name == key]
+
+
+def _id(request_id: str) -> str:
+    canonical = convert.canonical_id(request_id)
+    if canonical is None:
+        raise _not_found()
+    return canonical
+
+
+def _not_found() -> errors.NotFound:
+    """Make the one answer for what does not exist, never could, or is another customer's."""
+    return errors.NotFound(
+        "there is no purchase request of yours with this id", reason="PURCHASE_REQUEST_NOT_FOUND"
+    )

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import base64
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from gateway.adapters.tokens import CLOCK_SKEW_S, JwtIdentities
+from mesh import errors
+from tests.fakes.issuer import AUDIENCE, ISSUER, Issuer
+
+
+@pytest.fixture
+def issuer(tmp_path: Path) -> Issuer:
+    return Issuer(tmp_path / "jwks.json")
+
+
+@pytest.fixture
+def identities(issuer: Issuer) -> JwtIdentities:
+    return JwtIdentities(issuer.file, issuer=ISSUER, audience=AUDIENCE)
+
+
+def refusal(identities: JwtIdentities, token: str) -> errors.Unauthenticated:
+    with pytest.raises(errors.Unauthenticated) as caught:
+        identities.customer_of(token)
+    return caught.value
+
+
+def test_the_customer_is_the_subject(issuer: Issuer, identities: JwtIdentities) -> None:
+    assert identities.customer_of(issuer.token("alice")) == "alice"
+
+
+def test_tokens_may_be_signed_with_rsa(issuer: Issuer, identities: JwtIdentities) -> None:
+    issuer.add_key("rsa", rsa.generate_private_key(public_exponent=65537, key_size=2048))
+    assert identities.customer_of(issuer.token("alice")) == "alice"
+
+
+def test_a_token_may_be_for_several_audiences(issuer: Issuer, identities: JwtIdentities) -> None:
+    assert identities.customer_of(issuer.token(claims={"aud": ["others", AUDIENCE]})) == "alice"
+
+
+def test_a_token_without_a_key_id_is_tried_with_every_key(
+    issuer: Issuer, identities: JwtIdentities
+) -> None:
+    issuer.add_key("second")
+    token = issuer.token("alice", key=issuer.keys["first"], header={"typ": "JWT"})
+    assert identities.customer_of(token) == "alice"
+
+
+def test_an_expired_token_says_so(issuer: Issuer, identities: JwtIdentities) -> None:
+    late = timedelta(seconds=-CLOCK_SKEW_S - 1)
+    assert refusal(identities, issuer.token(expires_in=late)).reason == "TOKEN_EXPIRED"
+
+
+@pytest.mark.parametrize(
+    ("claims", "said"),
+    [
+        ({"iss": "https://elsewhere.test"}, "issuer"),
+        ({"aud": "elsewhere"}, "Audience"),
+        ({"iss": None}, '"iss"'),
+        ({"aud": None}, '"aud"'),
+        ({"exp": None}, '"exp"'),
+        ({"sub": None}, '"sub"'),
+        ({"sub": ""}, "sub must have"),
+        ({"sub": "a" * 256}, "sub must have"),
+        ({"sub": "a\x00b"}, "sub must have"),
+        ({"nbf": 32_503_680_000}, "not yet valid"),
+    ],
+)
+def test_a_token_with_a_wrong_claim_names_it(
+    issuer: Issuer, identities: JwtIdentities, claims: dict[str, object], said: str
+) -> None:
+    error = refusal(identities, issuer.token(claims=claims))
+    assert error.reason == "TOKEN_INVALID"
+    assert said in error.message
+
+
+@pytest.mark.parametrize("token", ["", "x", "a.b.c", "é.é.é", "e30.e30.e30", "x" * 100_000])
+def test_what_is_no_token_is_refused(identities: JwtIdentities, token: str) -> None:
+    assert refusal(identities, token).reason == "TOKEN_INVALID"
+
+
+def test_a_token_of_a_stranger_is_refused(issuer: Issuer, identities: JwtIdentities) -> None:
+    stranger = ec.generate_private_key(ec.SECP256R1())
+    for header in ({"kid": "first"}, {"kid": "unknown"}, {"typ": "JWT"}):
+        error = refusal(identities, issuer.token(key=stranger, header=header))
+        assert error.reason == "TOKEN_INVALID"
+
+
+def test_a_token_that_was_changed_is_refused(issuer: Issuer, identities: JwtIdentities) -> None:
+    head, _, signature = issuer.token("alice").split(".")
+    _, body, _ = issuer.token("mallory").split(".")
+    assert refusal(identities, f"{head}.{body}.{signature}").reason == "TOKEN_INVALID"
+
+
+def test_an_unsigned_token_is_refused(identities: JwtIdentities) -> None:
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": 32_503_680_000}
+    token = jwt.encode(claims, "", algorithm="none", headers={"kid": "first"})
+    assert refusal(identities, token).reason == "TOKEN_INVALID"
+
+
+def test_a_token_signed_with_what_is_public_as_a_secret_is_refused(
+    issuer: Issuer, identities: JwtIdentities
+) -> None:
+    """The classic confusion of algorithms, and the same with a secret that stands in the file."""
+    secret = base64.urlsafe_b64encode(b"s" * 32).decode().rstrip("=")
+    jwks = issuer.jwks()
+    jwks["keys"].append({"kty": "oct", "k": secret, "kid": "secret", "alg": "HS256"})
+    issuer.file.write_text(json.dumps(jwks))
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": 32_503_680_000}
+    for key, key_id in ((jwks["keys"][0]["x"].encode(), "first"), (b"s" * 32, "secret")):
+        token = jwt.encode(claims, key, algorithm="HS256", headers={"kid": key_id})
+        assert refusal(identities, token).reason == "TOKEN_INVALID"
+
+
+def test_keys_are_read_again_when_the_file_changes(
+    issuer: Issuer, identities: JwtIdentities
+) -> None:
+    old = issuer.token("alice")
+    assert identities.customer_of(old) == "alice"
+    issuer.add_key("second")
+    assert identities.customer_of(issuer.token("bob")) == "bob"
+    assert identities.customer_of(old) == "alice"
+    del issuer.keys["first"]
+    issuer.publish()
+    assert refusal(identities, old).reason == "TOKEN_INVALID"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"keys": []}', '{"keys": [{}]}', None])
+def test_a_broken_file_leaves_the_known_keys_in_force(
+    issuer: Issuer, identities: JwtIdentities, content: str | None
+) -> None:
+    token = issuer.token("alice")
+    assert identities.loaded()
+    if content is None:
+        issuer.file.unlink()
+    else:
+        issuer.file.write_text(content)
+    assert identities.customer_of(token) == "alice"
+
+
+def test_until_there_are_keys_nobody_is_refused_for_good(
+    issuer: Issuer, identities: JwtIdentities
+) -> None:
+    token = issuer.token("alice")
+    issuer.file.unlink()
+    assert not identities.loaded()
+    with pytest.raises(errors.Unavailable) as caught:
+        identities.customer_of(token)
+    assert caught.value.retry_after_s is not None
+    issuer.publish()
+    assert identities.loaded()
+    assert identities.customer_of(token) == "alice"
