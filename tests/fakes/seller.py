@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
+from google.type import money_pb2
 
 from bookmesh.seller.v1 import seller_pb2 as pb
 from mesh import convert
@@ -19,6 +20,8 @@ from sellers.model import Capabilities, Seller, SellerState
 
 Behaviour = Callable[[Any, Any], Awaitable[Message | bytes]]
 """Answers a request, given the context of the call; bytes are sent as they are."""
+
+MessageT = TypeVar("MessageT", bound=Message)
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["SellerService"]
 
@@ -37,7 +40,7 @@ class FakeSeller:
     def __init__(self) -> None:
         self.endpoint = ""
         self.behaviours: dict[str, Behaviour] = {}
-        self.requests: list[tuple[str, Any, dict[str, str | bytes]]] = []
+        self.requests: list[tuple[str, Message, dict[str, str | bytes]]] = []
         self.cancelled = asyncio.Event()
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
@@ -52,7 +55,7 @@ class FakeSeller:
         }
 
     async def _answer(
-        self, method: str, request: Any, context: grpc.aio.ServicerContext[Any, Any]
+        self, method: str, request: Message, context: grpc.aio.ServicerContext[Any, Any]
     ) -> Message | bytes:
         self.requests.append((method, request, dict(context.invocation_metadata() or ())))
         behaviour = self.behaviours.get(method)
@@ -86,16 +89,16 @@ async def fake_seller(**behaviours: Behaviour) -> AsyncIterator[FakeSeller]:
         await server.stop(None)
 
 
-def quotes(total_minor: int = 2499, **changes: Any) -> Behaviour:
-    """Answer GetQuote with a good quote, save for these changes."""
+def quotes(total_minor: int = 2499) -> Behaviour:
+    """Answer GetQuote with a good quote."""
 
     async def behaviour(request: pb.GetQuoteRequest, context: object) -> Message:
-        return pb.GetQuoteResponse(book_id=request.book_id, quote=quote(total_minor, **changes))
+        return pb.GetQuoteResponse(book_id=request.book_id, quote=quote(total_minor))
 
     return behaviour
 
 
-def fails(
+def fail_with(
     code: grpc.StatusCode, details: str = "", *trailers: tuple[str, str | bytes]
 ) -> Behaviour:
     """Answer with a status."""
@@ -121,54 +124,59 @@ async def hangs(request: object, context: object) -> Message:
     raise AssertionError
 
 
-def money(minor: int, currency: str = "USD") -> Any:
+def money(minor: int, currency: str = "USD") -> money_pb2.Money:
     """Give the protobuf of an amount."""
     return convert.money_to_proto(Money(currency, minor))
 
 
-def quote(total_minor: int = 2499, **changes: Any) -> pb.Quote:
-    """Give a good quote, save for these changes."""
-    fields = {
-        "quote_id": "quote-1",
-        "price": money(total_minor - 400),
-        "shipping": money(400),
-        "total": money(total_minor),
-        "condition": pb.CONDITION_NEW,
-        "quantity": 3,
-        "expires_at": convert.timestamp(datetime.now(UTC) + timedelta(seconds=300)),
-        "valid_for": convert.duration(300),
-    }
-    return pb.Quote(**(fields | changes))
+def quote(total_minor: int = 2499) -> pb.Quote:
+    """Give a good quote."""
+    return pb.Quote(
+        quote_id="quote-1",
+        price=money(total_minor - 400),
+        shipping=money(400),
+        total=money(total_minor),
+        condition=pb.CONDITION_NEW,
+        quantity=3,
+        expires_at=convert.timestamp(datetime.now(UTC) + timedelta(seconds=300)),
+        valid_for=convert.duration(300),
+    )
 
 
-def registered(seller_id: str, endpoint: str, **changes: Any) -> Seller:
-    """Give a seller as the registry has it, with the credential reference ``test``."""
-    fields: dict[str, Any] = {
-        "seller_id": seller_id,
-        "display_name": seller_id.title(),
-        "endpoint": endpoint,
-        "tls_roots": "",
-        "credential_reference": "test",
-        "capabilities": capabilities(),
-        "state": SellerState.ACTIVE,
-        "revision": 1,
-    }
-    return Seller(**(fields | changes))
+def changed(message: MessageT, **changes: object) -> MessageT:
+    """Give a copy of a message with some fields changed; None clears a field."""
+    copy = type(message)()
+    copy.CopyFrom(message)
+    for name, value in changes.items():
+        copy.ClearField(name)
+        if isinstance(value, Message):
+            getattr(copy, name).CopyFrom(value)
+        elif value is not None:
+            setattr(copy, name, value)
+    return copy
 
 
-def capabilities(**changes: Any) -> Capabilities:
-    """Give the capabilities of a seller that can do everything, save for these changes."""
-    fields: dict[str, Any] = {
-        "supports_holds": True,
-        "max_batch_size": 100,
-        "currencies": ("USD",),
-        "calls_per_minute": 100,
-        "quotes_per_minute": 0,
-        "min_quote_life_s": 60.0,
-        "key_retention_s": 7 * 24 * 3600.0,
-        "supports_cancel_before_order": True,
-        "supports_get_order": True,
-        "honours_not_after": True,
-        "contract_versions": ("v1",),
-    }
-    return Capabilities(**(fields | changes))
+def registered(seller_id: str, endpoint: str) -> Seller:
+    """Give an active seller that can do everything, with the credential reference ``test``."""
+    return Seller(
+        seller_id=seller_id,
+        display_name=seller_id.title(),
+        endpoint=endpoint,
+        tls_roots="",
+        credential_reference="test",
+        capabilities=Capabilities(
+            supports_holds=True,
+            max_batch_size=100,
+            currencies=("USD",),
+            calls_per_minute=100,
+            quotes_per_minute=0,
+            min_quote_life_s=60.0,
+            key_retention_s=7 * 24 * 3600.0,
+            supports_cancel_before_order=True,
+            supports_get_order=True,
+            honours_not_after=True,
+            contract_versions=("v1",),
+        ),
+        state=SellerState.ACTIVE,
+        revision=1,
+    )
