@@ -15,6 +15,7 @@ import asyncpg
 import click
 import httpx
 import structlog
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.live import Live
 from rich.syntax import Syntax
@@ -29,6 +30,7 @@ from mesh.clock import SystemClock
 _PATH = "/api/v1/purchase-requests"
 _ANSWER_WITHIN_S = 10.0
 _FINAL_WITHIN_S = 60.0
+_WIDTH_OF_A_LOG = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,13 @@ class Wish:
 
 WISHES = (
     Wish("Effective Java, for at most 29.99", "isbn-978-0134685991", 29.99, "purchased"),
-    Wish("The same, for at most 5.00", "isbn-978-0134685991", 5.00, "price_not_met"),
-    Wish("A book that nobody has", "isbn-978-0000000002", 29.99, "not_available"),
+    Wish(
+        "Designing Data-Intensive Applications, for at most 29.99",
+        "978-1-4493-7332-0",
+        29.99,
+        "price_not_met",
+    ),
+    Wish("Codex Seraphinianus, which nobody has", "9780847842131", 29.99, "not_available"),
 )
 
 
@@ -74,7 +81,10 @@ def command(sellers: int, data: Path) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     options = MeshOptions(data=data, http_port=0, grpc_port=0, sellers=sellers)
     try:
-        asyncio.run(_show(options, Console(highlight=False)))
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console = Console(highlight=False, width=_WIDTH_OF_A_LOG)
+        asyncio.run(_show(options, console))
     except (MeshProblem, DemoProblem) as problem:
         raise click.ClickException(str(problem)) from None
 
@@ -95,7 +105,7 @@ async def _show(options: MeshOptions, console: Console) -> None:
         ) as client:
             request_ids = [await _buy(client, wish, console) for wish in WISHES]
         await _show_rows(mesh.dsn, request_ids, console)
-    console.print("\nThat was all real: `make up` runs the same mesh for you to try.", markup=False)
+    console.print("\n`make up` runs the same mesh and prints a call to try by hand.", markup=False)
 
 
 async def _buy(client: httpx.AsyncClient, wish: Wish, console: Console) -> UUID:
@@ -110,8 +120,9 @@ async def _buy(client: httpx.AsyncClient, wish: Wish, console: Console) -> UUID:
         "max_price": wish.max_price,
         "payment_token": "tok_abc123",
     }
+    console.print()
     console.rule(wish.about, align="left")
-    console.print(f"POST {_PATH} {json.dumps(body)}", markup=False)
+    console.print(f"POST {_PATH} {json.dumps(body)}", markup=False, soft_wrap=True)
     accepted = await client.post(_PATH, json=body)
     if accepted.status_code != httpx.codes.ACCEPTED:
         msg = f"{wish.about}: POST gave {accepted.status_code}: {accepted.text}"
@@ -123,8 +134,10 @@ async def _buy(client: httpx.AsyncClient, wish: Wish, console: Console) -> UUID:
         async with client.stream("GET", f"{status_url}:watch", timeout=_FINAL_WITHIN_S) as events:
             async for line in events.aiter_lines():
                 view.apply(json.loads(line))
+    if not console.is_terminal:
+        console.print()
     answer = await client.get(status_url)
-    console.print(f"GET {status_url}", markup=False)
+    console.print(f"GET {status_url}", markup=False, soft_wrap=True)
     console.print_json(answer.text)
     _tell_collection(view.collection, console)
     if answer.json().get("status") != wish.ends:
@@ -150,11 +163,12 @@ async def _show_rows(dsn: str, request_ids: list[UUID], console: Console) -> Non
         rows = await connection.fetch(query, request_ids)
     finally:
         await connection.close()
+    console.print()
     console.rule("The rows in PostgreSQL", align="left")
-    console.print(Syntax(query.strip(), "sql", background_color="default"))
-    table = Table()
+    console.print(Syntax(query.strip(), "sql", background_color="default", word_wrap=True))
+    table = Table(box=SIMPLE)
     for name in rows[0].keys() if rows else ():
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     console.print(table)

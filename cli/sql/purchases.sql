@@ -1,16 +1,16 @@
--- What became of some purchases: the request, its payment and the sellers that were tried.
--- $1 uuid[]: the purchases
--- One row an attempt, and one for a purchase without any; amounts in minor units of the currency.
+-- Some purchases: the request, its payment, the sellers that were tried.
+-- $1 uuid[]: which purchases
+-- One row an attempt, and one for a purchase without any; amounts in minor units (cents).
 SELECT
-    left(purchase.request_id::text, 8) || '…' AS request,
+    right(purchase.request_id::text, 8) AS request,
     purchase.book_id,
     purchase.status,
-    purchase.max_price_minor,
+    purchase.max_price_minor AS max,
     payment.state AS payment,
-    payment.captured_minor,
+    payment.captured_minor AS captured,
     attempt.seller_id,
     attempt.outcome,
-    attempt.charged_minor
+    attempt.charged_minor AS charged
 FROM orchestrator.purchase
 JOIN orchestrator.payment USING (request_id)
 LEFT JOIN orchestrator.attempt USING (request_id)
