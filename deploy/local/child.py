@@ -23,6 +23,7 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _STABLE_AFTER_S = 10.0
 _MOST_FAILED_STARTS = 5
+_ENDING = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 _LAST_LINES = 8
 _LONGEST_LINE = 400
 
@@ -191,7 +192,9 @@ class Child:
             await self._clock.sleep(_POLL_S)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send the program a signal, if it runs."""
+        """Send the program a signal, if it runs. After one that ends it, it is not healthy until it is back."""
+        if number in _ENDING:
+            self._healthy.clear()
         if self.pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)

@@ -1,0 +1,138 @@
+"""``bookmesh up`` as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deploy.local.options import HOST, inherited_environment
+
+pytestmark = pytest.mark.timeout(180)
+
+BOOKMESH = (sys.executable, "-m", "cli.main")
+
+
+@contextmanager
+def up(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run ``bookmesh up`` on free ports; kill it at the end of the block if it still runs."""
+    command = [*BOOKMESH, "up", "--data", str(folder), "--sellers", "3"]
+    process = subprocess.Popen(
+        [*command, "--http-port", "0", "--grpc-port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=inherited_environment() | {"PYTHONUNBUFFERED": "1"},
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_until(process: subprocess.Popen[str], last: str) -> str:
+    """Read what is printed up to the line that begins so."""
+    assert process.stdout is not None
+    text = ""
+    while not text.splitlines()[-1:] or not text.splitlines()[-1].startswith(last):
+        line = process.stdout.readline()
+        assert line, f"it ended early: {process.communicate()[1]}"
+        text += line
+    return text
+
+
+def children_of(folder: Path) -> list[str]:
+    """Give the command lines of the processes that work on a data folder, without zombies."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes()
+            command = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if str(folder).encode() in environment + command and b"cli.main" not in command:
+            found.append(command.replace(b"\0", b" ").decode())
+    return found
+
+
+def test_it_starts_answers_the_printed_curl_and_drains_on_ctrl_c(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with up(folder) as process:
+        printed = read_until(process, "Ctrl-C")
+        curl = shlex.split(printed[printed.index("curl") :].split("\n\n")[0])
+        url, body = curl[2], json.loads(curl[curl.index("-d") + 1])
+        headers = dict(curl[at + 1].split(": ", 1) for at, word in enumerate(curl) if word == "-H")
+        assert body == {
+            "book_id": "isbn-978-0134685991",
+            "max_price": 29.99,
+            "payment_token": "tok_abc123",
+        }
+        response = httpx.post(url, json=body, headers=headers, trust_env=False)
+        assert response.status_code == 202, response.text
+        assert response.headers["location"] == response.json()["status_url"]
+
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate()
+        assert (process.returncode, errors) == (0, "")
+        assert output.splitlines()[-1].endswith("stopped")
+    assert children_of(folder) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of a parent's death")
+def test_killed_it_leaves_nothing_and_starts_again(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with up(folder) as process:
+        read_until(process, "Ctrl-C")
+        process.kill()
+    with up(folder) as process:
+        read_until(process, "Ctrl-C")
+        first = set(children_of(folder))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
+    assert len(first) >= 10
+    assert children_of(folder) == []
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with up(folder) as process:
+        read_until(process, "Ctrl-C")
+        process.send_signal(signal.SIGINT)
+        read_until(process, "  ")  # it says that it is stopping
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+
+
+def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with up(tmp_path / "data", "--http-port", port) as process:
+            _, errors = process.communicate()
+    assert process.returncode == 1
+    [line] = errors.splitlines()
+    assert line.startswith(f"Error: port {port} (HTTP_PORT, for the REST API) is taken")
+
+
+def test_a_child_that_dies_at_the_start_is_named_with_its_log(tmp_path: Path) -> None:
+    scenario = tmp_path / "scenario.yaml"
+    scenario.write_text("no: scenario\n")
+    folder = tmp_path / "data"
+    with up(folder, "--scenario", str(scenario)) as process:
+        _, errors = process.communicate()
+    assert process.returncode == 1
+    first, *excerpt = errors.splitlines()
+    assert first.startswith("Error: seller_sim ended with code")
+    assert first.endswith(f"the end of {folder}/logs/seller_sim.log:")
+    assert str(scenario) in excerpt[-1]
+    assert "Traceback" not in errors
+    assert children_of(folder) == []
