@@ -51,9 +51,9 @@ def read_until(process: subprocess.Popen[str], last: str) -> str:
     return text
 
 
-def children_of(folder: Path) -> list[str]:
-    """Give the command lines of the processes that work on a data folder, without zombies."""
-    found = []
+def children_of(folder: Path) -> dict[str, str]:
+    """Give the processes that work on a data folder: command lines by process id, without zombies."""
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             environment = (process / "environ").read_bytes()
@@ -61,7 +61,7 @@ def children_of(folder: Path) -> list[str]:
         except OSError:
             continue
         if str(folder).encode() in environment + command and b"cli.main" not in command:
-            found.append(command.replace(b"\0", b" ").decode())
+            found[process.name] = command.replace(b"\0", b" ").decode()
     return found
 
 
@@ -85,7 +85,7 @@ def test_it_starts_answers_the_printed_curl_and_drains_on_ctrl_c(tmp_path: Path)
         output, errors = process.communicate()
         assert (process.returncode, errors) == (0, "")
         assert output.splitlines()[-1].endswith("stopped")
-    assert children_of(folder) == []
+    assert children_of(folder) == {}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of a parent's death")
@@ -93,14 +93,16 @@ def test_killed_it_leaves_nothing_and_starts_again(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     with up(folder) as process:
         read_until(process, "Ctrl-C")
+        first = children_of(folder).keys()
+        assert len(first) > 7
         process.kill()
     with up(folder) as process:
         read_until(process, "Ctrl-C")
-        first = set(children_of(folder))
+        second = children_of(folder).keys()
+        assert not first & second
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 0
-    assert len(first) >= 10
-    assert children_of(folder) == []
+    assert children_of(folder) == {}
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
@@ -135,4 +137,4 @@ def test_a_child_that_dies_at_the_start_is_named_with_its_log(tmp_path: Path) ->
     assert first.endswith(f"the end of {folder}/logs/seller_sim.log:")
     assert str(scenario) in excerpt[-1]
     assert "Traceback" not in errors
-    assert children_of(folder) == []
+    assert children_of(folder) == {}
