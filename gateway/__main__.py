@@ -52,6 +52,8 @@ async def run(settings: Settings) -> None:
             services=[Served(SERVICE, partial(add_PurchaseServiceServicer_to_server, servicer))],
             ready=ready,
             unbounded=[f"/{SERVICE}/WatchPurchaseRequest"],
+            # Customers would notice; a purchase is over soon anyway.
+            hand_over=False,
         )
         await serve(serving, settings, clock)
 

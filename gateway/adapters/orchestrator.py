@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import structlog
 
 from bookmesh.orchestrator.v1 import orchestrator_pb2 as pb
-from bookmesh.orchestrator.v1.orchestrator_pb2_grpc import PurchaseServiceAsyncStub
 from mesh import errors
 from mesh.clock import Clock
 from mesh.grpc import deadline
 from mesh.grpc.errors import translated
+
+if TYPE_CHECKING:
+    from bookmesh.orchestrator.v1.orchestrator_pb2_grpc import PurchaseServiceAsyncStub
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PurchaseService"].full_name
 RETRIED = ("SubmitPurchase", "GetPurchase", "ListPurchases")
