@@ -81,10 +81,11 @@ class QuoteCollector:
         asking = asyncio.create_task(collection.run())
         try:
             yield collection
-            await asking
         finally:
             asking.cancel()
             await asyncio.wait((asking,))
+        if not asking.cancelled():
+            asking.result()
 
 
 class Collection:

@@ -48,6 +48,8 @@ def problems(sellers: Sequence[Seller]) -> list[Problem]:
 
 
 def _are_certificates(pem: str) -> bool:
+    if not pem.isascii():
+        return False
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
     except (ssl.SSLError, ValueError):
