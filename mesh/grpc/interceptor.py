@@ -59,6 +59,14 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
         self._default_timeout_s = default_timeout_s
         self._unbounded = unbounded
         self._only = only
+        self._open_ended: set[asyncio.Timeout] = set()
+        self._ending = False
+
+    def end_unbounded(self) -> None:
+        """End the calls of unbounded methods, now and from now on, with UNAVAILABLE: their callers open them anew."""
+        self._ending = True
+        for timeout in self._open_ended:
+            timeout.reschedule(asyncio.get_running_loop().time())
 
     async def intercept_service(
         self,
@@ -91,7 +99,7 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, method: str, behaviour: _Unary) -> _Unary:
         async def call(request: Message, context: Context) -> Message:
             try:
-                async with self._bounded(method, context):
+                async with asyncio.timeout_at(self._ends_at(method, context)):
                     self._validate(request)
                     return await behaviour(request, context)
             except Exception as error:  # noqa: BLE001  the last resort of every call
@@ -102,27 +110,51 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
     def _streaming(self, method: str, behaviour: _Streaming) -> _Streaming:
         async def call(request: Message, context: Context) -> AsyncIterator[Message]:
             try:
-                async with self._bounded(method, context):
-                    self._validate(request)
-                    async for response in behaviour(request, context):
-                        yield response
+                ends_at = self._ends_at(method, context)
+                self._validate(request)
+                responses = behaviour(request, context)
+                # No timeout may span a yield: it would strike whoever is iterating.
+                while (response := await self._next(method, responses, ends_at)) is not None:
+                    yield response
             except Exception as error:  # noqa: BLE001  the last resort of every call
                 await _fail(method, context, error)
 
         return call
 
-    def _bounded(self, method: str, context: Context) -> asyncio.Timeout:
+    async def _next(
+        self, method: str, responses: AsyncIterator[Message], ends_at: float | None
+    ) -> Message | None:
+        """Give the next response of a stream, None after the last, within the deadline of its call."""
+        if method not in self._unbounded:
+            async with asyncio.timeout_at(ends_at):
+                return await anext(responses, None)
+        if self._ending:
+            raise _draining()
+        try:
+            async with asyncio.timeout_at(ends_at) as bound:
+                self._open_ended.add(bound)
+                try:
+                    return await anext(responses, None)
+                finally:
+                    self._open_ended.discard(bound)
+        except TimeoutError:
+            if not self._ending:
+                raise
+            raise _draining() from None
+
+    def _ends_at(self, method: str, context: Context) -> float | None:
+        """Give the end of a call by the loop's clock, and set it as the deadline of all that is done for it."""
         # The stubs leave out the None of a call without a deadline.
         remaining_s = cast("float | None", context.time_remaining())
         if remaining_s is None:
             if method in self._unbounded:
-                return asyncio.timeout(None)
+                return None
             remaining_s = self._default_timeout_s
         if remaining_s < LEAST_WORK_S:
             msg = "the call arrived with no time left"
             raise errors.DeadlineExceeded(msg)
         deadline.enter(remaining_s)
-        return asyncio.timeout(remaining_s)
+        return asyncio.get_running_loop().time() + remaining_s
 
     def _validate(self, request: Message) -> None:
         violations = self._validator.collect_violations(request)
@@ -141,6 +173,10 @@ def describe(fields: tuple[FieldViolation, ...]) -> str:
         f"{violation.field}: {violation.description}" if violation.field else violation.description
         for violation in fields
     )
+
+
+def _draining() -> errors.Unavailable:
+    return errors.Unavailable("this server is stopping; ask another", reason="DRAINING")
 
 
 async def _fail(method: str, context: Context, error: Exception) -> NoReturn:

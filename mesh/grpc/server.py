@@ -52,6 +52,8 @@ class Serving:
         ready: says whether the service's dependencies answer; asked twice a second. An exception means no.
         on_drain: called once when the service is told to stop, before it stops answering: stop taking new work here.
         unbounded: methods (full names) that may go on without a deadline.
+        hand_over: whether calls of those methods end at once when the service is told to stop, because their callers
+            open them anew elsewhere; else they have the time that all calls have.
         default_timeout_s: the deadline of calls that come without one.
         options: further gRPC server options.
 
@@ -61,6 +63,7 @@ class Serving:
     ready: Callable[[], Awaitable[bool]]
     on_drain: Callable[[], Awaitable[None]] | None = None
     unbounded: Collection[str] = ()
+    hand_over: bool = True
     default_timeout_s: float = 10.0
     options: Sequence[tuple[str, Any]] = field(default_factory=tuple)
 
@@ -82,15 +85,16 @@ async def serve(serving: Serving, settings: ServiceSettings, clock: Clock) -> No
     for name in names:
         await health_servicer.set(name, _NOT_SERVING)
 
+    interceptor = ServiceInterceptor(
+        Validator(),
+        default_timeout_s=serving.default_timeout_s,
+        unbounded=serving.unbounded,
+        only=OUR_PACKAGES,
+    )
     server = grpc.aio.server(
         interceptors=[
             aio_server_interceptor(filter_=filters.negate(filters.health_check())),
-            ServiceInterceptor(
-                Validator(),
-                default_timeout_s=serving.default_timeout_s,
-                unbounded=serving.unbounded,
-                only=OUR_PACKAGES,
-            ),
+            interceptor,
         ],
         options=[
             ("grpc.so_reuseport", 0),
@@ -127,6 +131,8 @@ async def serve(serving: Serving, settings: ServiceSettings, clock: Clock) -> No
         if serving.on_drain is not None:
             await serving.on_drain()
         await clock.sleep(settings.drain_pause_s)
+        if serving.hand_over:
+            interceptor.end_unbounded()
         await server.stop(settings.drain_s)
         await admin.stop(None)
         _log.info("stopped")

@@ -62,13 +62,19 @@ def servicer() -> Servicer:
 
 
 @pytest.fixture
-async def channel(servicer: Servicer) -> AsyncIterator[grpc.aio.Channel]:
-    interceptor = ServiceInterceptor(
+def interceptor() -> ServiceInterceptor:
+    return ServiceInterceptor(
         Validator(),
         default_timeout_s=7.0,
         unbounded=[f"/{SERVICE}/WatchPurchaseRequest"],
         only="bookmesh.",
     )
+
+
+@pytest.fixture
+async def channel(
+    servicer: Servicer, interceptor: ServiceInterceptor
+) -> AsyncIterator[grpc.aio.Channel]:
     server = grpc.aio.server(interceptors=[interceptor])
     pb_grpc.add_PurchaseServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
@@ -236,3 +242,22 @@ async def test_health_is_left_alone(channel: grpc.aio.Channel) -> None:
         await check(health_pb2.HealthCheckRequest(service="nobody"))
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     assert "grpc-status-details-bin" not in dict(caught.value.trailing_metadata())
+
+
+async def test_open_ended_calls_can_be_handed_over_and_others_go_on(
+    stub: pb_grpc.PurchaseServiceAsyncStub, servicer: Servicer, interceptor: ServiceInterceptor
+) -> None:
+    go_on = asyncio.Event()
+    servicer.act = go_on.wait
+    watch = stub.WatchPurchaseRequest(pb.WatchPurchaseRequestRequest(request_id="r"))
+    await watch.read()
+    create = asyncio.ensure_future(stub.CreatePurchaseRequest(GOOD))
+    interceptor.end_unbounded()
+    later = stub.WatchPurchaseRequest(pb.WatchPurchaseRequestRequest(request_id="r"))
+    for call in (watch, later):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        error = from_rpc(caught.value)
+        assert (type(error), error.reason) == (errors.Unavailable, "DRAINING")
+    go_on.set()
+    assert (await create).request_id == "made"
