@@ -10,10 +10,8 @@ import click
 import structlog
 
 from cli import options
+from deploy.schemas import OWNERS_OF_SCHEMAS
 from mesh.postgres import MigrationError, migrate
-
-SCHEMAS = ("aggregator", "orchestrator")
-"""The packages with migrations, in their order."""
 
 
 @click.command(name="migrate", help="Apply the migrations that a database does not have yet.")
@@ -29,7 +27,7 @@ def command(database_url: str, output: str) -> None:
     """Migrate all schemas."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     try:
-        applied = asyncio.run(migrate(database_url, SCHEMAS))
+        applied = asyncio.run(migrate(database_url, OWNERS_OF_SCHEMAS))
     except (
         MigrationError,
         asyncpg.PostgresError,

@@ -3,6 +3,8 @@
 local BAD_REQUEST = '{"@type":"type.googleapis.com/google.rpc.BadRequest","field_violations":'
   .. '[{"field":"%s","description":"%s"}]}'
 
+local KINDS = { TYPE_DOUBLE = "a number", TYPE_INT32 = "a whole number" }
+
 -- Envoy's own 400 names the field in its text at best. Puts it where a gateway's 400 has it, into a BadRequest, and drops
 -- the excerpt of the body, which may hold a payment token. `body` is the JSON of local_reply_config, with `message` last;
 -- everything taken from `message` stays escaped.
@@ -21,6 +23,10 @@ local function name_the_field(body)
     description = "must not be an object"
   end
   if field ~= nil then
+    local value, kind = description:match("^invalid value (.*) for type ([%w_%./]+)$")
+    if value ~= nil then
+      description = value .. " is not " .. (KINDS[kind] or "one of its words")
+    end
     field = field:gsub("%[%d+%]", "") -- Envoy counts the items of a list wrongly
     return code .. details .. "," .. BAD_REQUEST:format(field, description) .. '],"message":"' .. field .. ": " .. description .. '"}'
   end

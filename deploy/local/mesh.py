@@ -21,11 +21,9 @@ from deploy.local.probes import NotReady, http_gives_200
 from deploy.local.problem import MeshProblem
 from deploy.local.registration import register_sellers
 from deploy.local.services import address, service, target
+from deploy.schemas import OWNERS_OF_SCHEMAS
 from mesh.clock import Clock, SystemClock
 from mesh.postgres import MigrationError, migrate
-
-MIGRATED = ("aggregator", "orchestrator")
-"""The packages that own a schema in PostgreSQL, in the order of their migrations."""
 
 _SIM = "seller_sim"
 _THROUGH_WITHIN_S = 15.0
@@ -284,7 +282,7 @@ class LocalMesh:
         await self._begin(program)
         await postgres.ensure_database(self._postgres_port)
         try:
-            applied = await migrate(self.dsn, MIGRATED)
+            applied = await migrate(self.dsn, OWNERS_OF_SCHEMAS)
         except MigrationError as error:
             raise MeshProblem(str(error)) from None
         self._report(f"{'migrations':<15} {len(applied)} applied")
