@@ -86,6 +86,7 @@ class QuoteCollector:
             await asyncio.wait((asking,))
         if not asking.cancelled():
             asking.result()
+            _log_end(collection.summary())
 
 
 class Collection:
@@ -194,3 +195,15 @@ class Collection:
             for seller in self.sellers
             if seller.seller_id not in answered
         )
+
+
+def _log_end(summary: Summary) -> None:
+    _log.info(
+        "collected",
+        collection_id=str(summary.collection_id),
+        book_id=summary.book_id,
+        sellers=summary.sellers,
+        answered=summary.answered,
+        quoted=summary.quoted,
+        elapsed_s=round(summary.elapsed_s, 3),
+    )

@@ -33,6 +33,7 @@ class FakeSeller:
         endpoint: where it listens.
         behaviours: what to do, by method.
         requests: what arrived, as (method, request, metadata).
+        arrived: set when a call has arrived.
         cancelled: set when a caller has left a call that was being worked on.
 
     """
@@ -41,6 +42,7 @@ class FakeSeller:
         self.endpoint = ""
         self.behaviours: dict[str, Behaviour] = {}
         self.requests: list[tuple[str, Message, dict[str, str | bytes]]] = []
+        self.arrived = asyncio.Event()
         self.cancelled = asyncio.Event()
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
@@ -58,6 +60,7 @@ class FakeSeller:
         self, method: str, request: Message, context: grpc.aio.ServicerContext[Any, Any]
     ) -> Message | bytes:
         self.requests.append((method, request, dict(context.invocation_metadata() or ())))
+        self.arrived.set()
         behaviour = self.behaviours.get(method)
         if behaviour is None:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no behaviour for it")

@@ -178,16 +178,9 @@ async def test_tls_is_spoken_to_a_seller_with_roots(transport: SellerTransport) 
 
 
 async def test_cancellation_reaches_the_seller(transport: SellerTransport) -> None:
-    arrived = asyncio.Event()
-
-    async def behaviour(request: object, context: object) -> bytes:
-        arrived.set()
-        await asyncio.Event().wait()
-        return b""
-
-    async with fake_seller(GetQuote=behaviour) as fake:
+    async with fake_seller(GetQuote=hangs) as fake:
         call = asyncio.create_task(ask(transport, registered("acme", fake.endpoint)))
-        await arrived.wait()
+        await fake.arrived.wait()
         call.cancel()
         await fake.cancelled.wait()
         with pytest.raises(asyncio.CancelledError):
@@ -407,17 +400,16 @@ async def test_capabilities(transport: SellerTransport) -> None:
 async def test_a_seller_that_goes_loses_its_channel_once_its_calls_have_ended(
     transport: SellerTransport,
 ) -> None:
-    arrived, go_on = asyncio.Event(), asyncio.Event()
+    go_on = asyncio.Event()
 
     async def slow(request: pb.GetQuoteRequest, context: object) -> pb.GetQuoteResponse:
-        arrived.set()
         await go_on.wait()
         return pb.GetQuoteResponse(book_id=request.book_id, quote=quote())
 
     async with fake_seller(GetQuote=slow) as fake:
         seller = registered("acme", fake.endpoint)
         under_way = asyncio.create_task(ask(transport, seller))
-        await arrived.wait()
+        await fake.arrived.wait()
         transport.retain([replace(seller, state=SellerState.DISABLED)])
         assert transport._links == {}
         go_on.set()
