@@ -179,6 +179,8 @@ class Worker:
             _log.info("another worker has taken over", request_id=str(request_id))
         except MeshError as error:
             _log.warning("left to the lease", request_id=str(request_id), error=error.message)
+        except Exception:  # noqa: BLE001  one purchase that cannot be read must not stop the others
+            _log.exception("a purchase cannot be carried on", request_id=str(request_id))
         finally:
             if self._live.get(request_id) is live:
                 del self._live[request_id]

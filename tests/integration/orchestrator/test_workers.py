@@ -184,3 +184,14 @@ async def test_a_final_status_stays_whatever_the_code_does(world: World) -> None
         )
     with pytest.raises(Exception, match="cannot go back"):
         await world.pool.execute("UPDATE orchestrator.purchase SET epoch = epoch - 1")
+
+
+async def test_a_purchase_that_cannot_be_read_does_not_stop_the_others(world: World) -> None:
+    world.market = Market(ScriptedSeller("a", 2000))
+    broken = await submitted(world, "mallory")
+    await world.pool.execute(
+        "UPDATE orchestrator.purchase SET plan = '[1]' WHERE request_id = $1", broken.request_id
+    )
+    async with world.working():
+        view = await submitted(world)
+        assert final(await world.settled(view.request_id)) == (Status.PURCHASED, "a", 2000)
