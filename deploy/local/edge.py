@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import httpx
+from pydantic import ValidationError
 
 from deploy.envoy.render import render
 from deploy.envoy.settings import EdgeSettings
@@ -14,6 +16,7 @@ from deploy.local.data import DataFolder
 from deploy.local.keys import AUDIENCE, ISSUER
 from deploy.local.options import HOST
 from deploy.local.probes import http_gives_200
+from deploy.local.problem import MeshProblem
 from mesh.clock import Clock
 
 NAME = "envoy"
@@ -52,18 +55,38 @@ def program(
 
 
 def settings(
-    data: DataFolder, *, http_port: int, grpc_port: int, admin_port: int, gateways: Sequence[str]
+    data: DataFolder,
+    environment: Mapping[str, str],
+    *,
+    http_port: int,
+    grpc_port: int,
+    admin_port: int,
+    gateways: Sequence[str],
 ) -> EdgeSettings:
-    """Say where Envoy listens and where the gateways are; what it traces is in the environment."""
-    return EdgeSettings(
-        edge_http_listen=f"{HOST}:{http_port}",
-        edge_grpc_listen=f"{HOST}:{grpc_port}",
-        edge_admin_listen=f"{HOST}:{admin_port}",
-        edge_gateways=",".join(gateways),
-        jwks_file=data.jwks,
-        jwt_issuer=ISSUER,
-        jwt_audience=AUDIENCE,
-    )
+    """Say where Envoy listens and where the gateways are; what it traces is in the environment.
+
+    Raises:
+        MeshProblem: if OpenTelemetry's variables cannot be used.
+
+    """
+    told: dict[str, Any] = {
+        name: value for name, value in environment.items() if name.startswith("OTEL_")
+    }
+    try:
+        return EdgeSettings(
+            edge_http_listen=f"{HOST}:{http_port}",
+            edge_grpc_listen=f"{HOST}:{grpc_port}",
+            edge_admin_listen=f"{HOST}:{admin_port}",
+            edge_gateways=",".join(gateways),
+            jwks_file=data.jwks,
+            jwt_issuer=ISSUER,
+            jwt_audience=AUDIENCE,
+            **told,
+        )
+    except ValidationError as error:
+        [problem, *_] = error.errors(include_url=False)
+        msg = f"{problem['loc'][0]}: {problem['msg']}"
+        raise MeshProblem(msg) from None
 
 
 async def _drain(admin: str, clock: Clock) -> None:

@@ -219,6 +219,7 @@ class LocalMesh:
         )
         edge_settings = edge.settings(
             data,
+            environment,
             http_port=http_port,
             grpc_port=grpc_port,
             admin_port=ports.take("envoy-admin"),

@@ -177,6 +177,7 @@ async def make_edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[M
                 made.gateways.append(server)
             told = edge.settings(
                 data,
+                {},
                 http_port=http_port,
                 grpc_port=grpc_port,
                 admin_port=admin_port,

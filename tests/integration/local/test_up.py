@@ -23,7 +23,7 @@ BOOKMESH = (sys.executable, "-m", "cli.main")
 
 
 @contextmanager
-def up(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def up(folder: Path, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """Run ``bookmesh up`` on free ports; kill it at the end of the block if it still runs."""
     command = [*BOOKMESH, "up", "--data", str(folder), "--sellers", "3"]
     process = subprocess.Popen(
@@ -31,7 +31,7 @@ def up(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=inherited_environment() | {"PYTHONUNBUFFERED": "1"},
+        env=inherited_environment() | {"PYTHONUNBUFFERED": "1"} | environment,
     )
     with process:
         try:
@@ -123,6 +123,14 @@ def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
     assert process.returncode == 1
     [line] = errors.splitlines()
     assert line.startswith(f"Error: port {port} (HTTP_PORT, for the REST API) is taken")
+
+
+def test_a_collector_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+    with up(tmp_path / "data", OTEL_EXPORTER_OTLP_ENDPOINT="https://collector") as process:
+        _, errors = process.communicate()
+    assert process.returncode == 1
+    [line] = errors.splitlines()
+    assert "'https://collector' must be http://host:port" in line
 
 
 def test_a_child_that_dies_at_the_start_is_named_with_its_log(tmp_path: Path) -> None:
