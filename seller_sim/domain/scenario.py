@@ -90,11 +90,11 @@ class Scenario:
     def _spec(
         self, seller_id: str, display_name: str, settings: Mapping[str, object]
     ) -> SellerSpec:
-        chosen = {
-            name: _chosen(self.seed, seller_id, name, value)
-            for name, value in {**self.defaults, **settings}.items()
-        }
         try:
+            chosen = {
+                name: _chosen(self.seed, seller_id, name, value)
+                for name, value in {**self.defaults, **settings}.items()
+            }
             return SellerSpec(seller_id, display_name, Behaviour().changed(chosen))
         except BehaviourError as error:
             raise BehaviourError(f"{seller_id}: {error}") from None
