@@ -267,6 +267,7 @@ async def test_only_a_good_token_gets_in(envoy: Edge) -> None:
         "expired": f"Bearer {signed({'exp': now - timedelta(minutes=5)}, key)}",
         "without an end": f"Bearer {jwt.encode({'iss': ISSUER, 'aud': AUDIENCE}, key, 'ES256')}",
         "another issuer": f"Bearer {signed({'iss': 'somebody'}, key)}",
+        "another audience": f"Bearer {signed({'aud': 'elsewhere'}, key)}",
         "another key": f"Bearer {signed({}, ec.generate_private_key(ec.SECP256R1()))}",
         "no signature": f"Bearer {signed({}, algorithm='none')}",
         "another scheme": f"Basic {signed({}, key)}",
@@ -276,9 +277,6 @@ async def test_only_a_good_token_gets_in(envoy: Edge) -> None:
         for what, authorization in bad.items():
             response = await client.post(PATH, json=BODY, headers={"authorization": authorization})
             assert (response.status_code, reason(response)) == (401, "UNAUTHENTICATED"), what
-        elsewhere = f"Bearer {signed({'aud': 'another audience'}, key)}"
-        response = await client.post(PATH, json=BODY, headers={"authorization": elsewhere})
-        assert (response.status_code, reason(response)) == (403, "PERMISSION_DENIED")
         good = await client.get(PATH, headers={"authorization": f"Bearer {signed({}, key)}"})
     assert good.status_code == 200
     assert len(envoy.calls) == before + 1
