@@ -1,0 +1,122 @@
+"""One mesh for all end-to-end tests, with sellers whose prices the tests know."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+import pytest_asyncio
+
+from bookmesh.customer.v1 import customer_pb2_grpc
+from bookmesh.sellersim.v1 import control_pb2_grpc
+from deploy.local.mesh import LocalMesh
+from deploy.local.options import MeshOptions, inherited_environment
+from tests.e2e.audit import assert_books_agree
+from tests.e2e.collector import Collector, collecting
+from tests.e2e.customers import Customer, Grpc, Rest
+from tests.e2e.sellers import SimulatedSellers
+
+SCENARIO = Path(__file__).parent / "scenario.yaml"
+SELLERS = 17
+
+Audit = Callable[..., Awaitable[None]]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def collector() -> AsyncIterator[Collector]:
+    async with collecting() as collector:
+        yield collector
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def mesh(
+    collector: Collector, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[LocalMesh]:
+    telemetry = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
+        "OTEL_EXPORTER_OTLP_INSECURE": "true",
+        "OTEL_BSP_SCHEDULE_DELAY": "250",
+    }
+    options = MeshOptions(
+        data=tmp_path_factory.mktemp("mesh"),
+        http_port=0,
+        grpc_port=0,
+        sellers=SELLERS,
+        scenario=SCENARIO,
+        environment=inherited_environment() | telemetry,
+    )
+    async with LocalMesh(options) as mesh:
+        yield mesh
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def opened() -> AsyncIterator[AsyncExitStack]:
+    """Closes at the end of a test what was opened for it."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def sellers(mesh: LocalMesh, opened: AsyncExitStack) -> AsyncIterator[SimulatedSellers]:
+    """The simulated sellers, as the scenario has them again after the test."""
+    channel = await opened.enter_async_context(grpc.aio.insecure_channel(mesh.sim_control))
+    sellers = SimulatedSellers(control_pb2_grpc.ControlServiceStub(channel))
+    yield sellers
+    await sellers.restore()
+
+
+class Doors:
+    """Makes customers of the mesh, each with a token of its own."""
+
+    def __init__(self, mesh: LocalMesh, opened: AsyncExitStack) -> None:
+        self._mesh = mesh
+        self._opened = opened
+
+    async def rest(self, name: str = "alice", token: str | None = None) -> Rest:
+        token = self._mesh.token(name) if token is None else token
+        client = httpx.AsyncClient(
+            base_url=self._mesh.rest_url,
+            headers={"authorization": f"Bearer {token}"} if token else {},
+            timeout=10.0,
+            trust_env=False,
+        )
+        return Rest(await self._opened.enter_async_context(client))
+
+    async def grpc(
+        self, name: str = "alice", token: str | None = None, address: str | None = None
+    ) -> Grpc:
+        """Through Envoy, unless there is an ``address``."""
+        token = self._mesh.token(name) if token is None else token
+        channel = grpc.aio.insecure_channel(address or self._mesh.grpc_address)
+        await self._opened.enter_async_context(channel)
+        return Grpc(customer_pb2_grpc.PurchaseServiceStub(channel), token)
+
+
+@pytest.fixture
+def doors(mesh: LocalMesh, opened: AsyncExitStack) -> Doors:
+    return Doors(mesh, opened)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def rest(doors: Doors) -> Rest:
+    return await doors.rest()
+
+
+@pytest_asyncio.fixture(params=["rest", "grpc"], loop_scope="session")
+async def customer(request: pytest.FixtureRequest, doors: Doors) -> Customer:
+    """A customer, once by REST and once by gRPC."""
+    return await doors.rest() if request.param == "rest" else await doors.grpc()
+
+
+@pytest.fixture
+def audit(mesh: LocalMesh, sellers: SimulatedSellers) -> Audit:
+    """Compares all books as to some purchases."""
+
+    async def audit(*request_ids: str) -> None:
+        await assert_books_agree(mesh.dsn, sellers, request_ids)
+
+    return audit

@@ -1,0 +1,196 @@
+"""Customers of a running mesh: the same calls over REST and over gRPC, with the same answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import grpc
+import httpx
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.message import Message
+
+from bookmesh.customer.v1 import customer_pb2 as pb
+from mesh.grpc.errors import from_rpc
+from tests.e2e.waiting import eventually
+
+if TYPE_CHECKING:
+    from bookmesh.customer.v1.customer_pb2_grpc import PurchaseServiceAsyncStub
+
+PATH = "/api/v1/purchase-requests"
+FINAL_WITHIN_S = 20.0
+"""What Bookmesh promises."""
+
+Json = dict[str, Any]
+
+_HTTP_STATUSES = {
+    "INVALID_ARGUMENT": 400,
+    "UNAUTHENTICATED": 401,
+    "FAILED_PRECONDITION": 402,
+    "NOT_FOUND": 404,
+    "ALREADY_EXISTS": 409,
+    "UNAVAILABLE": 503,
+}
+_CODES = {code.value[0]: code.name for code in grpc.StatusCode}
+_ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
+_BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Exception):
+    """An error, the same over REST and gRPC."""
+
+    code: str
+    message: str
+    reason: str = ""
+    fields: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class Customer(Protocol):
+    """What a customer can do; answers are as REST has them."""
+
+    async def create(self, body: Json, key: str | None = None) -> Json: ...
+
+    async def get(self, request_id: str) -> Json: ...
+
+    async def page(self, size: int = 0, token: str = "") -> Json: ...
+
+    def watch(self, request_id: str) -> AsyncIterator[Json]: ...
+
+
+class Rest:
+    """A customer who uses REST."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client = client
+
+    async def create(self, body: Json, key: str | None = None) -> Json:
+        headers = {} if key is None else {"idempotency-key": key}
+        response = await self.client.post(PATH, json=body, headers=headers)
+        answer = _read(response, expected=202)
+        assert response.headers["location"] == answer["status_url"]
+        return answer
+
+    async def get(self, request_id: str) -> Json:
+        return _read(await self.client.get(f"{PATH}/{request_id}"))
+
+    async def page(self, size: int = 0, token: str = "") -> Json:
+        query: dict[str, str | int] = {"page_size": size, "page_token": token}
+        return _read(await self.client.get(PATH, params=query))
+
+    async def watch(self, request_id: str) -> AsyncIterator[Json]:
+        async with self.client.stream(
+            "GET", f"{PATH}/{request_id}:watch", timeout=None
+        ) as response:
+            if response.status_code != httpx.codes.OK:
+                await response.aread()
+                _read(response)
+            async for line in response.aiter_lines():
+                yield json.loads(line)
+
+
+class Grpc:
+    """A customer who uses gRPC."""
+
+    def __init__(self, stub: PurchaseServiceAsyncStub, token: str) -> None:
+        self.stub = stub
+        self.metadata: tuple[tuple[str, str], ...] = (
+            (("authorization", f"Bearer {token}"),) if token else ()
+        )
+
+    async def create(self, body: Json, key: str | None = None) -> Json:
+        request = ParseDict(body, pb.CreatePurchaseRequestRequest())
+        more = () if key is None else (("idempotency-key", key),)
+        return await _called(
+            self.stub.CreatePurchaseRequest(request, metadata=self.metadata + more)
+        )
+
+    async def get(self, request_id: str) -> Json:
+        request = pb.GetPurchaseRequestRequest(request_id=request_id)
+        return await _called(self.stub.GetPurchaseRequest(request, metadata=self.metadata))
+
+    async def page(self, size: int = 0, token: str = "") -> Json:
+        request = pb.ListPurchaseRequestsRequest(page_size=size, page_token=token)
+        return await _called(self.stub.ListPurchaseRequests(request, metadata=self.metadata))
+
+    async def watch(self, request_id: str) -> AsyncIterator[Json]:
+        request = pb.WatchPurchaseRequestRequest(request_id=request_id)
+        try:
+            async for event in self.stub.WatchPurchaseRequest(request, metadata=self.metadata):
+                yield _shown(event)
+        except grpc.aio.AioRpcError as error:
+            raise _refused(error) from error
+
+
+async def final(customer: Customer, request_id: str) -> Json:
+    """Give the final answer, for which a customer waits no longer than was promised."""
+
+    async def answer() -> Json | None:
+        current = await customer.get(request_id)
+        return None if current["status"] == "pending" else current
+
+    return await eventually(answer, FINAL_WITHIN_S)
+
+
+async def buy(customer: Customer, book_id: str, max_price: float = 29.99, **more: object) -> Json:
+    """Ask for a book and give the final answer, without the request id, which is checked here."""
+    body = {"book_id": book_id, "max_price": max_price, "payment_token": "tok_ok", **more}
+    request_id = (await customer.create(body))["request_id"]
+    answer = await final(customer, request_id)
+    assert answer.pop("request_id") == request_id
+    return answer
+
+
+async def persisting(call: Callable[[], Awaitable[Json]]) -> Json:
+    """Call again for as long as the mesh or the way to it is out of order; for calls that are safe to repeat."""
+
+    async def answer() -> Json | None:
+        try:
+            return await call()
+        except httpx.TransportError:
+            return None
+        except Refused as refused:
+            if refused.code != "UNAVAILABLE":
+                raise
+            return None
+
+    return await eventually(answer, FINAL_WITHIN_S)
+
+
+def _read(response: httpx.Response, expected: int = 200) -> Json:
+    answer: Json = response.json()
+    if response.status_code == expected:
+        return answer
+    code = _CODES[answer["code"]]
+    assert response.status_code == _HTTP_STATUSES[code]
+    details = {detail["@type"]: detail for detail in answer["details"]}
+    violations = details.get(_BAD_REQUEST, {}).get("field_violations", [])
+    info = details.get(_ERROR_INFO, {})
+    raise Refused(
+        code,
+        answer["message"],
+        info.get("reason", ""),
+        tuple(violation["field"] for violation in violations),
+        info.get("metadata", {}),
+    )
+
+
+async def _called(call: Awaitable[Message]) -> Json:
+    try:
+        return _shown(await call)
+    except grpc.aio.AioRpcError as error:
+        raise _refused(error) from error
+
+
+def _refused(rpc_error: grpc.aio.AioRpcError) -> Refused:
+    error = from_rpc(rpc_error)
+    fields = tuple(violation.field for violation in error.fields)
+    return Refused(rpc_error.code().name, error.message, error.reason, fields, error.metadata)
+
+
+def _shown(message: Message) -> Json:
+    shown: Json = MessageToDict(message, preserving_proto_field_name=True)
+    return shown
