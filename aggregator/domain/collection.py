@@ -36,13 +36,15 @@ class Answer:
     Attributes:
         seller_id: who.
         outcome: its answer, or why there is none.
-        latency_s: from asking to the outcome.
+        latency_s: from asking to the outcome; 0 for one that was known already.
+        cached: whether it was known already.
 
     """
 
     seller_id: str
     outcome: QuoteOutcome
     latency_s: float
+    cached: bool = False
 
 
 class MissReason(StrEnum):

@@ -1,0 +1,66 @@
+"""How long a seller usually takes: a histogram of its latencies in which old ones fade."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from itertools import accumulate
+
+_FIRST_S = 0.005
+_GROWTH = 1.35
+_BUCKETS = 22
+"""From 5 ms, each bound 35 % above the one before: the last is 2.7 s, and what is above it is one bucket more."""
+
+BOUNDS_S = tuple(_FIRST_S * _GROWTH**i for i in range(_BUCKETS))
+_FADE = 0.97
+"""What an observation weighs beside the next one: half of all weight lies on the last 23."""
+
+_PRIOR_WEIGHT = 0.5
+
+
+class LatencyHistogram:
+    """Latencies of one seller, and what they say of its next answer.
+
+    Before anything is known each bucket weighs the same little, so that an unknown seller is neither fast nor slow.
+    A call without an answer counts as one above the last bound.
+    """
+
+    __slots__ = ("_total", "_weights")
+
+    def __init__(self) -> None:
+        self._weights = array("d", [_PRIOR_WEIGHT / (_BUCKETS + 1)]) * (_BUCKETS + 1)
+        self._total = _PRIOR_WEIGHT
+
+    def add(self, latency_s: float | None) -> None:
+        """Take note of an answer after so many seconds, or of none (None)."""
+        index = _BUCKETS if latency_s is None else bisect_left(BOUNDS_S, latency_s)
+        for i, weight in enumerate(self._weights):
+            self._weights[i] = weight * _FADE
+        self._weights[index] += 1.0
+        self._total = self._total * _FADE + 1.0
+
+    def quantile(self, q: float) -> float:
+        """Give the latency within which a part ``q`` (0 to 1) of the calls was answered, in seconds.
+
+        Infinite when fewer than that were answered within the last bound.
+        """
+        wanted = q * self._total
+        for bound, reached in zip(BOUNDS_S, accumulate(self._weights), strict=False):
+            if reached >= wanted:
+                return bound
+        return float("inf")
+
+    def answered_by(self, elapsed_s: float, within_s: float) -> float:
+        """Give the chance that a call, unanswered after ``elapsed_s``, is answered in the next ``within_s`` seconds."""
+        before = self._below(elapsed_s)
+        left = self._total - before
+        return (self._below(elapsed_s + within_s) - before) / left if left > 1e-9 else 0.0  # noqa: PLR2004  rounding
+
+    def _below(self, latency_s: float) -> float:
+        """Give the weight of the latencies below one, taking each bucket as even between its bounds."""
+        index = bisect_left(BOUNDS_S, latency_s)
+        whole = sum(self._weights[:index])
+        if index >= _BUCKETS:
+            return whole
+        low = BOUNDS_S[index - 1] if index else 0.0
+        return whole + self._weights[index] * (latency_s - low) / (BOUNDS_S[index] - low)
