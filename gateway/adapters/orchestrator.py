@@ -71,18 +71,21 @@ class GrpcOrchestrator:
         request = pb.WatchPurchaseRequest(customer_id=customer_id, request_id=request_id)
         seen: set[str] = set()
         failures = 0
+        finished = False
         while True:
             error = _out_of_reach()
             try:
+                # To its very end: a stream that is left earlier never ends its span.
                 async for event in self._events(request):
                     failures = 0
+                    finished = finished or event.HasField("result")
                     if event.event_id not in seen:
                         seen.add(event.event_id)
                         yield event
-                    if event.HasField("result"):
-                        return
             except errors.Unavailable as unavailable:
                 error = unavailable
+            if finished:
+                return
             failures += 1
             if failures == _FUTILE_STREAMS:
                 raise error

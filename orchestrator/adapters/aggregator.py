@@ -42,7 +42,9 @@ class AggregatorQuotes:
         )
         candidates: list[Candidate] = []
         collection_id = ""
+        gathered: Gathered | None = None
         with translated():
+            # To its very end: a stream that is left earlier never ends its span.
             async for response in self._stub.CollectQuotes(request, timeout=timeout_s):
                 match response.WhichOneof("part"):
                     case "started":
@@ -57,8 +59,11 @@ class AggregatorQuotes:
                         )
                         on_batch(batch)
                     case "summary":
-                        return Gathered(tuple(candidates), convert.collected(response.summary))
+                        summary = convert.collected(response.summary)
+                        gathered = Gathered(tuple(candidates), summary)
                     case None:
                         continue
-        msg = "the aggregator ended a collection without its summary"
-        raise errors.Internal(msg)
+        if gathered is None:
+            msg = "the aggregator ended a collection without its summary"
+            raise errors.Internal(msg)
+        return gathered

@@ -63,6 +63,7 @@ async def test_events_are_passed_on_as_they_happen(
     await happen(step("2", "AUTHORIZED"))
     assert await read(watch) == "2"
     await happen(result("3", purchase("NOT_AVAILABLE")))
+    await happen(STREAM_ENDS)
     assert await rest(watch) == ["3"]
 
 
@@ -70,10 +71,22 @@ async def test_the_stream_ends_with_the_result(
     watch: Watch, replicas: list[OrchestratorReplica]
 ) -> None:
     for replica in replicas:
-        await replica.happen(result("1", purchase("NOT_AVAILABLE")), step("2", "VOIDED"))
+        await replica.happen(result("1", purchase("NOT_AVAILABLE")), STREAM_ENDS)
     events = [event async for event in watch]
     assert [event.event_id for event in events] == ["1"]
     assert events[0].result.status == pb.PurchaseStatus.not_available
+    assert sum(replica.watched for replica in replicas) == 1
+
+
+async def test_a_replica_that_dies_after_the_result_is_not_missed(
+    watch: Watch, replicas: list[OrchestratorReplica]
+) -> None:
+    for replica in replicas:
+        await replica.happen(result("1", purchase("NOT_AVAILABLE")))
+    assert await read(watch) == "1"
+    for replica in replicas:
+        await replica.kill()
+    assert await rest(watch) == []
 
 
 async def test_a_dead_replica_is_replaced_and_nothing_is_said_twice(
@@ -85,7 +98,7 @@ async def test_a_dead_replica_is_replaced_and_nothing_is_said_twice(
     dead = streaming(replicas)
     await dead.kill()
     [alive] = [replica for replica in replicas if replica is not dead]
-    await alive.happen(step("3", "COLLECTING"), result("4", purchase("NOT_AVAILABLE")))
+    await alive.happen(step("3", "COLLECTING"), result("4", purchase("NOT_AVAILABLE")), STREAM_ENDS)
     assert await rest(watch) == ["3", "4"]
 
 
@@ -99,7 +112,7 @@ async def test_a_stream_that_ends_early_is_opened_again(
     await first.happen(STREAM_ENDS)
     for replica in replicas:
         if replica is not first:
-            await replica.happen(result("2", purchase("NOT_AVAILABLE")))
+            await replica.happen(result("2", purchase("NOT_AVAILABLE")), STREAM_ENDS)
     assert await rest(watch) == ["2"]
 
 
