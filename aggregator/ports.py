@@ -64,9 +64,9 @@ class Opened:
 class QuoteCache(Protocol):
     """Answers of sellers that are still good, shared by the fleet; and who in the fleet asks which question.
 
-    A quote is good for 60 s, or until 10 s before it expires if that is sooner; that a book is not carried, out of stock
-    or not had as wanted for 60 s; a failure (time out, error, ...) for 1 s, so that those who follow learn of it. All are
-    settings. Where the shared part does not answer, the process serves itself: it leads, and knows what it has itself
+    A quote is good for 60 s, or until 10 s before it expires if that is sooner; that a book is not carried, out of
+    stock or not had as wanted for 60 s; a failure (time out, error, ...) for 1 s, so that those who follow learn of it.
+    All are settings. Where the shared part does not answer, the process serves itself: it leads, and knows what it has itself
     found. No method raises.
     """
 
