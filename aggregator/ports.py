@@ -66,8 +66,8 @@ class QuoteCache(Protocol):
 
     A quote is good for 60 s, or until 10 s before it expires if that is sooner; that a book is not carried, out of
     stock or not had as wanted for 60 s; a failure (time out, error, ...) for 1 s, so that those who follow learn of it.
-    All are settings. Where the shared part does not answer, the process serves itself: it leads, and knows what it has itself
-    found. No method raises.
+    All are settings. Where the shared part does not answer, the process serves itself: it leads, and knows what it has
+    itself found. No method raises.
     """
 
     async def open(self, question: Question, sellers: Collection[str]) -> Opened:
