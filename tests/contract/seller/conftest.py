@@ -3,8 +3,8 @@
     pytest tests/contract/seller --seller-endpoint shop.example:443 --seller-tls --seller-credential SECRET \
         --seller-book 9780134685991 --seller-currency USD
 
-It places, holds and cancels orders: never point it at a shop that sends books. What needs power over the seller's time
-or stock is skipped there.
+It places, holds and cancels orders, a few for each test: never point it at a shop that sends books. What needs power
+over the seller's time or stock is skipped there.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from seller_sim.settings import Settings
 from tests.contract.seller.subject import Control, Subject
 from tests.fakes.clock import PushedClock
 
+NOT_CARRIED = "contract-test-not-carried"
 SCENARIO = Path(__file__).with_name("scenario.yaml")
-KINDS = ("holds", "atomic")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,13 +33,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--seller-credential", default="", help="what it knows Bookmesh by")
     group.addoption("--seller-tls", action="store_true", help="whether it speaks TLS")
     group.addoption("--seller-book", default="9780134685991", help="a book that it has")
+    group.addoption(
+        "--seller-missing-book", default=NOT_CARRIED, help="a book that it does not have"
+    )
     group.addoption("--seller-currency", default="USD", help="in which it sells")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "kind" in metafunc.fixturenames:
-        external = metafunc.config.getoption("--seller-endpoint", default=None)
-        metafunc.parametrize("kind", ("external",) if external else KINDS)
+    if "kind" not in metafunc.fixturenames:
+        return
+    if metafunc.config.getoption("--seller-endpoint", default=None):
+        kinds: tuple[str, ...] = ("external",)
+    elif "holding_seller" in metafunc.fixturenames:
+        kinds = ("holds",)
+    elif "atomic_seller" in metafunc.fixturenames:
+        kinds = ("atomic",)
+    else:
+        kinds = ("holds", "atomic")
+    metafunc.parametrize("kind", kinds)
 
 
 @pytest.fixture
@@ -57,6 +68,13 @@ async def seller(
 def holding_seller(seller: Subject) -> Subject:
     if not seller.capabilities.supports_holds:
         pytest.skip("this seller has no holds")
+    return seller
+
+
+@pytest.fixture
+def atomic_seller(seller: Subject) -> Subject:
+    if seller.capabilities.supports_holds:
+        pytest.skip("this seller has holds")
     return seller
 
 
@@ -79,6 +97,7 @@ async def _simulated(kind: str, folder: Path) -> AsyncIterator[Subject]:
                 stub=seller_pb2_grpc.SellerServiceStub(channel),
                 credential=simulated.credential,
                 book_id="9780134685991",
+                missing_book_id=NOT_CARRIED,
                 currency="USD",
                 control=Control(simulation, clock, kind),
             )
@@ -93,10 +112,13 @@ async def _external(config: pytest.Config) -> AsyncIterator[Subject]:
         else grpc.aio.insecure_channel(endpoint)
     )
     async with channel:
-        yield Subject(
+        subject = Subject(
             stub=seller_pb2_grpc.SellerServiceStub(channel),
             credential=config.getoption("--seller-credential"),
             book_id=config.getoption("--seller-book"),
+            missing_book_id=config.getoption("--seller-missing-book"),
             currency=config.getoption("--seller-currency"),
             control=None,
         )
+        yield subject
+        await subject.give_back()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from google.type.money_pb2 import Money
 
 from bookmesh.seller.v1 import seller_pb2 as pb
 from bookmesh.seller.v1 import seller_pb2_grpc
-from mesh.convert import money_from_proto, money_to_proto
+from mesh.convert import money_from_proto, money_to_proto, seconds
 from mesh.money import Money as Amount
 from seller_sim.app import Simulation
 from tests.fakes.clock import PushedClock, until
@@ -64,6 +65,7 @@ class Subject:
         stub: the way to it.
         credential: what it knows Bookmesh by.
         book_id: a book of which it has several new copies.
+        missing_book_id: a book that it does not have.
         currency: in which it sells.
         control: power over it; None when it is not simulated here.
         capabilities: what it says it can do.
@@ -73,9 +75,19 @@ class Subject:
     stub: seller_pb2_grpc.SellerServiceAsyncStub
     credential: str
     book_id: str
+    missing_book_id: str
     currency: str
     control: Control | None
     capabilities: pb.Capabilities = field(default_factory=pb.Capabilities)
+    held_keys: list[str] = field(default_factory=list)
+    ordered_keys: list[str] = field(default_factory=list)
+
+    async def give_back(self) -> None:
+        """Release and cancel all that was held and ordered."""
+        for key in self.held_keys:
+            await self.release(key)
+        for key in self.ordered_keys:
+            await self.cancel(key)
 
     async def call(
         self, method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT
@@ -110,6 +122,7 @@ class Subject:
 
     async def try_to_hold(self, request: pb.HoldBookRequest) -> pb.HoldBookResponse:
         """Ask for a copy to be held."""
+        self.held_keys.append(request.idempotency_key)
         return await self.call(self.stub.HoldBook, request)
 
     async def order_request(self, key: str = "") -> pb.PlaceOrderRequest:
@@ -132,14 +145,27 @@ class Subject:
 
     async def place(self, request: pb.PlaceOrderRequest) -> pb.PlaceOrderResponse:
         """Place an order."""
+        self.ordered_keys.append(request.idempotency_key)
         return await self.call(self.stub.PlaceOrder, request)
 
     async def buy(self, key: str = "") -> pb.PlaceOrderRequest:
         """Place an order that the seller has to accept; give the request."""
         request = await self.order_request(key)
-        response = await self.place(request)
-        assert response.WhichOneof("outcome") in {"confirmed", "pending"}, response
+        await self.confirmed(request)
         return request
+
+    async def confirmed(self, request: pb.PlaceOrderRequest) -> pb.OrderConfirmed:
+        """Place an order that the seller has to confirm, now or once it has thought about it."""
+        response = await self.place(request)
+        if response.WhichOneof("outcome") == "confirmed":
+            return response.confirmed
+        assert response.WhichOneof("outcome") == "pending", response
+        order = await self.order(request.idempotency_key)
+        while order.HasField("pending"):
+            await asyncio.sleep(seconds(order.pending.retry_after) or 1)
+            order = await self.order(request.idempotency_key)
+        assert order.WhichOneof("state") == "confirmed", order
+        return order.confirmed
 
     async def order(self, key: str) -> pb.Order:
         """Get an order, which has to be there."""

@@ -223,22 +223,20 @@ async def test_a_release_after_the_order_leaves_the_order(holding_seller: Subjec
     request = await holding_seller.order_request()
     request.hold_id = hold.hold_id
     request.max_total.CopyFrom(hold.total)
-    placed = await holding_seller.place(request)
+    confirmed = await holding_seller.confirmed(request)
     assert await holding_seller.release(key) == Released.RESULT_ORDERED
     order = await holding_seller.order(request.idempotency_key)
-    assert order.confirmed == placed.confirmed
+    assert order.confirmed == confirmed
 
 
 @pytest.mark.parametrize("method", ["HoldBook", "ReleaseHold"])
 async def test_a_seller_without_holds_does_not_have_the_methods(
-    seller: Subject, method: str
+    atomic_seller: Subject, method: str
 ) -> None:
-    if seller.capabilities.supports_holds:
-        pytest.skip("this seller has holds")
     request = (
-        seller.hold_request("any-quote")
+        atomic_seller.hold_request("any-quote")
         if method == "HoldBook"
         else pb.ReleaseHoldRequest(idempotency_key=new_key())
     )
-    code = await seller.refused(getattr(seller.stub, method), request)
+    code = await atomic_seller.refused(getattr(atomic_seller.stub, method), request)
     assert code is grpc.StatusCode.UNIMPLEMENTED

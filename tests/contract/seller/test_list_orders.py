@@ -62,7 +62,9 @@ async def test_a_pending_order_is_listed_again_once_it_is_decided(
     seller: Subject, control: Control
 ) -> None:
     await control.change(pending_rate=1, pending_s=20)
-    key = (await seller.buy()).idempotency_key
+    request = await seller.order_request()
+    key = request.idempotency_key
+    await seller.place(request)
     control.push(20)
     await control.change(pending_rate=0)
     later = await seller.order((await seller.buy()).idempotency_key)

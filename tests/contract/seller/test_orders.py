@@ -18,9 +18,9 @@ Cancelled = pb.CancelOrderResponse
 
 async def test_an_order_is_confirmed_for_at_most_max_total(seller: Subject) -> None:
     request = await seller.order_request()
-    response = await seller.place(request)
-    assert response.confirmed.order_id
-    total, most = money_from_proto(response.confirmed.total), money_from_proto(request.max_total)
+    confirmed = await seller.confirmed(request)
+    assert confirmed.order_id
+    total, most = money_from_proto(confirmed.total), money_from_proto(request.max_total)
     assert total.currency == most.currency
     assert 0 < total.minor <= most.minor
 
@@ -84,7 +84,7 @@ async def test_holds_and_orders_have_keys_of_their_own(holding_seller: Subject) 
     request = await holding_seller.order_request(key)
     request.hold_id = hold.hold_id
     request.max_total.CopyFrom(hold.total)
-    assert (await holding_seller.place(request)).WhichOneof("outcome") == "confirmed"
+    assert (await holding_seller.confirmed(request)).order_id
 
 
 async def test_more_than_max_total_is_never_charged(seller: Subject) -> None:
@@ -98,26 +98,24 @@ async def test_more_than_max_total_is_never_charged(seller: Subject) -> None:
     code = await seller.refused(seller.stub.PlaceOrder, request)
     assert code is grpc.StatusCode.ALREADY_EXISTS
     request.idempotency_key = new_key()
-    assert (await seller.place(request)).WhichOneof("outcome") == "confirmed"
+    assert (await seller.confirmed(request)).order_id
 
 
 async def test_an_order_that_costs_more_than_was_quoted_says_the_new_price(
-    seller: Subject, control: Control
+    atomic_seller: Subject, control: Control
 ) -> None:
-    if seller.capabilities.supports_holds:
-        pytest.skip("here the hold says the price")
     await control.change(reprice_rate=1, reprice_by=0.2)
-    request = await seller.order_request()
-    response = await seller.place(request)
+    request = await atomic_seller.order_request()
+    response = await atomic_seller.place(request)
     assert response.rejected.reason == Reason.REASON_PRICE_CHANGED
     quoted = money_from_proto(request.max_total).minor
     updated = response.rejected.updated_quote
     assert money_from_proto(updated.total).minor == round(quoted * 1.2)
     await control.change(reprice_rate=0)
-    again = await seller.order_request()
+    again = await atomic_seller.order_request()
     again.quote_id = updated.quote_id
     again.max_total.CopyFrom(updated.total)
-    assert (await seller.place(again)).confirmed.total == updated.total
+    assert (await atomic_seller.place(again)).confirmed.total == updated.total
 
 
 async def test_an_order_that_costs_less_than_was_quoted_is_confirmed_for_less(
@@ -159,21 +157,17 @@ async def test_a_hold_is_ordered_from_once(holding_seller: Subject) -> None:
     assert response.rejected.reason == Reason.REASON_HOLD_EXPIRED
 
 
-async def test_a_quote_serves_several_orders(seller: Subject) -> None:
-    if seller.capabilities.supports_holds:
-        pytest.skip("here orders are made from holds")
-    request = await seller.buy()
+async def test_a_quote_serves_several_orders(atomic_seller: Subject) -> None:
+    request = await atomic_seller.buy()
     request.idempotency_key = new_key()
-    assert (await seller.place(request)).WhichOneof("outcome") == "confirmed"
+    assert (await atomic_seller.confirmed(request)).order_id
 
 
-async def test_a_copy_that_is_gone_is_not_sold(seller: Subject, control: Control) -> None:
-    if seller.capabilities.supports_holds:
-        pytest.skip("here a copy is held before it is ordered")
-    request = await seller.order_request()
-    for _ in range((await seller.quote()).quantity):
-        await seller.buy()
-    response = await seller.place(request)
+async def test_a_copy_that_is_gone_is_not_sold(atomic_seller: Subject, control: Control) -> None:
+    request = await atomic_seller.order_request()
+    for _ in range((await atomic_seller.quote()).quantity):
+        await atomic_seller.buy()
+    response = await atomic_seller.place(request)
     assert response.rejected.reason == Reason.REASON_OUT_OF_STOCK
 
 
@@ -215,7 +209,7 @@ async def test_an_order_that_breaks_the_rules_is_invalid_and_leaves_its_key_free
         invalid.max_total.units = -1
     code = await seller.refused(seller.stub.PlaceOrder, invalid)
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert (await seller.place(request)).WhichOneof("outcome") == "confirmed"
+    assert (await seller.confirmed(request)).order_id
 
 
 async def test_an_order_needs_its_source_its_limit_and_its_time(seller: Subject) -> None:
@@ -228,12 +222,12 @@ async def test_an_order_needs_its_source_its_limit_and_its_time(seller: Subject)
 
 async def test_an_order_is_found_by_the_callers_key(seller: Subject) -> None:
     request = await seller.order_request()
-    placed = await seller.place(request)
+    confirmed = await seller.confirmed(request)
     order = await seller.order(request.idempotency_key)
     assert order.idempotency_key == request.idempotency_key
     assert order.buyer_reference == request.buyer_reference
     assert order.book_id == request.book_id
-    assert order.confirmed == placed.confirmed
+    assert order.confirmed == confirmed
     assert from_timestamp(order.create_time) <= from_timestamp(order.update_time)
 
 
@@ -276,7 +270,8 @@ async def test_a_pending_order_can_be_rejected_and_gives_its_copy_back(
 ) -> None:
     before = (await seller.quote()).quantity
     await control.change(pending_rate=1, pending_s=20, pending_rejected_rate=1)
-    request = await seller.buy()
+    request = await seller.order_request()
+    await seller.place(request)
     assert (await seller.quote()).quantity == before - 1
     control.push(20)
     order = await seller.order(request.idempotency_key)
@@ -320,7 +315,7 @@ async def test_a_seller_that_closes_no_keys_knows_no_order_to_cancel(
     request = await seller.order_request()
     missing = pb.CancelOrderRequest(idempotency_key=request.idempotency_key)
     assert await seller.refused(seller.stub.CancelOrder, missing) is grpc.StatusCode.NOT_FOUND
-    assert (await seller.place(request)).WhichOneof("outcome") == "confirmed"
+    assert (await seller.confirmed(request)).order_id
 
 
 async def test_a_cancel_of_an_order_says_what_became_of_it(seller: Subject) -> None:
@@ -355,7 +350,9 @@ async def test_a_cancelled_order_gives_its_copy_back_and_stays_cancelled(
 
 async def test_a_pending_order_can_be_cancelled(seller: Subject, control: Control) -> None:
     await control.change(pending_rate=1, pending_s=20)
-    key = (await seller.buy()).idempotency_key
+    request = await seller.order_request()
+    key = request.idempotency_key
+    await seller.place(request)
     assert (await seller.cancel(key)).result == Cancelled.RESULT_CANCELLED
     control.push(20)
     assert (await seller.order(key)).WhichOneof("state") == "cancelled"
@@ -365,7 +362,9 @@ async def test_an_order_can_be_too_late_to_cancel_and_then_stands(
     seller: Subject, control: Control
 ) -> None:
     await control.change(too_late_rate=1, pending_rate=1, pending_s=20)
-    key = (await seller.buy()).idempotency_key
+    request = await seller.order_request()
+    key = request.idempotency_key
+    await seller.place(request)
     first = await seller.cancel(key)
     assert first.result == Cancelled.RESULT_TOO_LATE
     assert first.order.WhichOneof("state") == "pending"

@@ -10,7 +10,6 @@ from mesh.convert import money_from_proto, seconds
 from tests.contract.seller.subject import ALL_CONDITIONS, NEW, Control, Subject
 
 UNSPECIFIED = pb.CONDITION_UNSPECIFIED
-NOT_CARRIED = "contract-test-not-carried"
 
 
 async def test_capabilities_are_valid_and_make_lost_answers_resolvable(seller: Subject) -> None:
@@ -28,12 +27,12 @@ async def test_a_quote_says_all_that_an_order_needs(seller: Subject) -> None:
 
 
 async def test_the_answer_spells_the_book_as_the_request_did(seller: Subject) -> None:
-    request = seller.quote_request(NOT_CARRIED)
-    assert (await seller.call(seller.stub.GetQuote, request)).book_id == NOT_CARRIED
+    request = seller.quote_request(seller.missing_book_id)
+    assert (await seller.call(seller.stub.GetQuote, request)).book_id == seller.missing_book_id
 
 
 async def test_a_book_that_it_does_not_have_is_an_answer(seller: Subject) -> None:
-    response = await seller.call(seller.stub.GetQuote, seller.quote_request(NOT_CARRIED))
+    response = await seller.call(seller.stub.GetQuote, seller.quote_request(seller.missing_book_id))
     assert response.WhichOneof("outcome") == "unavailable"
     assert response.unavailable.reason in {
         pb.Unavailable.REASON_NOT_CARRIED,
@@ -93,10 +92,13 @@ async def test_a_batch_is_answered_book_by_book_in_order(seller: Subject) -> Non
     if seller.capabilities.max_batch_size < 2:
         pytest.skip("this seller has no batches of two")
     request = pb.BatchGetQuotesRequest(
-        requests=[seller.quote_request(NOT_CARRIED), seller.quote_request(seller.book_id)]
+        requests=[
+            seller.quote_request(seller.missing_book_id),
+            seller.quote_request(seller.book_id),
+        ]
     )
     response = await seller.call(seller.stub.BatchGetQuotes, request)
-    assert [one.book_id for one in response.responses] == [NOT_CARRIED, seller.book_id]
+    assert [one.book_id for one in response.responses] == [seller.missing_book_id, seller.book_id]
     assert [one.WhichOneof("outcome") for one in response.responses] == ["unavailable", "quote"]
 
 
