@@ -38,7 +38,7 @@ _ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
 _BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class Refused(Exception):
     """An error, the same over REST and gRPC."""
 
@@ -144,8 +144,11 @@ async def buy(customer: Customer, book_id: str, max_price: float = 29.99, **more
     return answer
 
 
-async def persisting(call: Callable[[], Awaitable[Json]]) -> Json:
-    """Call again for as long as the mesh or the way to it is out of order; for calls that are safe to repeat."""
+async def persisting(call: Callable[[], Awaitable[Json | None]]) -> Json:
+    """Call again while there is no answer, and while the mesh or the way to it is out of order.
+
+    For calls that are safe to repeat.
+    """
 
     async def answer() -> Json | None:
         try:
@@ -153,9 +156,10 @@ async def persisting(call: Callable[[], Awaitable[Json]]) -> Json:
         except httpx.TransportError:
             return None
         except Refused as refused:
-            if refused.code != "UNAVAILABLE":
-                raise
-            return None
+            # The second is what gRPC calls a stream through Envoy whose gateway has died.
+            if refused.code == "UNAVAILABLE" or "RST_STREAM" in refused.message:
+                return None
+            raise
 
     return await eventually(answer, FINAL_WITHIN_S)
 

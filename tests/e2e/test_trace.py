@@ -1,0 +1,61 @@
+"""One trace from the customer's call to every call of a seller."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+
+from tests.e2e.collector import Collector, Span
+from tests.e2e.customers import PATH, Rest
+from tests.e2e.waiting import eventually
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
+
+EXPORTED_WITHIN_S = 20.0
+
+
+def ancestors(span: Span, spans: dict[str, Span]) -> list[str]:
+    """Give the services on the way from a span to the root of its trace, each once."""
+    services = [span.service]
+    while span.parent_id in spans:
+        span = spans[span.parent_id]
+        if span.service != services[-1]:
+            services.append(span.service)
+    return services
+
+
+async def test_a_trace_spans_the_mesh_from_rest_to_the_sellers(
+    rest: Rest, collector: Collector
+) -> None:
+    trace_id, caller = uuid4().hex, uuid4().hex[:16]
+    response = await rest.client.post(
+        PATH,
+        json={"book_id": "isbn-978-0134685991", "max_price": 29.99, "payment_token": "tok_ok"},
+        headers={"traceparent": f"00-{trace_id}-{caller}-01"},
+    )
+    events = [event async for event in rest.watch(response.json()["request_id"])]
+    assert events[-1]["result"]["status"] == "purchased"
+    [answered] = [event["collection"]["answered"] for event in events if "collection" in event]
+
+    async def complete() -> dict[str, Span] | None:
+        spans = {span.span_id: span for span in collector.traces[trace_id]}
+        at_sellers = [span for span in spans.values() if span.service == "seller_sim"]
+        # Their quotes, a hold and an order.
+        done = len(at_sellers) == answered + 2 and all(
+            ancestors(span, spans)[-1] == "edge" for span in at_sellers
+        )
+        return spans if done else None
+
+    spans = await eventually(complete, EXPORTED_WITHIN_S)
+    ways: dict[str, set[tuple[str, ...]]] = {}
+    for span in spans.values():
+        if span.service == "seller_sim":
+            method = span.name.rpartition("/")[2]
+            ways.setdefault(method, set()).add(tuple(ancestors(span, spans)))
+    quotes = ways.pop("GetQuote", set()) | ways.pop("BatchGetQuotes", set())
+    assert quotes == {("seller_sim", "aggregator", "orchestrator", "gateway", "edge")}
+    direct = {("seller_sim", "orchestrator", "gateway", "edge")}
+    assert ways == {"HoldBook": direct, "PlaceOrder": direct}
+    roots = [span for span in spans.values() if span.parent_id not in spans]
+    assert [(root.service, root.parent_id) for root in roots] == [("edge", caller)]
