@@ -1,0 +1,452 @@
+"""Admission to sellers: every call to a seller asks here first and says afterwards how it went."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from functools import lru_cache, partial
+from typing import TypeVar, assert_never
+
+import structlog
+
+from mesh.clock import Clock
+from sellers.admission.ledger import (
+    NEVER_MS,
+    Code,
+    Ending,
+    Ledger,
+    Report,
+    Request,
+    Rules,
+    Standing,
+    Verdict,
+)
+from sellers.admission.model import (
+    NO_LIMIT,
+    AdmissionSettings,
+    Allowed,
+    Ask,
+    BreakerState,
+    Decision,
+    Grant,
+    Limits,
+    Outcome,
+    Purpose,
+    Reason,
+    Refused,
+    SellerHealth,
+    Wait,
+)
+from sellers.admission.shares import Shares, split
+from sellers.admission.valkey import FleetLedger, FleetUnavailable
+
+_MOST_AT_ONCE = 500
+"""Sellers in one script: Valkey serves nobody else for the few milliseconds that it takes."""
+
+_LONGEST_NAP_S = 1.0
+"""Who waits for a slot looks at least so often: others may have given theirs back."""
+
+_REASONS = {
+    Code.NO_BUDGET: Reason.NO_BUDGET,
+    Code.CONCURRENCY: Reason.CONCURRENCY,
+    Code.CIRCUIT_OPEN: Reason.CIRCUIT_OPEN,
+    Code.WARMING_UP: Reason.WARMING_UP,
+}
+
+_ItemT = TypeVar("_ItemT")
+
+_log = structlog.get_logger(__name__)
+
+
+def rules_of(settings: AdmissionSettings) -> Rules:
+    """Give the rules by which ledgers go."""
+    return Rules(
+        window_ms=round(settings.window_s * 1000),
+        warm_up_ms=round(settings.warm_up_s * 1000),
+        breaker_calls=settings.breaker_calls,
+        breaker_failure_percent=settings.breaker_failure_percent,
+        breaker_open_ms=round(settings.breaker_open_s * 1000),
+    )
+
+
+class Admission:
+    """Decides which calls to sellers this process may make.
+
+    First the fleet's ledger in Valkey is asked, for all sellers in one round trip; what its budget does not allow may
+    still come out of this process's own share, which nobody else can use up. While Valkey does not answer, only that
+    share is left, and a breaker of this process alone; ``run`` finds out when it is back, so that no call waits for it.
+
+    ``run`` must be running: it sends the reports.
+    """
+
+    def __init__(
+        self,
+        fleet: FleetLedger,
+        clock: Clock,
+        settings: AdmissionSettings,
+        *,
+        sellers: Callable[[], Sequence[Limits]],
+        quiet: bool = False,
+    ) -> None:
+        """Start with an empty memory.
+
+        Args:
+            fleet: the ledger that all processes share.
+            clock: tells the time.
+            settings: the rules.
+            sellers: those of which the alarm takes the share that is out.
+            quiet: whether it is certain that no process with this index has called a seller for the warm-up. If not,
+                this process does not use its own share until it is over.
+
+        """
+        self._fleet = fleet
+        self._clock = clock
+        self._settings = settings
+        self._sellers = sellers
+        self._split = lru_cache(maxsize=4096)(partial(split, settings=settings))
+        self._own = Ledger(rules_of(settings))
+        if quiet:
+            self._own.declare_quiet(self._now_ms())
+        else:
+            self._own.admit(self._now_ms(), ())
+        self._own_at_once = max(1, settings.calls_at_once // settings.processes)
+        self._fleet_answers = True
+        self._lost = asyncio.Event()
+        self._reports: list[Report] = []
+        self._reported = asyncio.Event()
+        self._last_beat = math.inf
+        self._blocked_at = -math.inf
+        self._share_out = 0.0
+        self._alarm = False
+
+    @property
+    def fleet_answers(self) -> bool:
+        """Say whether Valkey answers, as far as is known."""
+        return self._fleet_answers
+
+    @property
+    def share_out(self) -> float:
+        """Give the share of sellers whose breaker was open when last looked at, 0 to 1."""
+        return self._share_out
+
+    @property
+    def alarm(self) -> bool:
+        """Say whether that is too many."""
+        return self._alarm
+
+    async def admit(self, asks: Sequence[Ask], purpose: Purpose) -> list[Decision]:
+        """Decide on calls, in their order. One round trip; never longer than ``valkey_timeout_s`` and a little.
+
+        Raises:
+            ValueError: if a call may take longer than ``longest_call_s``.
+
+        """
+        asked_at = self._clock.monotonic()
+        requests = [self._request(ask, purpose) for ask in asks]
+        verdicts: list[Verdict] | None = None
+        if self._fleet_answers:
+            try:
+                verdicts = await self._ask_fleet(requests)
+            except FleetUnavailable as error:
+                self._lose_fleet(error)
+        if verdicts is None:
+            return [self._own_decision(ask, purpose, None) for ask in asks]
+        good_until = asked_at + self._settings.send_within_s
+        decisions: list[Decision] = []
+        for ask, request, verdict in zip(asks, requests, verdicts, strict=True):
+            if verdict.code == Code.ALLOWED:
+                grant = Grant(
+                    seller_id=request.seller_id,
+                    books=request.books,
+                    from_fleet=True,
+                    ends_second=verdict.ends_second,
+                    probe=verdict.probe,
+                    granted_at=asked_at,
+                    good_until=good_until,
+                )
+                decisions.append(
+                    Allowed(
+                        grant,
+                        request.calls_cap - verdict.calls_used,
+                        _books_left(request.books_cap, verdict.books_used),
+                    )
+                )
+            elif verdict.code in {Code.NO_BUDGET, Code.WARMING_UP}:
+                decisions.append(self._own_decision(ask, purpose, verdict))
+            else:
+                decisions.append(self._denied(ask, purpose, verdict, request.books_cap))
+        return decisions
+
+    async def acquire(self, ask: Ask, purpose: Purpose, *, until: float) -> Allowed | Refused:
+        """Wait for one slot, at most until then (monotonic); ``ask.wait_s`` is of no account."""
+        while True:
+            left_s = until - self._clock.monotonic()
+            [decision] = await self.admit([replace(ask, wait_s=max(left_s, 0.0))], purpose)
+            match decision:
+                case Allowed() | Refused():
+                    return decision
+                case Wait(after_s=after_s, reason=reason):
+                    left_s = until - self._clock.monotonic()
+                    if left_s <= 0:
+                        return Refused(reason, after_s)
+                    await self._clock.sleep(min(after_s, left_s, _LONGEST_NAP_S))
+                case _:
+                    assert_never(decision)
+
+    def report(self, grant: Grant, outcome: Outcome) -> None:
+        """Say how a granted call ended, as soon as it has. Returns at once; reports travel together.
+
+        Raises:
+            RuntimeError: if this grant has been reported before: its slot must not be freed twice.
+
+        """
+        if grant.reported:
+            raise RuntimeError(f"the call to {grant.seller_id} was reported before: report it once")
+        grant.reported = True
+        if outcome is Outcome.SILENCE and self._was_blocked_since(grant.granted_at):
+            outcome = Outcome.OURS
+        if outcome is Outcome.OURS:
+            return
+        ending = _ENDINGS[outcome]
+        ends_second = 0 if outcome is Outcome.SILENCE else grant.ends_second
+        at_grantor = Report(grant.seller_id, ends_second, grant.books, grant.probe, ending)
+        at_other = Report(grant.seller_id, 0, 0, 0, ending)
+        self._own.report(self._now_ms(), [at_other if grant.from_fleet else at_grantor])
+        if self._fleet_answers:
+            self._reports.append(at_grantor if grant.from_fleet else at_other)
+            self._reported.set()
+
+    async def health(self, sellers: Sequence[Limits]) -> list[SellerHealth]:
+        """Say how sellers are, in their order: the fleet's view, or this process's while Valkey does not answer."""
+        seller_ids = [limits.seller_id for limits in sellers]
+        own = self._own.standings(self._now_ms(), seller_ids)
+        standings: list[Standing] | None = None
+        if self._fleet_answers:
+            try:
+                standings = []
+                for part in _parts(seller_ids):
+                    standings += await self._fleet.standings(part)
+            except FleetUnavailable as error:
+                self._lose_fleet(error)
+                standings = None
+        return [
+            self._health_of(limits, None if standings is None else standings[i], own[i])
+            for i, limits in enumerate(sellers)
+        ]
+
+    async def flush(self) -> None:
+        """Send the reports that have gathered."""
+        reports, self._reports = self._reports, []
+        try:
+            for part in _parts(reports):
+                await self._fleet.report(part)
+        except FleetUnavailable as error:
+            # Not sent again, as they may have been counted: those calls end when their time is over.
+            self._lose_fleet(error)
+
+    async def run(self) -> None:
+        """Send reports, look for Valkey while it does not answer, watch the sellers; until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._keep_flushing())
+                tasks.create_task(self._keep_rejoining())
+                tasks.create_task(self._keep_watching())
+                tasks.create_task(self._keep_beating())
+        finally:
+            if self._fleet_answers:
+                await self.flush()
+
+    def _now_ms(self) -> int:
+        return int(self._clock.monotonic() * 1000)
+
+    def _hold_ms(self, ask: Ask) -> int:
+        settings = self._settings
+        if ask.timeout_s > settings.longest_call_s:
+            raise ValueError(
+                f"a call to {ask.limits.seller_id} may take {ask.timeout_s} s: admission allows at most"
+                f" {settings.longest_call_s} s (warm_up_s - window_s - send_within_s)"
+            )
+        return math.ceil((settings.send_within_s + ask.timeout_s) * 1000) + 1
+
+    def _shares(self, limits: Limits) -> tuple[Shares, Shares]:
+        return (
+            self._split(limits.calls_per_minute),
+            self._split(limits.quotes_per_minute or NO_LIMIT),
+        )
+
+    def _request(self, ask: Ask, purpose: Purpose) -> Request:
+        calls, books = self._shares(ask.limits)
+        quote = purpose is Purpose.QUOTE
+        return Request(
+            ask.limits.seller_id,
+            calls.quotes if quote else calls.fleet,
+            ask.books,
+            books.quotes if quote else books.fleet,
+            self._settings.calls_at_once,
+            self._hold_ms(ask),
+            purpose is Purpose.RESOLVE,
+        )
+
+    async def _ask_fleet(self, requests: Sequence[Request]) -> list[Verdict]:
+        verdicts: list[Verdict] = []
+        for part in _parts(requests):
+            verdicts += await self._fleet.admit(part)
+        return verdicts
+
+    def _own_decision(self, ask: Ask, purpose: Purpose, fleets: Verdict | None) -> Decision:
+        """Decide by this process's own share; ``fleets`` is what Valkey said, which has no budget, or None."""
+        calls, books = self._shares(ask.limits)
+        at_once = self._own_at_once
+        if fleets is not None:
+            at_once = min(at_once, self._settings.calls_at_once - fleets.in_flight)
+        now = self._clock.monotonic()
+        request = Request(
+            ask.limits.seller_id,
+            calls.own,
+            ask.books,
+            books.own,
+            at_once,
+            self._hold_ms(ask),
+            # Where the fleet has no objection its breaker is closed, whatever this process thinks.
+            fleets is not None or purpose is Purpose.RESOLVE,
+        )
+        [verdict] = self._own.admit(int(now * 1000), [request])
+        if verdict.code == Code.ALLOWED:
+            grant = Grant(
+                seller_id=request.seller_id,
+                books=request.books,
+                from_fleet=False,
+                ends_second=verdict.ends_second,
+                probe=verdict.probe,
+                granted_at=now,
+                good_until=now + self._settings.send_within_s,
+            )
+            return Allowed(
+                grant,
+                request.calls_cap - verdict.calls_used,
+                _books_left(request.books_cap, verdict.books_used),
+            )
+        if fleets is not None and (
+            verdict.code != Code.CONCURRENCY and fleets.after_ms <= verdict.after_ms
+        ):
+            verdict = fleets
+        return self._denied(ask, purpose, verdict, request.books_cap)
+
+    def _denied(
+        self, ask: Ask, purpose: Purpose, verdict: Verdict, books_cap: int
+    ) -> Wait | Refused:
+        reason = _REASONS[Code(verdict.code)]
+        after_s = verdict.after_ms / 1000 or self._settings.busy_poll_s
+        if verdict.after_ms == NEVER_MS:
+            after_s = math.inf
+        if reason is Reason.CIRCUIT_OPEN:
+            return Refused(reason, after_s)
+        if after_s > ask.wait_s and purpose is not Purpose.RESOLVE:
+            return Refused(reason, after_s)
+        return Wait(after_s, reason, _books_left(books_cap, verdict.books_used))
+
+    def _lose_fleet(self, error: FleetUnavailable) -> None:
+        if not self._fleet_answers:
+            return
+        self._fleet_answers = False
+        self._reports.clear()
+        self._lost.set()
+        _log.warning(
+            "Valkey does not answer: this process goes on with its own share of what sellers allow",
+            error=str(error),
+        )
+
+    def _was_blocked_since(self, moment: float) -> bool:
+        now = self._clock.monotonic()
+        late_s = now - self._last_beat - self._settings.loop_beat_s
+        return self._blocked_at >= moment or late_s > self._settings.blocked_s
+
+    def _health_of(self, limits: Limits, fleets: Standing | None, own: Standing) -> SellerHealth:
+        calls, books = self._shares(limits)
+        standing = own if fleets is None else fleets
+        calls_left = max(calls.own - own.calls_used, 0)
+        books_left = max(books.own - own.books_used, 0)
+        if fleets is not None:
+            calls_left += max(calls.fleet - fleets.calls_used, 0)
+            books_left += max(books.fleet - fleets.books_used, 0)
+        is_open = standing.open_for_ms >= 0
+        if not is_open:
+            breaker = BreakerState.CLOSED
+        elif standing.retry_ms > 0:
+            breaker = BreakerState.OPEN
+        else:
+            breaker = BreakerState.HALF_OPEN
+        return SellerHealth(
+            seller_id=limits.seller_id,
+            breaker=breaker,
+            open_since=self._clock.now() - timedelta(milliseconds=standing.open_for_ms)
+            if is_open
+            else None,
+            retry_after_s=standing.retry_ms / 1000,
+            calls_left=calls_left,
+            books_left=books_left if limits.quotes_per_minute else None,
+            in_flight=standing.in_flight + (own.in_flight if fleets is not None else 0),
+            judged=standing.judged,
+            failed=standing.failed,
+            from_fleet=fleets is not None,
+        )
+
+    async def _keep_flushing(self) -> None:
+        while True:
+            await self._reported.wait()
+            await self._clock.sleep(self._settings.flush_every_s)
+            self._reported.clear()
+            await self.flush()
+
+    async def _keep_rejoining(self) -> None:
+        while True:
+            await self._lost.wait()
+            await self._clock.sleep(self._settings.rejoin_every_s)
+            try:
+                await self._fleet.admit(())
+            except FleetUnavailable:
+                continue
+            self._lost.clear()
+            self._fleet_answers = True
+            _log.info("Valkey answers again")
+
+    async def _keep_watching(self) -> None:
+        while True:
+            await self._clock.sleep(self._settings.alarm_every_s)
+            health = await self.health(self._sellers())
+            out = sum(seller.breaker is not BreakerState.CLOSED for seller in health)
+            self._share_out = out / len(health) if health else 0.0
+            alarm = out > 0 and out * 100 >= self._settings.alarm_percent * len(health)
+            if alarm and not self._alarm:
+                _log.error("many sellers are out", out=out, sellers=len(health))
+            elif self._alarm and not alarm:
+                _log.info("most sellers are back", out=out, sellers=len(health))
+            self._alarm = alarm
+
+    async def _keep_beating(self) -> None:
+        settings = self._settings
+        while True:
+            self._last_beat = self._clock.monotonic()
+            await self._clock.sleep(settings.loop_beat_s)
+            now = self._clock.monotonic()
+            if now - self._last_beat - settings.loop_beat_s > settings.blocked_s:
+                self._blocked_at = now
+
+
+_ENDINGS = {
+    Outcome.SUCCESS: Ending.SUCCESS,
+    Outcome.FAILURE: Ending.FAILURE,
+    Outcome.SILENCE: Ending.FAILURE,
+    Outcome.NOT_SENT: Ending.NOT_SENT,
+}
+
+
+def _books_left(cap: int, used: int) -> int:
+    return NO_LIMIT if cap >= NO_LIMIT else max(cap - used, 0)
+
+
+def _parts(items: Sequence[_ItemT]) -> list[Sequence[_ItemT]]:
+    return [items[at : at + _MOST_AT_ONCE] for at in range(0, len(items), _MOST_AT_ONCE)]

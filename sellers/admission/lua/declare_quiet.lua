@@ -1,0 +1,9 @@
+-- Takes the caller's word that no seller has been called for the warm-up: grants are made from now on, and whatever is
+-- known of sellers is forgotten.
+--
+-- KEYS[1], ARGV[1]  as in ledger.lua.
+-- Returns           nothing.
+
+local now_ms = read_time()
+call('HSET', KEYS[1], 'run_id', server(), 'born_ms', now_ms - WARM_UP_MS - 1, 'now_ms', now_ms)
+return nil

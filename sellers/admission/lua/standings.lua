@@ -1,0 +1,21 @@
+-- Says what is known of sellers.
+--
+-- KEYS, ARGV[1]  as in ledger.lua.
+-- Returns        one string, for each seller <d I4 I4 I4 I4 I4 I4>: open_for_ms (-1: its breaker is closed), retry_ms,
+--                calls_used, books_used, in_flight, judged, failed.
+
+local now_ms, born_ms = open_ledger()
+local standings = {}
+for i = 2, #KEYS do
+    local key = KEYS[i]
+    local account = open_account(key, now_ms, born_ms)
+    save_account(key, account)
+    local open_for_ms, retry_ms = -1, 0
+    if account[OPENED] > 0 then
+        open_for_ms = now_ms - account[OPENED]
+        retry_ms = math.max(account[RETRY] - now_ms, 0)
+    end
+    standings[i - 1] = struct.pack('<dI4I4I4I4I4I4', open_for_ms, retry_ms, account[CALLS_USED], account[BOOKS_USED],
+        account[IN_FLIGHT], account[JUDGED], account[FAILED])
+end
+return table.concat(standings)

@@ -1,0 +1,37 @@
+"""From what a seller answered to what admission makes of it."""
+
+from __future__ import annotations
+
+from sellers.admission.model import Outcome
+from sellers.model import CallFailed, FailureKind
+
+_NO_NAME = ("errors resolving", "dns resolution failed")
+"""How grpc says that a name has no address: no seller has seen the call, and our own resolver may be the reason."""
+
+
+def outcome_of(answer: object) -> Outcome:
+    """Say how a call ended, from any outcome of ``SellerTransport``.
+
+    Whatever the seller is free to say is a success ("sold out", "rejected", "not found"); a batch is, if at least half
+    of its books got a proper answer. A call that was cancelled has no answer: report it as OURS.
+    """
+    if isinstance(answer, tuple):
+        wrong = sum(isinstance(item, CallFailed) for item in answer)
+        return Outcome.FAILURE if wrong * 2 > len(answer) else Outcome.SUCCESS
+    if not isinstance(answer, CallFailed):
+        return Outcome.SUCCESS
+    match answer.kind:
+        case FailureKind.IN_FLIGHT | FailureKind.KEY_MISMATCH | FailureKind.NOT_FOUND:
+            return Outcome.SUCCESS
+        case FailureKind.TIMED_OUT:
+            return Outcome.NOT_SENT if answer.definitely_not_done else Outcome.SILENCE
+        case FailureKind.UNREACHABLE:
+            nameless = answer.detail.lower().startswith(_NO_NAME)
+            return Outcome.NOT_SENT if nameless else Outcome.FAILURE
+        case (
+            FailureKind.SELLER_ERROR
+            | FailureKind.RATE_LIMITED
+            | FailureKind.REFUSED
+            | FailureKind.INVALID_ANSWER
+        ):
+            return Outcome.FAILURE
