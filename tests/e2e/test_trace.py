@@ -15,14 +15,14 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120
 EXPORTED_WITHIN_S = 20.0
 
 
-def ancestors(span: Span, spans: dict[str, Span]) -> list[str]:
-    """Give the services on the way from a span to the root of its trace, each once."""
+def way(span: Span, spans: dict[str, Span]) -> tuple[str, ...]:
+    """Give the services on the way from a span up, each once, and the parent that is not among the spans."""
     services = [span.service]
     while span.parent_id in spans:
         span = spans[span.parent_id]
         if span.service != services[-1]:
             services.append(span.service)
-    return services
+    return (*services, span.parent_id)
 
 
 async def test_a_trace_spans_the_mesh_from_rest_to_the_sellers(
@@ -43,7 +43,7 @@ async def test_a_trace_spans_the_mesh_from_rest_to_the_sellers(
         at_sellers = [span for span in spans.values() if span.service == "seller_sim"]
         # Their quotes, a hold and an order.
         done = len(at_sellers) == answered + 2 and all(
-            ancestors(span, spans)[-1] == "edge" for span in at_sellers
+            way(span, spans)[-1] == caller for span in at_sellers
         )
         return spans if done else None
 
@@ -52,10 +52,8 @@ async def test_a_trace_spans_the_mesh_from_rest_to_the_sellers(
     for span in spans.values():
         if span.service == "seller_sim":
             method = span.name.rpartition("/")[2]
-            ways.setdefault(method, set()).add(tuple(ancestors(span, spans)))
+            ways.setdefault(method, set()).add(way(span, spans))
     quotes = ways.pop("GetQuote", set()) | ways.pop("BatchGetQuotes", set())
-    assert quotes == {("seller_sim", "aggregator", "orchestrator", "gateway", "edge")}
-    direct = {("seller_sim", "orchestrator", "gateway", "edge")}
+    assert quotes == {("seller_sim", "aggregator", "orchestrator", "gateway", "edge", caller)}
+    direct = {("seller_sim", "orchestrator", "gateway", "edge", caller)}
     assert ways == {"HoldBook": direct, "PlaceOrder": direct}
-    roots = [span for span in spans.values() if span.parent_id not in spans]
-    assert [(root.service, root.parent_id) for root in roots] == [("edge", caller)]
