@@ -18,7 +18,7 @@ from mesh.clock import SystemClock
 from mesh.grpc.interceptor import ServiceInterceptor
 from mesh.grpc.server import OUR_PACKAGES, Served, Serving, serve
 from mesh.settings import load
-from seller_sim.adapters.files import DataFolderError, credentials
+from seller_sim.adapters.files import DataFolderError, credentials, make_folder
 from seller_sim.adapters.listeners import GrpcListeners, addresses_for
 from seller_sim.adapters.scenario import ScenarioError, load_scenario
 from seller_sim.adapters.sqlite import SqliteLedger
@@ -50,7 +50,7 @@ async def simulating(settings: Settings, clock: Clock) -> AsyncIterator[Simulati
     scenario = load_scenario(settings.scenario_file)
     specs = scenario.sellers(settings.sellers)
     seller_ids = [spec.seller_id for spec in specs]
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(settings.data_dir)
     ledger = SqliteLedger(settings.data_dir)
     secrets = credentials(settings.data_dir, seller_ids)
     records = ledger.read_all()

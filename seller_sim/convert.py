@@ -68,6 +68,7 @@ _REASONS = {
     Reason.PRICE_CHANGED: pb.Rejection.REASON_PRICE_CHANGED,
     Reason.PAST_NOT_AFTER: pb.Rejection.REASON_PAST_NOT_AFTER,
     Reason.KEY_CLOSED: pb.Rejection.REASON_KEY_CLOSED,
+    Reason.REFUSED: pb.Rejection.REASON_REFUSED,
 }
 _RELEASED = {
     Released.RELEASED: pb.ReleaseHoldResponse.RESULT_RELEASED,

@@ -20,6 +20,19 @@ class DataFolderError(Exception):
     """The data folder cannot be used; the message says which file and why."""
 
 
+def make_folder(folder: Path) -> None:
+    """Make the data folder if there is none.
+
+    Raises:
+        DataFolderError: if that is not possible.
+
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataFolderError(f"{folder}: {error.strerror}") from None
+
+
 def credentials(folder: Path, references: Iterable[str]) -> dict[str, str]:
     """Give the secrets for some references, making and keeping those that are missing.
 

@@ -111,6 +111,9 @@ class Behaviour:
     reprice_by: Annotated[float, Range(-0.9, 10)] = 0.05
     """By how much these cost more (0.05: 5 %) or less (-0.05)."""
 
+    refused_rate: Rate = 0.0
+    """The part of holds, and of orders straight from a quote, that it refuses for reasons of its own."""
+
     pending_rate: Rate = 0.0
     """The part of orders on which it decides later."""
 

@@ -22,6 +22,7 @@ class Reason(Enum):
     PRICE_CHANGED = "price_changed"
     PAST_NOT_AFTER = "past_not_after"
     KEY_CLOSED = "key_closed"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)

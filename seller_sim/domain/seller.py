@@ -207,8 +207,8 @@ class Seller:
             answer = Rejection(Reason.PAST_NOT_AFTER)
         elif quoted is None or quoted.expires_us <= now_us:
             answer = self._quote_expired(request.book_id, quoted, now_us)
-        elif self._is_gone(request.book_id, quoted, chance, now_us):
-            answer = Rejection(Reason.OUT_OF_STOCK)
+        elif refusal := self._refusal(request.book_id, quoted, chance, now_us):
+            answer = refusal
         else:
             life_us = int(self.behaviour.hold_life_s * _MICROSECONDS)
             answer = Hold(
@@ -357,8 +357,9 @@ class Seller:
     ) -> Money | Rejection:
         if quoted is None or quoted.expires_us <= now_us:
             return self._quote_expired(request.book_id, quoted, now_us)
-        if self._is_gone(request.book_id, quoted, chance, now_us):
-            return Rejection(Reason.OUT_OF_STOCK)
+        refusal = self._refusal(request.book_id, quoted, chance, now_us)
+        if refusal:
+            return refusal
         total = Money(quoted.currency, self._repriced(quoted.total_minor, chance))
         if _exceeds(total, request.max_total):
             updated = self._current_quote(request.book_id, quoted.condition, now_us, total.minor)
@@ -377,10 +378,16 @@ class Seller:
             decision=Rejection(Reason.OUT_OF_STOCK) if rejected else confirmed,
         )
 
-    def _is_gone(self, book_id: str, quoted: QuotedPrice, chance: Draws, now_us: int) -> bool:
+    def _refusal(
+        self, book_id: str, quoted: QuotedPrice, chance: Draws, now_us: int
+    ) -> Rejection | None:
+        if chance[4] < self.behaviour.refused_rate:
+            return Rejection(Reason.REFUSED)
         if chance[0] < self.behaviour.sold_out_rate:
-            return True
-        return self._free_offer(book_id, quoted.condition, now_us) is None
+            return Rejection(Reason.OUT_OF_STOCK)
+        if self._free_offer(book_id, quoted.condition, now_us) is None:
+            return Rejection(Reason.OUT_OF_STOCK)
+        return None
 
     def _free_offer(
         self, book_id: str, condition: Condition, now_us: int

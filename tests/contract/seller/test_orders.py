@@ -171,6 +171,14 @@ async def test_a_copy_that_is_gone_is_not_sold(atomic_seller: Subject, control: 
     assert response.rejected.reason == Reason.REASON_OUT_OF_STOCK
 
 
+async def test_a_seller_can_refuse_for_reasons_of_its_own(
+    atomic_seller: Subject, control: Control
+) -> None:
+    await control.change(refused_rate=1)
+    response = await atomic_seller.place(await atomic_seller.order_request())
+    assert response.rejected.reason == Reason.REASON_REFUSED
+
+
 async def test_an_order_whose_key_is_being_worked_on_is_aborted(
     seller: Subject, control: Control
 ) -> None:

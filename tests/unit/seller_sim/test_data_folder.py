@@ -10,7 +10,13 @@ import grpc
 import pytest
 
 from mesh.money import Money
-from seller_sim.adapters.files import DataFolderError, credentials, read_json, write_json
+from seller_sim.adapters.files import (
+    DataFolderError,
+    credentials,
+    make_folder,
+    read_json,
+    write_json,
+)
 from seller_sim.adapters.listeners import GrpcListeners, addresses_for
 from seller_sim.adapters.sqlite import SqliteLedger
 from seller_sim.domain.account import Record
@@ -123,6 +129,12 @@ def test_a_file_that_is_not_an_object_is_named(tmp_path: Path, content: str) -> 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataFolderError, match="missing"):
         write_json(tmp_path / "missing" / "file.json", {})
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataFolderError, match="data: Not a directory"):
+        make_folder(tmp_path / "file" / "data")
 
 
 def test_hundreds_have_addresses_of_their_own_and_thousands_share() -> None:

@@ -213,6 +213,15 @@ async def test_sellers_at_one_address_are_told_apart_by_their_credentials(tmp_pa
         assert calls == [{"GetQuote": 2}, {"GetQuote": 2}, {}]
 
 
+async def test_calls_of_many_sellers_at_one_address_are_not_mixed_up(tmp_path: Path) -> None:
+    async with started(tmp_path, sellers_per_address=3) as world:
+        ids = list(world.simulation.sellers)
+        alone = {seller_id: (await world.quote(seller_id)).total for seller_id in ids}
+        await world.change(latency_exponential_ms=5)
+        quotes = await asyncio.gather(*(world.quote(seller_id) for seller_id in ids * 20))
+        assert [quote.total for quote in quotes] == [alone[seller_id] for seller_id in ids * 20]
+
+
 async def test_a_credential_is_of_no_use_at_another_address(world: World) -> None:
     stub = await world.stub("shop-001")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
