@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aggregator.domain.collection import Answer, Question
-from sellers.model import Condition, QuoteOutcome, Seller
+from sellers.model import Condition, QuoteOutcome, Seller, SellerState
 
 
 class QuoteSource(Protocol):
@@ -43,6 +43,15 @@ class SellerStore(Protocol):
         """Add or replace sellers, all or none, and give the revision after it.
 
         Those that change get that revision, whatever theirs was; where nothing changes the revision stays.
+        """
+        ...
+
+    async def set_state(self, seller_ids: Sequence[str], state: SellerState) -> int:
+        """Change the state of sellers, all or none, and give the revision after it, as ``put`` does.
+
+        Raises:
+            NotFound: naming those that are not registered.
+
         """
         ...
 

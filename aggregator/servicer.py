@@ -32,7 +32,8 @@ class QuoteServicer(QuoteServiceServicer):
         time_left_s = deadline.remaining()
         if time_left_s is None:
             time_left_s = DEFAULT_TIMEOUT_S
-        async with self._collector.open(convert.question(request), time_left_s) as collection:
+        question, wish = convert.question(request), convert.wish(request)
+        async with self._collector.open(question, time_left_s, wish) as collection:
             yield pb.CollectQuotesResponse(
                 started=pb.CollectionStarted(
                     collection_id=str(collection.collection_id), sellers=len(collection.sellers)
@@ -56,6 +57,15 @@ class RegistryServicer(RegistryServiceServicer):
     ) -> pb.RegisterSellersResponse:
         sellers = [registration.from_proto(message) for message in request.sellers]
         return pb.RegisterSellersResponse(revision=await self._registry.register(sellers))
+
+    async def SetSellerState(
+        self,
+        request: pb.SetSellerStateRequest,
+        context: grpc.aio.ServicerContext[pb.SetSellerStateRequest, pb.SetSellerStateResponse],
+    ) -> pb.SetSellerStateResponse:
+        state = registration.STATES[request.state]
+        revision = await self._registry.set_state(list(request.seller_ids), state)
+        return pb.SetSellerStateResponse(revision=revision)
 
     async def WatchSellers(
         self,

@@ -8,12 +8,14 @@ from mesh import convert
 from sellers.answers import capabilities
 from sellers.model import Capabilities, Seller, SellerState
 
-_STATES: dict[pb.Seller.State.ValueType, SellerState] = {
+STATES: dict[pb.Seller.State.ValueType, SellerState] = {
     pb.Seller.STATE_UNSPECIFIED: SellerState.ACTIVE,
     pb.Seller.STATE_ACTIVE: SellerState.ACTIVE,
     pb.Seller.STATE_DRAINING: SellerState.DRAINING,
     pb.Seller.STATE_DISABLED: SellerState.DISABLED,
 }
+"""The states of a registration; one that is not said is active."""
+
 _STATE_NUMBERS: dict[SellerState, pb.Seller.State.ValueType] = {
     SellerState.ACTIVE: pb.Seller.STATE_ACTIVE,
     SellerState.DRAINING: pb.Seller.STATE_DRAINING,
@@ -30,7 +32,7 @@ def from_proto(message: pb.Seller) -> Seller:
         tls_roots=message.tls_roots,
         credential_reference=message.credential_reference,
         capabilities=capabilities(message.capabilities),
-        state=_STATES[message.state],
+        state=STATES[message.state],
         revision=message.revision,
     )
 

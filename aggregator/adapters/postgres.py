@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
+from aggregator.domain.registration import not_registered
 from mesh import errors
 from mesh.postgres import statements
 from sellers.model import Capabilities, Seller, SellerState
@@ -54,6 +55,19 @@ class PostgresSellerStore:
             known: int = await connection.fetchval(self._sql["lock_registry"])
             revision = known + 1
             if not await connection.fetch(self._sql["put_sellers"], *columns, revision):
+                return known
+            await connection.execute(self._sql["set_registry_revision"], revision)
+            return revision
+
+    async def set_state(self, seller_ids: Sequence[str], state: SellerState) -> int:
+        async with _reachable(), self._pool.acquire() as connection, connection.transaction():
+            known: int = await connection.fetchval(self._sql["lock_registry"])
+            unknown = await connection.fetch(self._sql["unknown_sellers"], seller_ids)
+            if unknown:
+                raise not_registered(row["seller_id"] for row in unknown)
+            revision = known + 1
+            change = (seller_ids, state.value, revision)
+            if not await connection.fetch(self._sql["set_seller_state"], *change):
                 return known
             await connection.execute(self._sql["set_registry_revision"], revision)
             return revision

@@ -13,7 +13,7 @@ from aggregator.ports import SellerStore
 from mesh import errors
 from mesh.clock import Clock
 from mesh.errors import FieldViolation
-from sellers.model import Seller
+from sellers.model import Seller, SellerState
 from sellers.registry import Directory, Snapshot
 
 CHUNK = 50
@@ -80,6 +80,18 @@ class Registry:
                 ),
             )
         revision = await self._store.put(sellers)
+        await self.refresh()
+        return revision
+
+    async def set_state(self, seller_ids: Sequence[str], state: SellerState) -> int:
+        """Change the state of sellers, all or none; give the registry's revision after it.
+
+        Raises:
+            NotFound: naming those that are not registered.
+            Unavailable: while the store cannot be reached.
+
+        """
+        revision = await self._store.set_state(seller_ids, state)
         await self.refresh()
         return revision
 

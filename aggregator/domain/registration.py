@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from mesh.errors import NotFound
 from sellers.model import SYSTEM_ROOTS, Seller
+
+MOST_NAMES = 50
+"""Most sellers that a message names: with the longest ids that is 3 kB, and 8 kB is the limit of gRPC's headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,15 @@ def problems(sellers: Sequence[Seller]) -> list[Problem]:
                 )
             )
     return found
+
+
+def not_registered(seller_ids: Iterable[str]) -> NotFound:
+    """Give the error that names sellers that the registry does not have."""
+    names = sorted(seller_ids)
+    return NotFound(
+        f"not registered: {', '.join(names[:MOST_NAMES])}"
+        + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
+    )
 
 
 def _are_certificates(pem: str) -> bool:

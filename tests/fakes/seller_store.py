@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from aggregator.domain.registration import not_registered
 from mesh import errors
-from sellers.model import Seller
+from sellers.model import Seller, SellerState
 
 
 class MemorySellerStore:
@@ -43,6 +44,13 @@ class MemorySellerStore:
                 self._sellers[seller.seller_id] = replace(seller, revision=revision)
                 self._revision = revision
         return self._revision
+
+    async def set_state(self, seller_ids: Sequence[str], state: SellerState) -> int:
+        self._check()
+        unknown = set(seller_ids) - self._sellers.keys()
+        if unknown:
+            raise not_registered(unknown)
+        return await self.put([replace(self._sellers[key], state=state) for key in seller_ids])
 
     def _check(self) -> None:
         if not self.reachable:

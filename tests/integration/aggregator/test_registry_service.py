@@ -80,6 +80,64 @@ async def test_a_change_at_one_replica_reaches_those_who_follow_another(
         await asyncio.wait((following,))
 
 
+async def set_state(
+    replica: Replica, state: pb.Seller.State.ValueType, *seller_ids: str
+) -> pb.SetSellerStateResponse:
+    request = pb.SetSellerStateRequest(seller_ids=seller_ids, state=state)
+    return await replica.registrations.SetSellerState(request)
+
+
+async def test_a_state_set_at_one_replica_reaches_those_who_follow_another(
+    start_replica: StartReplica, store: PostgresSellerStore
+) -> None:
+    async with start_replica(store) as here, start_replica(store) as there:
+        follower = Follower()
+        following = asyncio.create_task(follower.follow(there))
+        await register(here, ACME, BETA)
+        assert (await set_state(here, pb.Seller.STATE_DRAINING, "acme")).revision == 2
+        snapshot = await follower.until(lambda snapshot: snapshot.revision == 2)
+        assert snapshot.active == (BETA,)
+        assert snapshot.sellers["acme"].state is SellerState.DRAINING
+        await set_state(here, pb.Seller.STATE_DISABLED, "acme", "beta")
+        snapshot = await follower.until(lambda snapshot: snapshot.revision == 3)
+        assert {seller.state for seller in snapshot.sellers.values()} == {SellerState.DISABLED}
+        await set_state(here, pb.Seller.STATE_ACTIVE, "acme")
+        await follower.until(lambda snapshot: len(snapshot.active) == 1)
+        following.cancel()
+        await asyncio.wait((following,))
+
+
+async def test_a_state_for_sellers_of_whom_one_is_unknown_changes_none(
+    start_replica: StartReplica, store: PostgresSellerStore
+) -> None:
+    async with start_replica(store) as replica:
+        await register(replica, ACME)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await set_state(replica, pb.Seller.STATE_DISABLED, "acme", "nobody")
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        assert "nobody" in (caught.value.details() or "")
+        assert replica.directory.snapshot is not None
+        assert [seller.seller_id for seller in replica.directory.snapshot.active] == ["acme"]
+
+
+@pytest.mark.parametrize(
+    ("state", "seller_ids"),
+    [
+        (pb.Seller.STATE_UNSPECIFIED, ["acme"]),
+        (pb.Seller.STATE_ACTIVE, []),
+        (pb.Seller.STATE_ACTIVE, ["acme", "acme"]),
+    ],
+    ids=["no state", "no seller", "a seller twice"],
+)
+async def test_a_change_of_state_that_makes_no_sense_is_refused(
+    start_replica: StartReplica, state: pb.Seller.State.ValueType, seller_ids: list[str]
+) -> None:
+    async with start_replica(sellers=[ACME]) as replica:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await set_state(replica, state, *seller_ids)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_a_newcomer_learns_all_sellers_however_many(
     start_replica: StartReplica, store: PostgresSellerStore
 ) -> None:

@@ -69,6 +69,22 @@ async def test_putting_the_same_again_changes_nothing(store: SellerStore) -> Non
     assert await store.revision() == 1
 
 
+async def test_only_sellers_whose_state_changes_get_the_revision(store: SellerStore) -> None:
+    await store.put([ACME, replace(BETA, state=SellerState.DRAINING)])
+    assert await store.set_state(["acme", "beta"], SellerState.DRAINING) == 2
+    assert list(await store.since(1)) == [replace(ACME, state=SellerState.DRAINING, revision=2)]
+    assert await store.set_state(["beta", "acme"], SellerState.DRAINING) == 2
+    assert await store.revision() == 2
+
+
+async def test_a_state_is_set_for_all_or_none_and_the_unknown_are_named(store: SellerStore) -> None:
+    await store.put([ACME])
+    with pytest.raises(errors.NotFound) as caught:
+        await store.set_state(["zeta", "acme", "beta"], SellerState.DISABLED)
+    assert caught.value.message == "not registered: beta, zeta"
+    assert list(await store.since(0)) == [replace(ACME, revision=1)]
+
+
 async def test_writers_at_once_get_revisions_in_turn(store: SellerStore) -> None:
     sellers = [registered(f"seller-{number}", "s:1") for number in range(20)]
     revisions = await asyncio.gather(*(store.put([seller]) for seller in sellers))

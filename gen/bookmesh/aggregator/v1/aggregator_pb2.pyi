@@ -7,9 +7,12 @@ from bookmesh.common.v1 import quote_pb2 as _quote_pb2
 from bookmesh.seller.v1 import seller_pb2 as _seller_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.type import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,6 +24,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Policy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Policy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    POLICY_UNSPECIFIED: _Policy.ValueType  # 0
+    """BEST_PRICE."""
+    POLICY_BEST_PRICE: _Policy.ValueType  # 1
+    """Any: all answers until the deadline."""
+    POLICY_BALANCED: _Policy.ValueType  # 2
+    """0.2 % of the price for each second."""
+    POLICY_FAST: _Policy.ValueType  # 3
+    """5 % of the price for each second."""
+
+class Policy(_Policy, metaclass=_PolicyEnumTypeWrapper):
+    """How much waiting a lower price is worth."""
+
+POLICY_UNSPECIFIED: Policy.ValueType  # 0
+"""BEST_PRICE."""
+POLICY_BEST_PRICE: Policy.ValueType  # 1
+"""Any: all answers until the deadline."""
+POLICY_BALANCED: Policy.ValueType  # 2
+"""0.2 % of the price for each second."""
+POLICY_FAST: Policy.ValueType  # 3
+"""5 % of the price for each second."""
+Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
 @_typing.final
 class CollectQuotesRequest(_message.Message):
     """Asks for the quotes of one book."""
@@ -30,13 +61,31 @@ class CollectQuotesRequest(_message.Message):
     BOOK_ID_FIELD_NUMBER: _builtins.int
     CURRENCY_CODE_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    AFFORDABLE_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    FRESH_FIELD_NUMBER: _builtins.int
     book_id: _builtins.str
     """The book, normalised: an ISBN as its 13 digits. Required."""
     currency_code: _builtins.str
     """The one currency in which quotes are of use, ISO 4217. Required."""
+    policy: Global___Policy.ValueType
+    """How much waiting a lower price is worth; BEST_PRICE when not set."""
+    customer_id: _builtins.str
+    """For whom, so that one with many requests does not push out another's. Up to 255 characters; callers that leave it
+    empty are one.
+    """
+    fresh: _builtins.bool
+    """Whether everything is to be asked anew, because what is known already has proved wrong."""
     @_builtins.property
     def conditions(self) -> _containers.RepeatedScalarFieldContainer[_seller_pb2.Condition.ValueType]:
         """The conditions that will do. Required."""
+
+    @_builtins.property
+    def affordable(self) -> _money_pb2.Money:
+        """Only a caller that has a quote at or below this total stops early; one without it waits for all, whatever the
+        policy. In currency_code. Any quote will do when not set.
+        """
 
     def __init__(
         self,
@@ -44,10 +93,14 @@ class CollectQuotesRequest(_message.Message):
         book_id: _builtins.str = ...,
         currency_code: _builtins.str = ...,
         conditions: _abc.Iterable[_seller_pb2.Condition.ValueType] | None = ...,
+        policy: Global___Policy.ValueType = ...,
+        affordable: _money_pb2.Money | None = ...,
+        customer_id: _builtins.str = ...,
+        fresh: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["affordable", b"affordable"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["book_id", b"book_id", "conditions", b"conditions", "currency_code", b"currency_code"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affordable", b"affordable", "book_id", b"book_id", "conditions", b"conditions", "currency_code", b"currency_code", "customer_id", b"customer_id", "fresh", b"fresh", "policy", b"policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -275,6 +328,249 @@ class RegisterSellersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RegisterSellersResponse: _TypeAlias = RegisterSellersResponse  # noqa: Y015
+
+@_typing.final
+class SetSellerStateRequest(_message.Message):
+    """Changes the state of sellers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELLER_IDS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    state: Global___Seller.State.ValueType
+    """Their state from now on. Required."""
+    @_builtins.property
+    def seller_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Which sellers."""
+
+    def __init__(
+        self,
+        *,
+        seller_ids: _abc.Iterable[_builtins.str] | None = ...,
+        state: Global___Seller.State.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seller_ids", b"seller_ids", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSellerStateRequest: _TypeAlias = SetSellerStateRequest  # noqa: Y015
+
+@_typing.final
+class SetSellerStateResponse(_message.Message):
+    """The change was committed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The registry's revision after it."""
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSellerStateResponse: _TypeAlias = SetSellerStateResponse  # noqa: Y015
+
+@_typing.final
+class GetSellerHealthRequest(_message.Message):
+    """Asks for health."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELLER_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def seller_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Which sellers; all that are registered and not disabled when empty."""
+
+    def __init__(
+        self,
+        *,
+        seller_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seller_ids", b"seller_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSellerHealthRequest: _TypeAlias = GetSellerHealthRequest  # noqa: Y015
+
+@_typing.final
+class GetSellerHealthResponse(_message.Message):
+    """The health of sellers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELLERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sellers(self) -> _containers.RepeatedCompositeFieldContainer[Global___SellerHealth]:
+        """In the order of their ids."""
+
+    def __init__(
+        self,
+        *,
+        sellers: _abc.Iterable[Global___SellerHealth] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sellers", b"sellers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSellerHealthResponse: _TypeAlias = GetSellerHealthResponse  # noqa: Y015
+
+@_typing.final
+class WatchSellerHealthRequest(_message.Message):
+    """Asks for health and its changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELLER_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def seller_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Which sellers; all that are registered and not disabled when empty."""
+
+    def __init__(
+        self,
+        *,
+        seller_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seller_ids", b"seller_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSellerHealthRequest: _TypeAlias = WatchSellerHealthRequest  # noqa: Y015
+
+@_typing.final
+class WatchSellerHealthResponse(_message.Message):
+    """Sellers whose health has changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELLERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sellers(self) -> _containers.RepeatedCompositeFieldContainer[Global___SellerHealth]:
+        """In the order of their ids; all of them in the first message."""
+
+    def __init__(
+        self,
+        *,
+        sellers: _abc.Iterable[Global___SellerHealth] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sellers", b"sellers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSellerHealthResponse: _TypeAlias = WatchSellerHealthResponse  # noqa: Y015
+
+@_typing.final
+class SellerHealth(_message.Message):
+    """How a seller is doing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Breaker:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _BreakerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SellerHealth._Breaker.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        BREAKER_UNSPECIFIED: SellerHealth._Breaker.ValueType  # 0
+        """Never used."""
+        BREAKER_CLOSED: SellerHealth._Breaker.ValueType  # 1
+        """Calls pass."""
+        BREAKER_OPEN: SellerHealth._Breaker.ValueType  # 2
+        """No call passes."""
+        BREAKER_PROBING: SellerHealth._Breaker.ValueType  # 3
+        """One call in the whole fleet is trying whether it answers again."""
+
+    class Breaker(_Breaker, metaclass=_BreakerEnumTypeWrapper):
+        """The states of the breaker."""
+
+    BREAKER_UNSPECIFIED: SellerHealth.Breaker.ValueType  # 0
+    """Never used."""
+    BREAKER_CLOSED: SellerHealth.Breaker.ValueType  # 1
+    """Calls pass."""
+    BREAKER_OPEN: SellerHealth.Breaker.ValueType  # 2
+    """No call passes."""
+    BREAKER_PROBING: SellerHealth.Breaker.ValueType  # 3
+    """One call in the whole fleet is trying whether it answers again."""
+
+    SELLER_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    BREAKER_FIELD_NUMBER: _builtins.int
+    BREAKER_SINCE_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    BUDGET_LEFT_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    LATENCY_P50_FIELD_NUMBER: _builtins.int
+    LATENCY_P90_FIELD_NUMBER: _builtins.int
+    LATENCY_P99_FIELD_NUMBER: _builtins.int
+    seller_id: _builtins.str
+    """Who."""
+    state: Global___Seller.State.ValueType
+    """Its state in the registry."""
+    breaker: Global___SellerHealth.Breaker.ValueType
+    """State of the breaker."""
+    calls: _builtins.int
+    """Calls in the last 60 s whose outcome is known, over the fleet."""
+    failures: _builtins.int
+    """Of those, failed."""
+    budget_left: _builtins.int
+    """Calls that it still allows in the present 60 s, over the fleet, those reserved for purchases included."""
+    in_flight: _builtins.int
+    """Calls under way, over the fleet."""
+    @_builtins.property
+    def breaker_since(self) -> _timestamp_pb2.Timestamp:
+        """Since when the breaker is open; not set while it is closed."""
+
+    @_builtins.property
+    def latency_p50(self) -> _duration_pb2.Duration:
+        """Time within which half of its answers came lately, at this replica; not set before it has answered."""
+
+    @_builtins.property
+    def latency_p90(self) -> _duration_pb2.Duration:
+        """Likewise 90 %."""
+
+    @_builtins.property
+    def latency_p99(self) -> _duration_pb2.Duration:
+        """Likewise 99 %."""
+
+    def __init__(
+        self,
+        *,
+        seller_id: _builtins.str = ...,
+        state: Global___Seller.State.ValueType = ...,
+        breaker: Global___SellerHealth.Breaker.ValueType = ...,
+        breaker_since: _timestamp_pb2.Timestamp | None = ...,
+        calls: _builtins.int = ...,
+        failures: _builtins.int = ...,
+        budget_left: _builtins.int = ...,
+        in_flight: _builtins.int = ...,
+        latency_p50: _duration_pb2.Duration | None = ...,
+        latency_p90: _duration_pb2.Duration | None = ...,
+        latency_p99: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["breaker_since", b"breaker_since", "latency_p50", b"latency_p50", "latency_p90", b"latency_p90", "latency_p99", b"latency_p99"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "breaker_since", b"breaker_since", "budget_left", b"budget_left", "calls", b"calls", "failures", b"failures", "in_flight", b"in_flight", "latency_p50", b"latency_p50", "latency_p90", b"latency_p90", "latency_p99", b"latency_p99", "seller_id", b"seller_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SellerHealth: _TypeAlias = SellerHealth  # noqa: Y015
 
 @_typing.final
 class WatchSellersRequest(_message.Message):

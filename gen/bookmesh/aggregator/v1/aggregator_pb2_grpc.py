@@ -48,10 +48,14 @@ class QuoteServiceServicer:
 
     def CollectQuotes(self, request, context):
         """Asks every active seller for one book and streams the answers in batches as they arrive: first `started`, then
-        any number of batches, in the end `summary`. It ends when all have answered or at the deadline of the call less
-        a margin to report it (10 s where the caller set none), whichever is first; sellers that have not answered by
-        then are misses (TIMED_OUT) in the last batch. Every active seller is in exactly one batch, once. Partial
-        failure is no fault of the call. UNAVAILABLE only when the registry has not been read yet.
+        any number of batches, in the end `summary`. What is known already is not asked again. It ends when all have
+        answered, when the policy says that the rest is not worth the wait, or at the deadline of the call less a margin to
+        report it (10 s where the caller set none), whichever is first; sellers that have not answered by then are misses
+        in the last batch, with the reason. Every active seller is in exactly one batch, once. Partial failure is no fault
+        of the call. UNAVAILABLE only when the registry has not been read yet.
+
+        Calls for the same book at the same time share one collection. Callers send the book also as metadata `book-id`, by
+        which calls for it are routed to one replica.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,6 +124,11 @@ class RegistryServiceStub:
                 request_serializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.RegisterSellersRequest.SerializeToString,
                 response_deserializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.RegisterSellersResponse.FromString,
                 _registered_method=True)
+        self.SetSellerState = channel.unary_unary(
+                '/bookmesh.aggregator.v1.RegistryService/SetSellerState',
+                request_serializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.SetSellerStateRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.SetSellerStateResponse.FromString,
+                _registered_method=True)
         self.WatchSellers = channel.unary_stream(
                 '/bookmesh.aggregator.v1.RegistryService/WatchSellers',
                 request_serializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.WatchSellersRequest.SerializeToString,
@@ -140,6 +149,14 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetSellerState(self, request, context):
+        """Says which sellers are asked, bought from or called at all. Idempotent. NOT_FOUND, naming them, when some are not
+        registered; then nothing is changed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchSellers(self, request, context):
         """Streams the registry: at first all of it, in chunks, then every change within about a second, until the caller
         leaves.
@@ -155,6 +172,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.RegisterSellers,
                     request_deserializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.RegisterSellersRequest.FromString,
                     response_serializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.RegisterSellersResponse.SerializeToString,
+            ),
+            'SetSellerState': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSellerState,
+                    request_deserializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.SetSellerStateRequest.FromString,
+                    response_serializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.SetSellerStateResponse.SerializeToString,
             ),
             'WatchSellers': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchSellers,
@@ -201,6 +223,33 @@ class RegistryService:
             _registered_method=True)
 
     @staticmethod
+    def SetSellerState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.aggregator.v1.RegistryService/SetSellerState',
+            bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.SetSellerStateRequest.SerializeToString,
+            bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.SetSellerStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def WatchSellers(request,
             target,
             options=(),
@@ -217,6 +266,127 @@ class RegistryService:
             '/bookmesh.aggregator.v1.RegistryService/WatchSellers',
             bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.WatchSellersRequest.SerializeToString,
             bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.WatchSellersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class SellerHealthServiceStub:
+    """How sellers are doing, as the whole fleet sees them.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetSellerHealth = channel.unary_unary(
+                '/bookmesh.aggregator.v1.SellerHealthService/GetSellerHealth',
+                request_serializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.GetSellerHealthRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.GetSellerHealthResponse.FromString,
+                _registered_method=True)
+        self.WatchSellerHealth = channel.unary_stream(
+                '/bookmesh.aggregator.v1.SellerHealthService/WatchSellerHealth',
+                request_serializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.WatchSellerHealthRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.WatchSellerHealthResponse.FromString,
+                _registered_method=True)
+
+
+class SellerHealthServiceServicer:
+    """How sellers are doing, as the whole fleet sees them.
+    """
+
+    def GetSellerHealth(self, request, context):
+        """Gives the health of some sellers now. NOT_FOUND, naming them, when some are not registered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchSellerHealth(self, request, context):
+        """Streams the health of some sellers: at first of all of them, then of those whose health has changed, at most once a
+        second, until the caller leaves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_SellerHealthServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetSellerHealth': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSellerHealth,
+                    request_deserializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.GetSellerHealthRequest.FromString,
+                    response_serializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.GetSellerHealthResponse.SerializeToString,
+            ),
+            'WatchSellerHealth': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSellerHealth,
+                    request_deserializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.WatchSellerHealthRequest.FromString,
+                    response_serializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.WatchSellerHealthResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'bookmesh.aggregator.v1.SellerHealthService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('bookmesh.aggregator.v1.SellerHealthService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class SellerHealthService:
+    """How sellers are doing, as the whole fleet sees them.
+    """
+
+    @staticmethod
+    def GetSellerHealth(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.aggregator.v1.SellerHealthService/GetSellerHealth',
+            bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.GetSellerHealthRequest.SerializeToString,
+            bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.GetSellerHealthResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSellerHealth(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/bookmesh.aggregator.v1.SellerHealthService/WatchSellerHealth',
+            bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.WatchSellerHealthRequest.SerializeToString,
+            bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.WatchSellerHealthResponse.FromString,
             options,
             channel_credentials,
             insecure,

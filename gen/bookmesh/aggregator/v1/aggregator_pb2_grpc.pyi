@@ -35,10 +35,14 @@ class QuoteServiceStub:
     def __new__(cls, channel: _aio.Channel) -> QuoteServiceAsyncStub: ...
     CollectQuotes: _grpc.UnaryStreamMultiCallable[_aggregator_pb2.CollectQuotesRequest, _aggregator_pb2.CollectQuotesResponse]
     """Asks every active seller for one book and streams the answers in batches as they arrive: first `started`, then
-    any number of batches, in the end `summary`. It ends when all have answered or at the deadline of the call less
-    a margin to report it (10 s where the caller set none), whichever is first; sellers that have not answered by
-    then are misses (TIMED_OUT) in the last batch. Every active seller is in exactly one batch, once. Partial
-    failure is no fault of the call. UNAVAILABLE only when the registry has not been read yet.
+    any number of batches, in the end `summary`. What is known already is not asked again. It ends when all have
+    answered, when the policy says that the rest is not worth the wait, or at the deadline of the call less a margin to
+    report it (10 s where the caller set none), whichever is first; sellers that have not answered by then are misses
+    in the last batch, with the reason. Every active seller is in exactly one batch, once. Partial failure is no fault
+    of the call. UNAVAILABLE only when the registry has not been read yet.
+
+    Calls for the same book at the same time share one collection. Callers send the book also as metadata `book-id`, by
+    which calls for it are routed to one replica.
     """
 
 @_typing.type_check_only
@@ -48,10 +52,14 @@ class QuoteServiceAsyncStub(QuoteServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CollectQuotes: _aio.UnaryStreamMultiCallable[_aggregator_pb2.CollectQuotesRequest, _aggregator_pb2.CollectQuotesResponse]  # type: ignore[assignment]
     """Asks every active seller for one book and streams the answers in batches as they arrive: first `started`, then
-    any number of batches, in the end `summary`. It ends when all have answered or at the deadline of the call less
-    a margin to report it (10 s where the caller set none), whichever is first; sellers that have not answered by
-    then are misses (TIMED_OUT) in the last batch. Every active seller is in exactly one batch, once. Partial
-    failure is no fault of the call. UNAVAILABLE only when the registry has not been read yet.
+    any number of batches, in the end `summary`. What is known already is not asked again. It ends when all have
+    answered, when the policy says that the rest is not worth the wait, or at the deadline of the call less a margin to
+    report it (10 s where the caller set none), whichever is first; sellers that have not answered by then are misses
+    in the last batch, with the reason. Every active seller is in exactly one batch, once. Partial failure is no fault
+    of the call. UNAVAILABLE only when the registry has not been read yet.
+
+    Calls for the same book at the same time share one collection. Callers send the book also as metadata `book-id`, by
+    which calls for it are routed to one replica.
     """
 
 class QuoteServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -64,10 +72,14 @@ class QuoteServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_aggregator_pb2.CollectQuotesResponse], _abc.AsyncIterator[_aggregator_pb2.CollectQuotesResponse]]:
         """Asks every active seller for one book and streams the answers in batches as they arrive: first `started`, then
-        any number of batches, in the end `summary`. It ends when all have answered or at the deadline of the call less
-        a margin to report it (10 s where the caller set none), whichever is first; sellers that have not answered by
-        then are misses (TIMED_OUT) in the last batch. Every active seller is in exactly one batch, once. Partial
-        failure is no fault of the call. UNAVAILABLE only when the registry has not been read yet.
+        any number of batches, in the end `summary`. What is known already is not asked again. It ends when all have
+        answered, when the policy says that the rest is not worth the wait, or at the deadline of the call less a margin to
+        report it (10 s where the caller set none), whichever is first; sellers that have not answered by then are misses
+        in the last batch, with the reason. Every active seller is in exactly one batch, once. Partial failure is no fault
+        of the call. UNAVAILABLE only when the registry has not been read yet.
+
+        Calls for the same book at the same time share one collection. Callers send the book also as metadata `book-id`, by
+        which calls for it are routed to one replica.
         """
 
 def add_QuoteServiceServicer_to_server(servicer: QuoteServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
@@ -84,6 +96,10 @@ class RegistryServiceStub:
     one that could leave an order unresolved for ever (neither GetOrder nor not_after) and for endpoints that
     cannot be parsed.
     """
+    SetSellerState: _grpc.UnaryUnaryMultiCallable[_aggregator_pb2.SetSellerStateRequest, _aggregator_pb2.SetSellerStateResponse]
+    """Says which sellers are asked, bought from or called at all. Idempotent. NOT_FOUND, naming them, when some are not
+    registered; then nothing is changed.
+    """
     WatchSellers: _grpc.UnaryStreamMultiCallable[_aggregator_pb2.WatchSellersRequest, _aggregator_pb2.WatchSellersResponse]
     """Streams the registry: at first all of it, in chunks, then every change within about a second, until the caller
     leaves.
@@ -98,6 +114,10 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Adds sellers or replaces what is known of them, all or none. Idempotent. INVALID_ARGUMENT, naming the seller, for
     one that could leave an order unresolved for ever (neither GetOrder nor not_after) and for endpoints that
     cannot be parsed.
+    """
+    SetSellerState: _aio.UnaryUnaryMultiCallable[_aggregator_pb2.SetSellerStateRequest, _aggregator_pb2.SetSellerStateResponse]  # type: ignore[assignment]
+    """Says which sellers are asked, bought from or called at all. Idempotent. NOT_FOUND, naming them, when some are not
+    registered; then nothing is changed.
     """
     WatchSellers: _aio.UnaryStreamMultiCallable[_aggregator_pb2.WatchSellersRequest, _aggregator_pb2.WatchSellersResponse]  # type: ignore[assignment]
     """Streams the registry: at first all of it, in chunks, then every change within about a second, until the caller
@@ -119,6 +139,16 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def SetSellerState(
+        self,
+        request: _aggregator_pb2.SetSellerStateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_aggregator_pb2.SetSellerStateResponse, _abc.Awaitable[_aggregator_pb2.SetSellerStateResponse]]:
+        """Says which sellers are asked, bought from or called at all. Idempotent. NOT_FOUND, naming them, when some are not
+        registered; then nothing is changed.
+        """
+
+    @_abc_1.abstractmethod
     def WatchSellers(
         self,
         request: _aggregator_pb2.WatchSellersRequest,
@@ -129,3 +159,52 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class SellerHealthServiceStub:
+    """How sellers are doing, as the whole fleet sees them."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> SellerHealthServiceAsyncStub: ...
+    GetSellerHealth: _grpc.UnaryUnaryMultiCallable[_aggregator_pb2.GetSellerHealthRequest, _aggregator_pb2.GetSellerHealthResponse]
+    """Gives the health of some sellers now. NOT_FOUND, naming them, when some are not registered."""
+    WatchSellerHealth: _grpc.UnaryStreamMultiCallable[_aggregator_pb2.WatchSellerHealthRequest, _aggregator_pb2.WatchSellerHealthResponse]
+    """Streams the health of some sellers: at first of all of them, then of those whose health has changed, at most once a
+    second, until the caller leaves.
+    """
+
+@_typing.type_check_only
+class SellerHealthServiceAsyncStub(SellerHealthServiceStub):
+    """How sellers are doing, as the whole fleet sees them."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    GetSellerHealth: _aio.UnaryUnaryMultiCallable[_aggregator_pb2.GetSellerHealthRequest, _aggregator_pb2.GetSellerHealthResponse]  # type: ignore[assignment]
+    """Gives the health of some sellers now. NOT_FOUND, naming them, when some are not registered."""
+    WatchSellerHealth: _aio.UnaryStreamMultiCallable[_aggregator_pb2.WatchSellerHealthRequest, _aggregator_pb2.WatchSellerHealthResponse]  # type: ignore[assignment]
+    """Streams the health of some sellers: at first of all of them, then of those whose health has changed, at most once a
+    second, until the caller leaves.
+    """
+
+class SellerHealthServiceServicer(metaclass=_abc_1.ABCMeta):
+    """How sellers are doing, as the whole fleet sees them."""
+
+    @_abc_1.abstractmethod
+    def GetSellerHealth(
+        self,
+        request: _aggregator_pb2.GetSellerHealthRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_aggregator_pb2.GetSellerHealthResponse, _abc.Awaitable[_aggregator_pb2.GetSellerHealthResponse]]:
+        """Gives the health of some sellers now. NOT_FOUND, naming them, when some are not registered."""
+
+    @_abc_1.abstractmethod
+    def WatchSellerHealth(
+        self,
+        request: _aggregator_pb2.WatchSellerHealthRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_aggregator_pb2.WatchSellerHealthResponse], _abc.AsyncIterator[_aggregator_pb2.WatchSellerHealthResponse]]:
+        """Streams the health of some sellers: at first of all of them, then of those whose health has changed, at most once a
+        second, until the caller leaves.
+        """
+
+def add_SellerHealthServiceServicer_to_server(servicer: SellerHealthServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -127,6 +127,10 @@ class Miss(_message.Message):
         """Not asked: no call is left in its rate for the time there was."""
         REASON_NOT_SELECTED: Miss._Reason.ValueType  # 13
         """Not asked: it was not chosen."""
+        REASON_TOO_SLOW: Miss._Reason.ValueType  # 14
+        """Not asked: it usually takes longer than there was time."""
+        REASON_STOPPED: Miss._Reason.ValueType  # 15
+        """Asked, or about to be; but what it could still save was worth less than waiting for it."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """The kinds of miss. The first four are answers of the seller; with the others nothing is known of its stock."""
@@ -159,6 +163,10 @@ class Miss(_message.Message):
     """Not asked: no call is left in its rate for the time there was."""
     REASON_NOT_SELECTED: Miss.Reason.ValueType  # 13
     """Not asked: it was not chosen."""
+    REASON_TOO_SLOW: Miss.Reason.ValueType  # 14
+    """Not asked: it usually takes longer than there was time."""
+    REASON_STOPPED: Miss.Reason.ValueType  # 15
+    """Asked, or about to be; but what it could still save was worth less than waiting for it."""
 
     SELLER_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
@@ -201,6 +209,7 @@ class CollectionSummary(_message.Message):
     MISSES_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
     collection_id: _builtins.str
     """Names the collection, a UUID."""
     book_id: _builtins.str
@@ -213,6 +222,8 @@ class CollectionSummary(_message.Message):
     """Sellers that answered, with a price or with "no"."""
     quoted: _builtins.int
     """Sellers with a price."""
+    cached: _builtins.int
+    """Of the sellers that answered, those whose answer was known already."""
     @_builtins.property
     def misses(self) -> _containers.RepeatedCompositeFieldContainer[Global___MissCount]:
         """How many misses there were of each kind."""
@@ -237,10 +248,11 @@ class CollectionSummary(_message.Message):
         misses: _abc.Iterable[Global___MissCount] | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         elapsed: _duration_pb2.Duration | None = ...,
+        cached: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "asked", b"asked", "book_id", b"book_id", "collection_id", b"collection_id", "elapsed", b"elapsed", "misses", b"misses", "quoted", b"quoted", "sellers", b"sellers", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "asked", b"asked", "book_id", b"book_id", "cached", b"cached", "collection_id", b"collection_id", "elapsed", b"elapsed", "misses", b"misses", "quoted", b"quoted", "sellers", b"sellers", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
