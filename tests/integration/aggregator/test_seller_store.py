@@ -24,15 +24,16 @@ BETA = registered("beta", "beta:443")
 
 
 @pytest.fixture(params=["memory", "postgres"])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[SellerStore]:
+async def store(
+    request: pytest.FixtureRequest, postgres_server: PostgresServer
+) -> AsyncIterator[SellerStore]:
     if request.param == "memory":
         yield MemorySellerStore()
         return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    dsn = await server.clone()
+    dsn = await postgres_server.clone()
     async with await open_pool(dsn, max_size=4, application_name="test") as pool:
         yield PostgresSellerStore(pool)
-    await server.drop(dsn)
+    await postgres_server.drop(dsn)
 
 
 async def test_an_empty_registry_has_revision_0(store: SellerStore) -> None:
