@@ -28,6 +28,11 @@ class Collector:
 
     endpoint: str
     traces: defaultdict[str, list[Span]] = field(default_factory=lambda: defaultdict(list))
+    received: list[bytes] = field(default_factory=list)
+
+    def saw(self, text: bytes) -> bool:
+        """Say whether something was in any message, in whatever field."""
+        return any(text in message for message in self.received)
 
 
 @asynccontextmanager
@@ -39,6 +44,7 @@ async def collecting() -> AsyncIterator[Collector]:
     async def export(
         request: pb.ExportTraceServiceRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ExportTraceServiceResponse:
+        collector.received.append(request.SerializeToString())
         for resource in request.resource_spans:
             [service] = [
                 attribute.value.string_value
