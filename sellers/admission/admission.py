@@ -153,10 +153,11 @@ class Admission:
             except FleetUnavailable as error:
                 self._lose_fleet(error)
         if verdicts is None:
-            return [self._own_decision(ask, purpose, None) for ask in asks]
+            return [self._own_decision(ask, purpose) for ask in asks]
         good_until = asked_at + self._settings.send_within_s
         decisions: list[Decision] = []
         for ask, request, verdict in zip(asks, requests, verdicts, strict=True):
+            books_left = _books_left(request.books_cap, verdict.books_used)
             if verdict.code == Code.ALLOWED:
                 grant = Grant(
                     seller_id=request.seller_id,
@@ -171,13 +172,13 @@ class Admission:
                     Allowed(
                         grant,
                         request.calls_cap - verdict.calls_used,
-                        _books_left(request.books_cap, verdict.books_used),
+                        books_left,
                     )
                 )
             elif verdict.code in {Code.NO_BUDGET, Code.WARMING_UP}:
-                decisions.append(self._own_decision(ask, purpose, verdict))
+                decisions.append(self._own_decision(ask, purpose, verdict, books_left))
             else:
-                decisions.append(self._denied(ask, purpose, verdict, request.books_cap))
+                decisions.append(self._denied(ask, purpose, verdict, books_left))
         return decisions
 
     async def acquire(self, ask: Ask, purpose: Purpose, *, until: float) -> Allowed | Refused:
@@ -296,8 +297,10 @@ class Admission:
             verdicts += await self._fleet.admit(part)
         return verdicts
 
-    def _own_decision(self, ask: Ask, purpose: Purpose, fleets: Verdict | None) -> Decision:
-        """Decide by this process's own share; ``fleets`` is what Valkey said, which has no budget, or None."""
+    def _own_decision(
+        self, ask: Ask, purpose: Purpose, fleets: Verdict | None = None, fleets_books_left: int = 0
+    ) -> Decision:
+        """Decide by this process's own share; ``fleets`` is what Valkey said if it answers, but has no budget."""
         calls, books = self._shares(ask.limits)
         at_once = self._own_at_once
         if fleets is not None:
@@ -314,6 +317,7 @@ class Admission:
             fleets is not None or purpose is Purpose.RESOLVE,
         )
         [verdict] = self._own.admit(int(now * 1000), [request])
+        books_left = _books_left(request.books_cap, verdict.books_used)
         if verdict.code == Code.ALLOWED:
             grant = Grant(
                 seller_id=request.seller_id,
@@ -324,19 +328,15 @@ class Admission:
                 granted_at=now,
                 good_until=now + self._settings.send_within_s,
             )
-            return Allowed(
-                grant,
-                request.calls_cap - verdict.calls_used,
-                _books_left(request.books_cap, verdict.books_used),
-            )
+            return Allowed(grant, request.calls_cap - verdict.calls_used, books_left)
         if fleets is not None and (
             verdict.code != Code.CONCURRENCY and fleets.after_ms <= verdict.after_ms
         ):
             verdict = fleets
-        return self._denied(ask, purpose, verdict, request.books_cap)
+        return self._denied(ask, purpose, verdict, max(books_left, fleets_books_left))
 
     def _denied(
-        self, ask: Ask, purpose: Purpose, verdict: Verdict, books_cap: int
+        self, ask: Ask, purpose: Purpose, verdict: Verdict, books_left: int
     ) -> Wait | Refused:
         reason = _REASONS[Code(verdict.code)]
         after_s = verdict.after_ms / 1000 or self._settings.busy_poll_s
@@ -346,7 +346,7 @@ class Admission:
             return Refused(reason, after_s)
         if after_s > ask.wait_s and purpose is not Purpose.RESOLVE:
             return Refused(reason, after_s)
-        return Wait(after_s, reason, _books_left(books_cap, verdict.books_used))
+        return Wait(after_s, reason, books_left)
 
     def _lose_fleet(self, error: FleetUnavailable) -> None:
         if not self._fleet_answers:

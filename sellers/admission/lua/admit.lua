@@ -9,7 +9,7 @@
 local ALLOWED, NO_BUDGET, CONCURRENCY, CIRCUIT_OPEN, WARMING_UP = 0, 1, 2, 3, 4
 local ENDED_CALLS, ENDED_BOOKS = 2, 3 -- places in the record of a second
 
-local now_ms, born_ms, quiet_ms = open_ledger()
+local now_ms, life, quiet_ms = open_ledger()
 
 -- Says in how many ms at least `need` of what is used is free again, at the earliest.
 local function free_in(key, account, used, need, place)
@@ -72,7 +72,7 @@ for i = 2, #KEYS do
     local key = KEYS[i]
     local calls_cap, books, books_cap, concurrency, hold_ms, past_breaker
     calls_cap, books, books_cap, concurrency, hold_ms, past_breaker, at = struct.unpack('<I4I4I4I4I4B', ARGV[2], at)
-    local account = open_account(key, now_ms, born_ms)
+    local account = open_account(key, now_ms, life)
     local code, after_ms, ends_second, probe =
         decide(key, account, calls_cap, books, books_cap, concurrency, hold_ms, past_breaker)
     save_account(key, account)

@@ -5,5 +5,5 @@
 -- Returns           nothing.
 
 local now_ms = read_time()
-call('HSET', KEYS[1], 'run_id', server(), 'born_ms', now_ms - WARM_UP_MS - 1, 'now_ms', now_ms)
+begin(now_ms, now_ms - WARM_UP_MS - 1)
 return nil

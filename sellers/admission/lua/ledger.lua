@@ -1,8 +1,9 @@
 -- What the scripts beside this one share; it is put before each of them. It does what sellers/admission/ledger.py does:
 -- the rules are explained there, and one suite of tests runs both.
 --
--- KEYS[1]  hash, the ledger: run_id of the server that wrote it, born_ms, now_ms. It has forgotten what was before
---          born_ms: a server that was started again may have lost the last minute, whatever it loaded, and begins anew.
+-- KEYS[1]  hash, the ledger: run_id of the server that wrote it, life, born_ms, now_ms. A server that was started again
+--          may have lost the last minute, whatever it loaded: it begins a new life, which knows nothing of before
+--          born_ms, and takes no account of another life for one.
 -- KEYS[2…] hash for each seller. Field `s` is its account (MessagePack, the numbers named below). Of the seconds in
 --          which calls ended, the last is in the account, the others are in the fields HEAD … TAIL - 1, each
 --          (second, calls, books, judged, failed). They need no TTL: an idle seller's hash is small, and Valkey must not
@@ -19,7 +20,7 @@ local NEVER_MS = 4294967295
 local SUCCESS, FAILURE, NOT_SENT = 1, 2, 3
 
 -- The account of a seller. Times in ms, 0 for none. FIRST_PENDING begins a list of (second, calls, books).
-local BORN = 1
+local LIFE = 1
 local IN_FLIGHT, CALLS_USED, BOOKS_USED, JUDGED, FAILED = 2, 3, 4, 5, 6
 local OPENED, RETRY, PROBE_UNTIL, PROBE = 7, 8, 9, 10
 local JUDGED_FROM = 11 -- what was judged before this bucket is forgiven
@@ -40,21 +41,25 @@ local function server()
     return string.match(call('INFO', 'server'), 'run_id:(%x+)')
 end
 
--- Gives the time, which never goes back; when the ledger was born; and for how long nothing is to be granted yet.
+-- Begins a new life and gives its number.
+local function begin(now_ms, born_ms)
+    call('HSET', KEYS[1], 'run_id', server(), 'born_ms', born_ms, 'now_ms', now_ms)
+    return call('HINCRBY', KEYS[1], 'life', 1)
+end
+
+-- Gives the time, which never goes back; the life; and for how long nothing is to be granted yet.
 local function open_ledger()
     local now_ms = read_time()
-    local run_id = server()
-    local known = call('HMGET', KEYS[1], 'run_id', 'born_ms', 'now_ms')
-    local born_ms, seen_ms = tonumber(known[2]), tonumber(known[3])
-    if known[1] ~= run_id or seen_ms - now_ms > WARM_UP_MS then
-        born_ms = now_ms
-        call('HSET', KEYS[1], 'run_id', run_id, 'born_ms', born_ms, 'now_ms', now_ms)
+    local known = call('HMGET', KEYS[1], 'run_id', 'life', 'born_ms', 'now_ms')
+    local life, born_ms, seen_ms = tonumber(known[2]), tonumber(known[3]), tonumber(known[4])
+    if known[1] ~= server() or seen_ms - now_ms > WARM_UP_MS then
+        life, born_ms = begin(now_ms, now_ms), now_ms
     elseif now_ms > seen_ms then
         call('HSET', KEYS[1], 'now_ms', now_ms)
     else
         now_ms = seen_ms
     end
-    return now_ms, born_ms, math.max(born_ms + WARM_UP_MS + 1 - now_ms, 0)
+    return now_ms, life, math.max(born_ms + WARM_UP_MS + 1 - now_ms, 0)
 end
 
 -- Makes `second` the last one in which something ended.
@@ -100,12 +105,12 @@ local function free_ms(second)
 end
 
 -- Gives a seller's account as of now: calls whose time is over have ended, those out of the window are forgotten.
-local function open_account(key, now_ms, born_ms)
+local function open_account(key, now_ms, life)
     local packed = call('HGET', key, 's')
     local account = {cmsgpack.unpack(packed or '')}
-    if account[BORN] ~= born_ms then
+    if account[LIFE] ~= life then
         call('DEL', key)
-        return {born_ms, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+        return {life, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
     end
     local second = floor(now_ms / SECOND_MS)
     while account[FIRST_PENDING] and account[FIRST_PENDING] < second do

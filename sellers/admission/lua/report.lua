@@ -6,7 +6,7 @@
 --                sent).
 -- Returns        nothing.
 
-local now_ms, born_ms = open_ledger()
+local now_ms, life = open_ledger()
 local this_second = floor(now_ms / SECOND_MS)
 
 -- Lets a call end now, or never have been, unless its time is over already.
@@ -61,7 +61,7 @@ for i = 2, #KEYS do
     local key = KEYS[i]
     local ends_second, books, probe, ending
     ends_second, books, probe, ending, at = struct.unpack('<I4I4I4B', ARGV[2], at)
-    local account = open_account(key, now_ms, born_ms)
+    local account = open_account(key, now_ms, life)
     if ends_second > 0 then end_call(key, account, ends_second, books, ending) end
     if ending == SUCCESS or ending == FAILURE then judge(key, account, ending == FAILURE and 1 or 0) end
     turn_breaker(account, probe, ending)

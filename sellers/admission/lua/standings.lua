@@ -4,11 +4,11 @@
 -- Returns        one string, for each seller <d I4 I4 I4 I4 I4 I4>: open_for_ms (-1: its breaker is closed), retry_ms,
 --                calls_used, books_used, in_flight, judged, failed.
 
-local now_ms, born_ms = open_ledger()
+local now_ms, life = open_ledger()
 local standings = {}
 for i = 2, #KEYS do
     local key = KEYS[i]
-    local account = open_account(key, now_ms, born_ms)
+    local account = open_account(key, now_ms, life)
     save_account(key, account)
     local open_for_ms, retry_ms = -1, 0
     if account[OPENED] > 0 then
