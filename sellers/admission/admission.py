@@ -112,6 +112,7 @@ class Admission:
             self._own.declare_quiet(self._now_ms())
         else:
             self._own.admit(self._now_ms(), ())
+        self._longest_call_s = settings.longest_call_s
         self._own_at_once = max(1, settings.calls_at_once // settings.processes)
         self._fleet_answers = True
         self._lost = asyncio.Event()
@@ -264,13 +265,12 @@ class Admission:
         return int(self._clock.monotonic() * 1000)
 
     def _hold_ms(self, ask: Ask) -> int:
-        settings = self._settings
-        if ask.timeout_s > settings.longest_call_s:
+        if ask.timeout_s > self._longest_call_s:
             raise ValueError(
                 f"a call to {ask.limits.seller_id} may take {ask.timeout_s} s: admission allows at most"
-                f" {settings.longest_call_s} s (warm_up_s - window_s - send_within_s)"
+                f" {self._longest_call_s} s (warm_up_s - window_s - send_within_s)"
             )
-        return math.ceil((settings.send_within_s + ask.timeout_s) * 1000) + 1
+        return math.ceil((self._settings.send_within_s + ask.timeout_s) * 1000) + 1
 
     def _shares(self, limits: Limits) -> tuple[Shares, Shares]:
         return (

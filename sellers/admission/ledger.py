@@ -217,13 +217,15 @@ class _Account:
             self.calls_used -= 1
             self.books_used -= books
         else:
-            self._last(second).calls += 1
-            self._last(second).books += books
+            last = self._last(second)
+            last.calls += 1
+            last.books += books
 
     def judge(self, second: int, *, failed: bool) -> None:
         """Count a success or a failure."""
-        self._last(second).judged += 1
-        self._last(second).failed += failed
+        last = self._last(second)
+        last.judged += 1
+        last.failed += failed
         self.judged += 1
         self.failed += failed
 
@@ -239,8 +241,9 @@ class _Account:
         while self.pending and self.pending[0].second < second:
             over = self.pending.pop(0)
             if over.calls:
-                self._last(over.second).calls += over.calls
-                self._last(over.second).books += over.books
+                last = self._last(over.second)
+                last.calls += over.calls
+                last.books += over.books
                 self.in_flight -= over.calls
         while self.ended and free_ms(self.ended[0].second, window_ms) <= now_ms:
             old = self.ended.popleft()
@@ -369,7 +372,7 @@ class Ledger:
         if report.ends_second:
             ended = None if report.ending == Ending.NOT_SENT else second
             account.end(report.ends_second, report.books, second=ended)
-        if report.ending in {Ending.SUCCESS, Ending.FAILURE}:
+        if report.ending != Ending.NOT_SENT:
             account.judge(second, failed=report.ending == Ending.FAILURE)
         self._turn(account, report, now_ms)
 

@@ -63,7 +63,7 @@ for i = 2, #KEYS do
     ends_second, books, probe, ending, at = struct.unpack('<I4I4I4B', ARGV[2], at)
     local account = open_account(key, now_ms, life)
     if ends_second > 0 then end_call(key, account, ends_second, books, ending) end
-    if ending == SUCCESS or ending == FAILURE then judge(key, account, ending == FAILURE and 1 or 0) end
+    if ending ~= NOT_SENT then judge(key, account, ending == FAILURE and 1 or 0) end
     turn_breaker(account, probe, ending)
     save_account(key, account)
 end
