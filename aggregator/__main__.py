@@ -8,8 +8,13 @@ from functools import partial
 from random import SystemRandom
 
 from aggregator.adapters.postgres import PostgresSellerStore
+from aggregator.adapters.valkey import ValkeyQuoteCache, open_client
 from aggregator.app.collect import Limits, QuoteCollector
+from aggregator.app.gather import Gatherer, GatherSettings
+from aggregator.app.refresh import Refresher, RefreshSettings
 from aggregator.app.registry import Registry
+from aggregator.domain.cached import CacheSettings
+from aggregator.domain.outlook import Outlooks
 from aggregator.servicer import DEFAULT_TIMEOUT_S, QuoteServicer, RegistryServicer
 from aggregator.settings import Settings
 from bookmesh.aggregator.v1 import aggregator_pb2
@@ -23,6 +28,7 @@ from mesh.grpc.server import Served, Serving, serve
 from mesh.ids import uuid7_factory
 from mesh.postgres import open_pool
 from mesh.settings import load
+from sellers.admission.opening import open_admission
 from sellers.credentials import Credentials
 from sellers.registry import Directory
 from sellers.transport import SellerTransport
@@ -39,13 +45,17 @@ async def run(settings: Settings) -> None:
     PostgreSQL.
     """
     clock = SystemClock()
-    directory = Directory()
+    new_id = uuid7_factory(clock, SystemRandom())
+    directory, outlooks = Directory(), Outlooks()
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(
             await open_pool(settings.database_url, max_size=4, application_name="aggregator")
         )
         credentials = Credentials(settings.seller_credentials_file, clock)
         sellers = await stack.enter_async_context(SellerTransport(credentials, clock))
+        admission = await stack.enter_async_context(open_admission(settings, directory, clock))
+        valkey = await stack.enter_async_context(open_client(settings.valkey_url))
+        cache = ValkeyQuoteCache(valkey, clock, str(new_id()), CacheSettings())
         registry = Registry(
             PostgresSellerStore(pool),
             directory,
@@ -53,9 +63,18 @@ async def run(settings: Settings) -> None:
             on_change=lambda snapshot: sellers.retain(snapshot.sellers.values()),
             poll_s=settings.registry_poll_s,
         )
-        limits = Limits(seller_s=settings.seller_timeout_s, merge_margin_s=settings.merge_margin_s)
+        gathering = GatherSettings(seller_s=settings.seller_timeout_s)
+        gatherer = Gatherer(sellers, admission, outlooks, gathering, clock)
+        refresher = Refresher(gatherer, cache, RefreshSettings(), clock)
         collector = QuoteCollector(
-            directory, sellers, clock, uuid7_factory(clock, SystemRandom()), limits
+            directory,
+            gatherer,
+            cache,
+            outlooks,
+            clock=clock,
+            new_id=new_id,
+            limits=Limits(merge_margin_s=settings.merge_margin_s),
+            on_known=refresher.served,
         )
 
         async def ready() -> bool:
@@ -76,9 +95,19 @@ async def run(settings: Settings) -> None:
             default_timeout_s=DEFAULT_TIMEOUT_S,
         )
         async with asyncio.TaskGroup() as tasks:
-            following = tasks.create_task(registry.follow())
+            helpers = [
+                tasks.create_task(helper)
+                for helper in (
+                    registry.follow(),
+                    admission.run(),
+                    cache.run(),
+                    gatherer.run(),
+                    refresher.run(),
+                )
+            ]
             await serve(serving, settings, clock)
-            following.cancel()
+            for helper in helpers:
+                helper.cancel()
 
 
 def main() -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aggregator.app.collect import Wish
 from aggregator.app.registry import Chunk
 from aggregator.domain.collection import Answer, MissReason, Question, Summary, miss_reason
+from aggregator.domain.stopping import Policy
 from bookmesh.aggregator.v1 import aggregator_pb2 as pb
 from bookmesh.common.v1 import quote_pb2
 from bookmesh.seller.v1 import seller_pb2
-from mesh import convert
+from mesh import convert, errors
+from mesh.money import MoneyError
 from sellers import registration
 from sellers.answers import CONDITIONS
 from sellers.model import Condition, Quote
@@ -28,6 +31,18 @@ _MISS_REASONS: dict[MissReason, quote_pb2.Miss.Reason.ValueType] = {
     MissReason.RATE_LIMITED: quote_pb2.Miss.REASON_RATE_LIMITED,
     MissReason.REFUSED: quote_pb2.Miss.REASON_REFUSED,
     MissReason.INVALID_ANSWER: quote_pb2.Miss.REASON_INVALID_ANSWER,
+    MissReason.STOPPED: quote_pb2.Miss.REASON_STOPPED,
+    MissReason.CIRCUIT_OPEN: quote_pb2.Miss.REASON_CIRCUIT_OPEN,
+    MissReason.NO_BUDGET: quote_pb2.Miss.REASON_NO_BUDGET,
+    MissReason.TOO_SLOW: quote_pb2.Miss.REASON_TOO_SLOW,
+}
+
+
+_POLICIES = {
+    pb.POLICY_UNSPECIFIED: Policy.BEST_PRICE,
+    pb.POLICY_BEST_PRICE: Policy.BEST_PRICE,
+    pb.POLICY_BALANCED: Policy.BALANCED,
+    pb.POLICY_FAST: Policy.FAST,
 }
 
 
@@ -38,6 +53,37 @@ def question(request: pb.CollectQuotesRequest) -> Question:
         currency=request.currency_code,
         conditions=frozenset(CONDITIONS[number] for number in request.conditions),
     )
+
+
+def wish(request: pb.CollectQuotesRequest) -> Wish:
+    """Read what the caller wants of the collection.
+
+    Raises:
+        InvalidArgument: for an affordable total that is no money, or in another currency than the quotes.
+
+    """
+    affordable_minor = None
+    if request.HasField("affordable"):
+        try:
+            affordable = convert.money_from_proto(request.affordable)
+        except MoneyError as error:
+            raise _wrong("affordable", str(error)) from None
+        if affordable.currency != request.currency_code:
+            raise _wrong(
+                "affordable", f"must be in {request.currency_code}, the currency of the quotes"
+            )
+        affordable_minor = affordable.minor
+    return Wish(
+        policy=_POLICIES[request.policy],
+        affordable_minor=affordable_minor,
+        customer_id=request.customer_id,
+        fresh=request.fresh,
+    )
+
+
+def _wrong(field: str, description: str) -> errors.InvalidArgument:
+    violation = errors.FieldViolation(field, description)
+    return errors.InvalidArgument(f"{field}: {description}", fields=(violation,))
 
 
 def batch(answers: Sequence[Answer]) -> pb.AnswerBatch:
@@ -74,6 +120,7 @@ def summary(result: Summary) -> quote_pb2.CollectionSummary:
         ],
         start_time=convert.timestamp(result.started_at),
         elapsed=convert.duration(result.elapsed_s),
+        cached=result.cached,
     )
 
 

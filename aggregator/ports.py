@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import date
 from typing import Protocol
 
 from aggregator.domain.collection import Answer, Question
-from sellers.model import Condition, QuoteOutcome, Seller, SellerState
+from aggregator.domain.history import CollectionRecord
+from sellers.admission.model import Ask, Decision, Grant, Outcome, Purpose
+from sellers.model import BatchOutcome, Condition, QuoteOutcome, Seller, SellerState
 
 
 class QuoteSource(Protocol):
@@ -25,6 +28,30 @@ class QuoteSource(Protocol):
         timeout_s: float,
     ) -> QuoteOutcome:
         """Ask one seller; whatever it or the network does is a value. Cancellation reaches the call."""
+        ...
+
+    async def batch_get_quotes(
+        self,
+        seller: Seller,
+        book_ids: Sequence[str],
+        currency: str,
+        conditions: frozenset[Condition],
+        *,
+        timeout_s: float,
+    ) -> BatchOutcome:
+        """Ask one seller for several books in one call; one outcome a book, in their order. Else as ``get_quote``."""
+        ...
+
+
+class CallAdmission(Protocol):
+    """Says which calls to sellers may be made. ``sellers.admission`` does."""
+
+    async def admit(self, asks: Sequence[Ask], purpose: Purpose) -> Sequence[Decision]:
+        """Decide on each call, in one round trip. Never raises."""
+        ...
+
+    def report(self, grant: Grant, outcome: Outcome) -> None:
+        """Take note of how a granted call ended, once. Returns at once."""
         ...
 
 
@@ -62,11 +89,13 @@ class Opened:
 
     Attributes:
         answers: those that are still good, each with ``cached`` set.
+        good_for_s: for how many seconds more each of them is good, by seller.
         leading: whether whoever opened it now leads: it alone in the whole fleet asks sellers this question.
 
     """
 
     answers: Sequence[Answer]
+    good_for_s: Mapping[str, float]
     leading: bool
 
 
@@ -74,21 +103,29 @@ class QuoteCache(Protocol):
     """Answers of sellers that are still good, shared by the fleet; and who in the fleet asks which question.
 
     A quote is good for 60 s, or until 10 s before it expires if that is sooner; that a book is not carried, out of
-    stock or not had as wanted for 60 s; a failure (time out, error, ...) for 1 s, so that those who follow learn of it.
-    All are settings. Where the shared part does not answer, the process serves itself: it leads, and knows what it has
-    itself found. No method raises.
+    stock or not had as wanted for 60 s. A failure (time out, error, ...), a call not made, and a quote that expires
+    within those 10 s are good for 1 s, so that those who follow learn of them. All are settings. A failure does not
+    displace an answer that is good for longer. Where the shared part does not answer, the process serves itself: it
+    leads, and knows what it has itself found or read. No method raises.
     """
 
-    async def open(self, question: Question, sellers: Collection[str]) -> Opened:
+    async def open(
+        self, question: Question, sellers: Collection[str], *, ahead_s: float = 0.0
+    ) -> Opened:
         """Give what is known of these sellers; where some are missing, lead unless somebody else does.
 
-        The lead ends by itself a second after it was last renewed: whoever follows opens again, about once a second or
-        when ``changes`` says so, and leads when its turn has come.
+        An answer that is good for no more than ``ahead_s`` counts as missing, though it is given: so a question is led
+        in order to refresh it. Who leads already leads again. The lead ends by itself a second after it was last
+        renewed: whoever follows opens again, about once a second or when ``changes`` says so, and leads when its turn
+        has come.
         """
         ...
 
     def put(self, question: Question, answers: Sequence[Answer]) -> None:
-        """Keep answers, tell those who follow, and renew the lead. Returns at once; written within some ms."""
+        """Keep answers, tell those who follow, and renew one's lead. Returns at once; written within some ms.
+
+        Answers that were known already (``cached``) are passed over: putting them makes them no better.
+        """
         ...
 
     def renew(self, question: Question) -> None:
@@ -100,5 +137,41 @@ class QuoteCache(Protocol):
         ...
 
     def changes(self, question: Question) -> AbstractContextManager[asyncio.Event]:
-        """Give an event that is set when somebody else has put or closed something of this question."""
+        """Give an event that is set when somebody else has put or closed something of this question.
+
+        Only once an ``open`` has said that somebody else leads: enter this first, then open. It may be set for nothing.
+        Whoever waits clears it.
+        """
+        ...
+
+
+class QuoteHistory(Protocol):
+    """Keeps what sellers answered, for those who ask later."""
+
+    def record(self, record: CollectionRecord) -> None:
+        """Keep a collection that has ended. Returns at once and never raises; written soon after, if it can be."""
+        ...
+
+
+class HistoryStore(Protocol):
+    """Stores the history, in a partition for each day (UTC).
+
+    Its methods raise ``mesh.errors.Unavailable`` while it cannot be reached; then it is not known what they did.
+    """
+
+    async def write(self, records: Sequence[CollectionRecord]) -> None:
+        """Store collections, all or none; one that is stored already stays as it is.
+
+        Raises:
+            Exception: if one of them can never be stored.
+
+        """
+        ...
+
+    async def make_partitions(self, first_day: date, days: int) -> None:
+        """See to it that the collections of these days can be stored."""
+        ...
+
+    async def drop_partitions(self, before_day: date) -> int:
+        """Forget the collections of all days before one; give how many days those were."""
         ...

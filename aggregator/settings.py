@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field
 
-from mesh.settings import ServiceSettings
+from mesh.settings import SellerCallerSettings
 
 
-class Settings(ServiceSettings):
+class Settings(SellerCallerSettings):
     """The aggregator's settings, from the environment."""
 
     database_url: str
     """PostgreSQL with the schema ``aggregator``, ``postgresql://...``."""
-
-    seller_credentials_file: Path
-    """JSON file with the secrets that sellers know us by, ``{reference: secret}``; read again when it changes."""
 
     seller_timeout_s: float = Field(default=3.0, gt=0, le=60)
     """The most time that one seller gets for a quote, in seconds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TypeVar
 
 from pydantic import Field, ValidationError
@@ -28,6 +29,27 @@ class ServiceSettings(BaseSettings):
 
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     """The least level that is logged."""
+
+
+class SellerCallerSettings(ServiceSettings):
+    """What every service that calls sellers is told, besides."""
+
+    valkey_url: str
+    """Valkey or Redis, ``redis://host:port``."""
+
+    seller_credentials_file: Path
+    """Secrets that sellers know us by: JSON ``{reference: secret}``; read again when it changes."""
+
+    processes: int = Field(default=1, ge=1, le=1000)
+    """How many processes of the mesh call sellers, aggregators and orchestrators together. The fifth of each seller's
+    limit that needs no Valkey is split over so many."""
+
+    process_index: int = Field(default=0, ge=0, le=999)
+    """Which of them this is, from 0. No two that run may share one."""
+
+    quiet_start: bool = False
+    """Whether it is certain that no process with this index has called a seller in the last 65 s. If not, this one
+    leaves its share of the limits alone for so long."""
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)

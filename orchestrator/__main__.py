@@ -17,7 +17,7 @@ from mesh.grpc.channel import open_channel
 from mesh.grpc.server import Served, Serving, serve
 from mesh.ids import uuid7_factory
 from mesh.settings import load
-from orchestrator.adapters.aggregator import AggregatorQuotes
+from orchestrator.adapters.aggregator import BOOK_ID_HEADER, AggregatorQuotes
 from orchestrator.adapters.postgres import PostgresPurchaseStore
 from orchestrator.adapters.sandbox import SandboxPaymentProvider
 from orchestrator.adapters.sellers import TransportSellers
@@ -31,6 +31,7 @@ from orchestrator.app.worker import Worker, WorkerSettings
 from orchestrator.domain.saga import Limits, Saga
 from orchestrator.servicer import PurchaseServicer
 from orchestrator.settings import Settings
+from sellers.admission.opening import open_admission
 from sellers.credentials import Credentials
 from sellers.registry import Directory
 from sellers.transport import SellerTransport
@@ -57,13 +58,15 @@ async def main(settings: Settings) -> None:
         )
         valkey = await stack.enter_async_context(
             Redis.from_url(
-                settings.valkey_url.get_secret_value(),
+                settings.valkey_url,
                 socket_connect_timeout=0.5,
                 socket_timeout=0.5,
                 max_connections=200,
             )
         )
-        quotes = await stack.enter_async_context(open_channel(settings.aggregator_target, QUOTES))
+        quotes = await stack.enter_async_context(
+            open_channel(settings.aggregator_target, QUOTES, routed_by=BOOK_ID_HEADER)
+        )
         registry = await stack.enter_async_context(
             open_channel(settings.aggregator_target, REGISTRY)
         )
@@ -72,7 +75,8 @@ async def main(settings: Settings) -> None:
         )
 
         directory = Directory()
-        sellers = TransportSellers(directory, transport)
+        admission = await stack.enter_async_context(open_admission(settings, directory, clock))
+        sellers = TransportSellers(directory, transport, admission, clock)
         store = PostgresPurchaseStore(pool, dsn)
         saga = Saga(limits, sellers.kind_of)
         broadcast = ValkeyBroadcast(
@@ -122,6 +126,7 @@ async def main(settings: Settings) -> None:
                         on_change=lambda snapshot: transport.retain(snapshot.sellers.values()),
                     )
                 ),
+                tasks.create_task(admission.run()),
                 tasks.create_task(broadcast.listen()),
                 tasks.create_task(worker.run()),
             ]

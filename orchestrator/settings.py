@@ -6,17 +6,14 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
-from mesh.settings import ServiceSettings
+from mesh.settings import SellerCallerSettings
 
 
-class Settings(ServiceSettings):
+class Settings(SellerCallerSettings):
     """Settings of an orchestrator."""
 
     database_url: SecretStr
     """PostgreSQL, ``postgresql://...``: a direct connection, because workers hold session locks."""
-
-    valkey_url: SecretStr
-    """Valkey or Redis, ``redis://host:port``."""
 
     aggregator_target: str
     """gRPC target of the aggregators."""
@@ -24,9 +21,6 @@ class Settings(ServiceSettings):
     token_keyring_file: Path
     """Keys for payment tokens at rest: JSON ``{"keys": [{"id": ..., "key": <base64 of 32 bytes>}]}``. The first
     encrypts, all decrypt. There is no default: without it the service does not start."""
-
-    seller_credentials_file: Path
-    """What we show to sellers: JSON ``{reference: secret}``; read again when it changes."""
 
     worker_concurrency: int = Field(default=200, ge=1, le=10_000)
     """Purchases that this process works on at once."""

@@ -1,25 +1,36 @@
-"""Collects quotes: asks all active sellers at once and hands on the answers as they arrive."""
+"""Collects quotes: one collection a question at a time, shared by all who ask, each waiting for as long as it wants."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from math import inf
+from typing import TypeAlias
 from uuid import UUID
 
 import structlog
 
-from aggregator.domain.collection import Answer, Question, Summary, summarise
-from aggregator.ports import QuoteSource
+from aggregator.app.gather import Gatherer, Waiting
+from aggregator.domain.collection import Answer, MissReason, Question, Skipped, Summary, summarise
+from aggregator.domain.outlook import Outlooks
+from aggregator.domain.stopping import Outstanding, Policy, worth_waiting
+from aggregator.ports import QuoteCache
 from mesh import errors
 from mesh.clock import Clock
 from mesh.ids import NewId
-from sellers.model import CallFailed, FailureKind, Seller
+from sellers.model import CallFailed, FailureKind, Quote, Seller
 from sellers.registry import Directory
 
 MAX_BATCH = 1000
 """Most answers in a batch: with the longest names that is 1 MB as a message."""
+
+_RENEW_S = 0.3
+_FOLLOW_S = 0.5
+_LOOK_S = 0.1
+
+OnKnown: TypeAlias = Callable[[Question, Mapping[str, Seller], Mapping[str, float]], None]
 
 _log = structlog.get_logger(__name__)
 
@@ -29,172 +40,400 @@ class Limits:
     """Times of a collection, in seconds.
 
     Attributes:
-        seller_s: the most that one seller gets.
         merge_margin_s: what is kept of the caller's time to hand on the last answers.
         flush_s: how long answers are gathered after a batch before the next one goes out.
 
     """
 
-    seller_s: float = 3.0
     merge_margin_s: float = 0.15
     flush_s: float = 0.05
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What one caller wants of a collection.
+
+    Attributes:
+        policy: how much waiting a lower price is worth to it.
+        affordable_minor: it stops early only once it has a quote of at most this, in minor units; None for any quote.
+        customer_id: for whom.
+        fresh: whether what is known already is not good enough.
+
+    """
+
+    policy: Policy = Policy.BEST_PRICE
+    affordable_minor: int | None = None
+    customer_id: str = ""
+    fresh: bool = False
+
+
 class QuoteCollector:
-    """Opens collections over the sellers of a directory."""
+    """Opens collections over the sellers of a directory; those who ask the same share one."""
 
     def __init__(
-        self, directory: Directory, source: QuoteSource, clock: Clock, new_id: NewId, limits: Limits
+        self,
+        directory: Directory,
+        gatherer: Gatherer,
+        cache: QuoteCache,
+        outlooks: Outlooks,
+        *,
+        clock: Clock,
+        new_id: NewId,
+        limits: Limits,
+        on_known: OnKnown = lambda _question, _sellers, _good_for_s: None,
     ) -> None:
+        """Keep what is needed; ``on_known`` is told what is known of a question, and for how long it is good."""
+        self._on_known = on_known
         self._directory = directory
-        self._source = source
+        self._gatherer = gatherer
+        self._cache = cache
+        self._outlooks = outlooks
         self._clock = clock
         self._new_id = new_id
         self._limits = limits
+        self._flights: dict[tuple[Question, bool], Flight] = {}
 
     @asynccontextmanager
-    async def open(self, question: Question, time_left_s: float) -> AsyncIterator[Collection]:
-        """Ask every active seller; leaving the context cancels the calls that are still under way.
+    async def open(
+        self, question: Question, time_left_s: float, wish: Wish
+    ) -> AsyncIterator[Collection]:
+        """Collect quotes, or join those who are collecting them; when the last one leaves, calls are cancelled.
 
         Args:
             question: what to ask.
             time_left_s: how long the caller can wait for the end of the collection.
+            wish: what the caller wants of it.
 
         Raises:
             Unavailable: before the registry has been read.
 
         """
+        flight = self._flight(question, wish)
+        collection = Collection(flight, wish, time_left_s, clock=self._clock, limits=self._limits)
+        flight.join(collection)
+        try:
+            yield collection
+        finally:
+            flight.leave(collection)
+            if not flight.wanted:
+                if self._flights.get(flight.key) is flight:
+                    del self._flights[flight.key]
+                await flight.stop()
+        _log_end(collection.summary())
+
+    def _flight(self, question: Question, wish: Wish) -> Flight:
         snapshot = self._directory.snapshot
         if snapshot is None:
             raise errors.Unavailable(
                 "the registry of sellers has not been read yet: try again", retry_after_s=1.0
             )
-        collection = Collection(
-            self._new_id(),
-            question,
-            snapshot.active,
-            time_left_s=time_left_s,
-            source=self._source,
-            clock=self._clock,
-            limits=self._limits,
-        )
-        asking = asyncio.create_task(collection.run())
-        try:
-            yield collection
-        finally:
-            asking.cancel()
-            await asyncio.wait((asking,))
-        if not asking.cancelled():
-            asking.result()
-            _log_end(collection.summary())
+        key = (question, wish.fresh)
+        flight = self._flights.get(key)
+        if flight is None or flight.over:
+            flight = self._flights[key] = Flight(
+                key,
+                self._new_id(),
+                snapshot.active,
+                wish.customer_id,
+                gatherer=self._gatherer,
+                cache=self._cache,
+                outlooks=self._outlooks,
+                clock=self._clock,
+                on_known=self._on_known,
+            )
+        return flight
 
 
-class Collection:
-    """One gathering of quotes for one book. Every seller gets exactly one answer.
+class Flight:
+    """One gathering of quotes for one question, for all who want it. Every seller gets at most one answer.
 
     Attributes:
+        key: the question, and whether what is known already is not good enough.
         collection_id: names it.
         sellers: who is asked.
+        answers: what has arrived, in that order.
+        started_at: when it began.
+        started_s: likewise, by the monotonic clock.
+        ended: is set when every seller has its answer.
 
     """
 
     def __init__(
         self,
+        key: tuple[Question, bool],
         collection_id: UUID,
-        question: Question,
         sellers: Sequence[Seller],
+        customer_id: str,
         *,
+        gatherer: Gatherer,
+        cache: QuoteCache,
+        outlooks: Outlooks,
+        clock: Clock,
+        on_known: OnKnown,
+    ) -> None:
+        self.key = key
+        self.collection_id = collection_id
+        self.sellers = sellers
+        self.answers: list[Answer] = []
+        self.started_at = clock.now()
+        self.started_s = clock.monotonic()
+        self.ended = asyncio.Event()
+        self._question, self._fresh = key
+        self._customer_id = customer_id
+        self._gatherer = gatherer
+        self._cache = cache
+        self._outlooks = outlooks
+        self._clock = clock
+        self._on_known = on_known
+        self._open = {seller.seller_id: seller for seller in sellers}
+        self._waiting: dict[str, Waiting] = {}
+        self._joined: set[Collection] = set()
+        self._until_s = 0.0
+        self._leading = False
+        self._task: asyncio.Task[None] | None = None
+        self._worth: dict[Policy, tuple[int, float, bool]] = {}
+
+    @property
+    def over(self) -> bool:
+        """Whether every seller has its answer."""
+        return not self._open
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody is waiting."""
+        return bool(self._joined)
+
+    def join(self, collection: Collection) -> None:
+        """Let one more wait; the collection now runs at least until its deadline."""
+        self._joined.add(collection)
+        self._until_s = max(self._until_s, collection.until_s)
+        for waiting in self._waiting.values():
+            waiting.until_s = self._until_s
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+
+    def leave(self, collection: Collection) -> None:
+        """Let one go."""
+        self._joined.discard(collection)
+
+    async def stop(self) -> None:
+        """Cancel what is under way."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+            if not self._task.cancelled():
+                self._task.result()
+        await self._gatherer.cancel(self._waiting.values())
+        if self._leading:
+            self._cache.close(self._question)
+        self._outlooks.learn_prices(self.answers)
+
+    def worth_waiting(self, policy: Policy) -> bool:
+        """Say whether the sellers that have not answered can be expected to save more than the wait costs.
+
+        Worked out anew when there are new answers, or after a while without any.
+        """
+        now = self._clock.monotonic()
+        count, at_s, worth = self._worth.get(policy, (-1, 0.0, True))
+        if count != len(self.answers) or now - at_s > _LOOK_S / 2:
+            worth = self._work_out(policy, now)
+            self._worth[policy] = (len(self.answers), now, worth)
+        return worth
+
+    def _work_out(self, policy: Policy, now: float) -> bool:
+        quotes = [
+            answer.outcome.total.minor
+            for answer in self.answers
+            if isinstance(answer.outcome, Quote)
+        ]
+        book_level = self._outlooks.level(self.answers)
+        if book_level is None:
+            return True
+        outstanding = []
+        for seller_id in self._open:
+            outlook = self._outlooks[seller_id]
+            outstanding.append(Outstanding(outlook.prices, outlook.latency, now - self.started_s))
+        return worth_waiting(min(quotes), book_level, outstanding, policy)
+
+    async def _run(self) -> None:
+        """Find out what is known, and ask the rest, or follow whoever in the fleet is asking."""
+        with self._cache.changes(self._question) as changed:
+            while self._open:
+                if self._fresh:
+                    self._ask()
+                    return
+                opened = await self._cache.open(self._question, self._open.keys())
+                self._on_known(self._question, self._open, opened.good_for_s)
+                for answer in opened.answers:
+                    self._take(answer)
+                if opened.leading and self._open:
+                    self._leading = True
+                    self._ask()
+                    await self._lead()
+                    return
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_FOLLOW_S):
+                        await changed.wait()
+                changed.clear()
+
+    async def _lead(self) -> None:
+        while self._open:
+            await self._clock.sleep(_RENEW_S)
+            self._cache.renew(self._question)
+
+    def _ask(self) -> None:
+        for seller in self._open.values():
+            self._waiting[seller.seller_id] = self._gatherer.ask(
+                seller,
+                self._question,
+                customer_id=self._customer_id,
+                until_s=self._until_s,
+                on_answer=self._answered,
+            )
+
+    def _answered(self, answer: Answer) -> None:
+        self._waiting.pop(answer.seller_id, None)
+        self._cache.put(self._question, (answer,))
+        self._take(answer)
+        if self.over and self._leading:
+            self._leading = False
+            self._cache.close(self._question)
+
+    def _take(self, answer: Answer) -> None:
+        if self._open.pop(answer.seller_id, None) is None:
+            return
+        self.answers.append(answer)
+        if not self._open:
+            self.ended.set()
+        for collection in self._joined:
+            collection.arrived.set()
+
+
+class Collection:
+    """A collection as one caller sees it. Every seller gets exactly one answer.
+
+    Attributes:
+        arrived: is set when there is something new.
+        until_s: when its caller must have the last answer, by the monotonic clock.
+
+    """
+
+    def __init__(
+        self,
+        flight: Flight,
+        wish: Wish,
         time_left_s: float,
-        source: QuoteSource,
+        *,
         clock: Clock,
         limits: Limits,
     ) -> None:
-        self.collection_id = collection_id
-        self.sellers = sellers
-        self._question = question
-        self._source = source
+        self.arrived = asyncio.Event()
+        self._flight = flight
+        self._wish = wish
         self._clock = clock
-        self._timeout_s = max(0.0, time_left_s - limits.merge_margin_s)
-        self._seller_timeout_s = min(limits.seller_s, self._timeout_s)
         self._flush_s = limits.flush_s
         self._started_at = clock.now()
-        self._started = clock.monotonic()
-        self._answers: list[Answer] = []
-        self._arrived = asyncio.Event()
-        self._ended = asyncio.Event()
+        self._started_s = clock.monotonic()
+        self.until_s = self._started_s + max(0.0, time_left_s - limits.merge_margin_s)
+        self._given: list[Answer] = []
 
-    async def run(self) -> None:
-        """Ask, and return when every seller has its answer: what it said, or that its time ran out."""
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._timeout_s), asyncio.TaskGroup() as calls:
-                    for seller in self.sellers:
-                        calls.create_task(self._ask(seller))
-            self._time_out_the_others()
-        finally:
-            self._ended.set()
-            self._arrived.set()
+    @property
+    def collection_id(self) -> UUID:
+        """The id of the collection that its caller shares."""
+        return self._flight.collection_id
+
+    @property
+    def sellers(self) -> Sequence[Seller]:
+        """Who is asked."""
+        return self._flight.sellers
 
     async def batches(self) -> AsyncIterator[Sequence[Answer]]:
         """Give all answers: the first at once, later ones gathered for a moment, the last without delay."""
-        given = 0
+        affordable = False
         while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            while given < len(self._answers):
-                batch = self._answers[given : given + MAX_BATCH]
-                given += len(batch)
-                yield batch
-            if self._ended.is_set():
-                return
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._flush_s):
-                    await self._ended.wait()
+            batch = self._flight.answers[len(self._given) :]
+            affordable = affordable or any(self._is_affordable(answer) for answer in batch)
+            self._given += batch
+            for part in _parts(batch):
+                yield part
+            reason = self._over(affordable=affordable)
+            if reason is not None:
+                break
+            if batch:
+                await self._pause(self._flush_s, self._flight.ended)
+            await self._wait()
+        rest = self._rest(reason)
+        self._given += rest
+        for part in _parts(rest):
+            yield part
 
     def summary(self) -> Summary:
         """Say how it came out, once the batches have ended."""
         return summarise(
-            self._answers,
+            self._given,
             collection_id=self.collection_id,
-            book_id=self._question.book_id,
+            book_id=self._flight.key[0].book_id,
             started_at=self._started_at,
-            elapsed_s=self._clock.monotonic() - self._started,
+            elapsed_s=self._clock.monotonic() - self._started_s,
         )
 
-    async def _ask(self, seller: Seller) -> None:
-        question = self._question
-        asked = self._clock.monotonic()
-        try:
-            outcome = await self._source.get_quote(
-                seller,
-                question.book_id,
-                question.currency,
-                question.conditions,
-                timeout_s=self._seller_timeout_s,
-            )
-        except Exception:  # noqa: BLE001  a fault of ours with one seller must not cost the others their answers
-            _log.exception("asking a seller failed in our own code", seller_id=seller.seller_id)
-            outcome = CallFailed(
-                FailureKind.INVALID_ANSWER,
+    def _over(self, *, affordable: bool) -> MissReason | None:
+        """Say why nothing more is waited for; None as long as something is."""
+        if self._flight.over and len(self._given) == len(self._flight.answers):
+            return MissReason.STOPPED
+        if self._clock.monotonic() >= self.until_s:
+            return MissReason.TIMED_OUT
+        policy = self._wish.policy
+        if (
+            affordable
+            and policy is not Policy.BEST_PRICE
+            and not self._flight.worth_waiting(policy)
+        ):
+            return MissReason.STOPPED
+        return None
+
+    async def _wait(self) -> None:
+        """Wait for answers; one that might stop early looks around now and then even if none come."""
+        await self._pause(
+            _LOOK_S if self._wish.policy is not Policy.BEST_PRICE else inf, self.arrived
+        )
+        self.arrived.clear()
+
+    async def _pause(self, at_most_s: float, until: asyncio.Event) -> None:
+        """Wait for an event, for so long, but not beyond the caller's deadline."""
+        left_s = self.until_s - self._clock.monotonic()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(at_most_s, left_s)):
+                await until.wait()
+
+    def _rest(self, reason: MissReason) -> list[Answer]:
+        """Give an answer to every seller that has none."""
+        given = {answer.seller_id for answer in self._given}
+        waited_s = self._clock.monotonic() - self._started_s
+        outcome = (
+            CallFailed(
+                FailureKind.TIMED_OUT,
                 definitely_not_done=False,
-                detail="a fault of ours; it has been logged",
+                detail="the collection's time was over",
             )
-        self._answers.append(Answer(seller.seller_id, outcome, self._clock.monotonic() - asked))
-        self._arrived.set()
+            if reason is MissReason.TIMED_OUT
+            else Skipped(reason)
+        )
+        return [
+            Answer(seller.seller_id, outcome, waited_s)
+            for seller in self._flight.sellers
+            if seller.seller_id not in given
+        ]
 
-    def _time_out_the_others(self) -> None:
-        elapsed_s = self._clock.monotonic() - self._started
-        answered = {answer.seller_id for answer in self._answers}
-        timed_out = CallFailed(
-            FailureKind.TIMED_OUT,
-            definitely_not_done=False,
-            detail="the collection's time was over",
+    def _is_affordable(self, answer: Answer) -> bool:
+        limit = self._wish.affordable_minor
+        return isinstance(answer.outcome, Quote) and (
+            limit is None or answer.outcome.total.minor <= limit
         )
-        self._answers.extend(
-            Answer(seller.seller_id, timed_out, elapsed_s)
-            for seller in self.sellers
-            if seller.seller_id not in answered
-        )
+
+
+def _parts(answers: Sequence[Answer]) -> list[Sequence[Answer]]:
+    return [answers[i : i + MAX_BATCH] for i in range(0, len(answers), MAX_BATCH)]
 
 
 def _log_end(summary: Summary) -> None:
@@ -205,5 +444,6 @@ def _log_end(summary: Summary) -> None:
         sellers=summary.sellers,
         answered=summary.answered,
         quoted=summary.quoted,
+        cached=summary.cached,
         elapsed_s=round(summary.elapsed_s, 3),
     )

@@ -29,24 +29,6 @@ class Question:
     conditions: frozenset[Condition]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came of asking one seller.
-
-    Attributes:
-        seller_id: who.
-        outcome: its answer, or why there is none.
-        latency_s: from asking to the outcome; 0 for one that was known already.
-        cached: whether it was known already.
-
-    """
-
-    seller_id: str
-    outcome: QuoteOutcome
-    latency_s: float
-    cached: bool = False
-
-
 class MissReason(StrEnum):
     """Why a seller gives no price. The first four are answers of the seller."""
 
@@ -60,6 +42,43 @@ class MissReason(StrEnum):
     RATE_LIMITED = "rate_limited"
     REFUSED = "refused"
     INVALID_ANSWER = "invalid_answer"
+    STOPPED = "stopped"
+    CIRCUIT_OPEN = "circuit_open"
+    NO_BUDGET = "no_budget"
+    TOO_SLOW = "too_slow"
+
+
+_NOT_ASKED = frozenset({MissReason.CIRCUIT_OPEN, MissReason.NO_BUDGET, MissReason.TOO_SLOW})
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The seller was not asked, or its answer was not waited for."""
+
+    reason: MissReason
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of asking one seller.
+
+    Attributes:
+        seller_id: who.
+        outcome: its answer, or why there is none.
+        latency_s: from asking to the outcome; 0 for one that was known already.
+        cached: whether it was known already.
+
+    """
+
+    seller_id: str
+    outcome: QuoteOutcome | Skipped
+    latency_s: float
+    cached: bool = False
+
+    @property
+    def answered(self) -> bool:
+        """Whether the seller said something, a price or "no"."""
+        return isinstance(self.outcome, Quote | Unavailable)
 
 
 _BY_ANSWER = {
@@ -82,8 +101,10 @@ _BY_FAILURE = {
 }
 
 
-def miss_reason(outcome: Unavailable | CallFailed) -> MissReason:
+def miss_reason(outcome: Unavailable | CallFailed | Skipped) -> MissReason:
     """Say why there is no price."""
+    if isinstance(outcome, Skipped):
+        return outcome.reason
     if isinstance(outcome, Unavailable):
         return _BY_ANSWER[outcome.reason]
     return _BY_FAILURE[outcome.kind]
@@ -97,9 +118,10 @@ class Summary:
         collection_id: names it.
         book_id: the book.
         sellers: active sellers in the registry.
-        asked: sellers that were asked.
+        asked: sellers that were asked, now or, where the answer was known already, before.
         answered: sellers that answered, with a price or with "no".
         quoted: sellers with a price.
+        cached: of those that answered, sellers whose answer was known already.
         misses: how many there were of each kind.
         started_at: when it began.
         elapsed_s: how long it took.
@@ -112,6 +134,7 @@ class Summary:
     asked: int
     answered: int
     quoted: int
+    cached: int
     misses: dict[MissReason, int]
     started_at: datetime
     elapsed_s: float
@@ -125,23 +148,28 @@ def summarise(
     started_at: datetime,
     elapsed_s: float,
 ) -> Summary:
-    """Count the answers of a collection in which every seller was asked."""
-    sellers = answered = quoted = 0
+    """Count the answers of a collection that has one of every seller."""
+    sellers = asked = answered = quoted = cached = 0
     misses: Counter[MissReason] = Counter()
     for answer in answers:
         sellers += 1
-        answered += not isinstance(answer.outcome, CallFailed)
+        answered += answer.answered
+        cached += answer.answered and answer.cached
         if isinstance(answer.outcome, Quote):
+            asked += 1
             quoted += 1
         else:
-            misses[miss_reason(answer.outcome)] += 1
+            reason = miss_reason(answer.outcome)
+            asked += reason not in _NOT_ASKED
+            misses[reason] += 1
     return Summary(
         collection_id=collection_id,
         book_id=book_id,
         sellers=sellers,
-        asked=sellers,
+        asked=asked,
         answered=answered,
         quoted=quoted,
+        cached=cached,
         misses=dict(misses),
         started_at=started_at,
         elapsed_s=elapsed_s,

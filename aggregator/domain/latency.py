@@ -39,6 +39,18 @@ class LatencyHistogram:
         self._weights[index] += 1.0
         self._total = self._total * _FADE + 1.0
 
+    def add_longer_than(self, waited_s: float) -> None:
+        """Take note of a call that nobody waited for any longer: its weight goes to the latencies above, as they are.
+
+        This is Efron's redistribution to the right (1967), by which the Kaplan-Meier estimate comes about.
+        """
+        index = bisect_left(BOUNDS_S, waited_s)
+        above = sum(self._weights[index:])
+        for i in range(_BUCKETS + 1):
+            share = self._weights[i] / above if i >= index else 0.0
+            self._weights[i] = self._weights[i] * _FADE + share
+        self._total = self._total * _FADE + 1.0
+
     def quantile(self, q: float) -> float:
         """Give the latency within which a part ``q`` (0 to 1) of the calls was answered, in seconds.
 

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from deploy.local.probes import NotReady
@@ -72,6 +72,7 @@ class Program(Command):
         stop_signal: what asks it to end in good order.
         stop_within_s: after how many seconds it is killed instead.
         first_tries: how many times it may die in the start of the mesh before that is given up.
+        first_environment: what its very first start is told besides.
         before_start: awaited before each start.
         after_return: awaited when it is healthy again after a death.
         before_stop: awaited before it is asked to end.
@@ -83,6 +84,7 @@ class Program(Command):
     stop_signal: signal.Signals = signal.SIGTERM
     stop_within_s: float = 10.0
     first_tries: int = 1
+    first_environment: Mapping[str, str] = field(default_factory=dict)
     before_start: Callable[[], Awaitable[None]] = field(default=_nothing)
     after_return: Callable[[], Awaitable[None]] = field(default=_nothing)
     before_stop: Callable[[], Awaitable[None]] = field(default=_nothing)
@@ -122,6 +124,7 @@ class Child:
         self._log_start = 0
         self._healthy = asyncio.Event()
         self._stopping = False
+        self._first_environment = program.first_environment
 
     @property
     def pid(self) -> int | None:
@@ -227,7 +230,9 @@ class Child:
         program = self.program
         await program.before_start()
         self._log_start = _size(program.log)
-        self._process = await _spawn(program)
+        environment = {**program.environment, **self._first_environment}
+        self._first_environment = {}
+        self._process = await _spawn(replace(program, environment=environment))
         await self._until_healthy(self._process)
         self._healthy.set()
 

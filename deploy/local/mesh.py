@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 from types import TracebackType
 from typing import NoReturn, Self
 
@@ -24,10 +25,14 @@ from deploy.local.services import address, service, target
 from deploy.schemas import OWNERS_OF_SCHEMAS
 from mesh.clock import Clock, SystemClock
 from mesh.postgres import MigrationError, migrate
+from sellers.admission.admission import rules_of
+from sellers.admission.model import AdmissionSettings
+from sellers.admission.valkey import valkey_ledger
 
 _SIM = "seller_sim"
 _THROUGH_WITHIN_S = 15.0
 _POLL_S = 0.05
+_LEDGER_S = 5.0
 _TOKEN_TTL = timedelta(hours=24)
 
 
@@ -163,7 +168,11 @@ class LocalMesh:
         self.valkey_url = f"redis://{address(valkey_port)}/0"
         self.sim_control = address(sim_port)
 
-        def replicas(kind: str, settings: Mapping[str, str]) -> tuple[list[Program], list[int]]:
+        callers = count()
+
+        def replicas(
+            kind: str, settings: Mapping[str, str], *, calls_sellers: bool = True
+        ) -> tuple[list[Program], list[int]]:
             names = [f"{kind}-{number}" for number in range(1, options.replicas + 1)]
             listens = [ports.take(name) for name in names]
             self.replicas |= {
@@ -177,20 +186,29 @@ class LocalMesh:
                     port=port,
                     admin_port=ports.take(f"{name}-admin"),
                     environment=environment,
-                    settings=settings,
+                    settings=(
+                        {**settings, "PROCESS_INDEX": str(next(callers))}
+                        if calls_sellers
+                        else settings
+                    ),
+                    # The simulated sellers start with the mesh: nobody has called them.
+                    first_settings={"QUIET_START": "true"} if calls_sellers else {},
                 )
                 for name, port in zip(names, listens, strict=True)
             ]
             return programs, listens
 
-        stores = {"DATABASE_URL": self.dsn, "VALKEY_URL": self.valkey_url}
-        credentials = {"SELLER_CREDENTIALS_FILE": str(data.seller_credentials)}
-        aggregators, aggregator_ports = replicas("aggregator", {**stores, **credentials})
+        seller_caller = {
+            "DATABASE_URL": self.dsn,
+            "VALKEY_URL": self.valkey_url,
+            "SELLER_CREDENTIALS_FILE": str(data.seller_credentials),
+            "PROCESSES": str(2 * options.replicas),
+        }
+        aggregators, aggregator_ports = replicas("aggregator", seller_caller)
         orchestrators, orchestrator_ports = replicas(
             "orchestrator",
             {
-                **stores,
-                **credentials,
+                **seller_caller,
                 "AGGREGATOR_TARGET": target(aggregator_ports),
                 "TOKEN_KEYRING_FILE": str(data.token_keyring),
             },
@@ -203,6 +221,7 @@ class LocalMesh:
                 "JWT_ISSUER": ISSUER,
                 "JWT_AUDIENCE": AUDIENCE,
             },
+            calls_sellers=False,
         )
         sim = service(
             _SIM,
@@ -253,7 +272,7 @@ class LocalMesh:
 
                 stores = [
                     group.create_task(self._begin_database(database)),
-                    begin(cache),
+                    group.create_task(self._begin_valkey(cache)),
                 ]
                 sellers = begin(sim)
                 asking = [begin(part, *stores) for part in aggregators]
@@ -287,6 +306,12 @@ class LocalMesh:
         except MigrationError as error:
             raise MeshProblem(str(error)) from None
         self._report(f"{'migrations':<15} {len(applied)} applied")
+
+    async def _begin_valkey(self, program: Program) -> None:
+        await self._begin(program)
+        rules = AdmissionSettings()
+        async with valkey_ledger(self.valkey_url, rules_of(rules), timeout_s=_LEDGER_S) as ledger:
+            await ledger.declare_quiet()
 
     async def _register_after(self, needs: Sequence[asyncio.Task[None]]) -> None:
         for need in needs:

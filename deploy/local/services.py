@@ -34,6 +34,7 @@ def service(
     admin_port: int,
     environment: Mapping[str, str],
     settings: Mapping[str, str],
+    first_settings: Mapping[str, str] | None = None,
 ) -> Program:
     """Say how to run one replica of a service.
 
@@ -45,6 +46,7 @@ def service(
         admin_port: where it answers the operator.
         environment: what it inherits.
         settings: what this service is told beyond what every service is, without the prefix ``BOOKMESH_``.
+        first_settings: what its very first start is told besides.
 
     """
     told = {
@@ -57,9 +59,14 @@ def service(
     return Program(
         name=name,
         command=(sys.executable, "-m", module),
-        environment={**environment, **{f"BOOKMESH_{key}": value for key, value in told.items()}},
+        environment={**environment, **_prefixed(told)},
+        first_environment=_prefixed(first_settings or {}),
         log=data.log(name),
         address=address(port),
         check=lambda: grpc_serves(address(port)),
         stop_within_s=_DRAIN_S + _DRAIN_PAUSE_S + _LEAVES_WITHIN_S,
     )
+
+
+def _prefixed(settings: Mapping[str, str]) -> dict[str, str]:
+    return {f"BOOKMESH_{key}": value for key, value in settings.items()}

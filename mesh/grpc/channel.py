@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -11,11 +12,17 @@ from opentelemetry.instrumentation.grpc import aio_client_interceptors
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+# Without this grpc does not know `requestHashHeader` (gRFC A76). It looks when the first channel is made.
+os.environ.setdefault("GRPC_EXPERIMENTAL_RING_HASH_SET_REQUEST_HASH_KEY", "true")  # noqa: TID251  set, not read
 
-def open_channel(target: str, service: str, *, retried: Collection[str] = ()) -> grpc.aio.Channel:
+
+def open_channel(
+    target: str, service: str, *, retried: Collection[str] = (), routed_by: str | None = None
+) -> grpc.aio.Channel:
     """Open a channel to all replicas of a service; the caller closes it.
 
-    Calls go round the replicas that their own health service calls SERVING for ``service`` (full name). UNAVAILABLE
+    Calls go to the replicas that their own health service calls SERVING for ``service`` (full name): round them, or
+    those with the same value of the metadata ``routed_by`` to the same one (grpc's ring hash). UNAVAILABLE
     is retried on another replica, up to three tries, for the methods in ``retried`` alone: those that are safe to
     repeat. Retries of a channel as a whole are throttled to a tenth of its calls (gRFC A6).
 
@@ -23,6 +30,7 @@ def open_channel(target: str, service: str, *, retried: Collection[str] = ()) ->
         target: a gRPC target, ``dns:///orchestrator:9000`` or ``ipv4:127.0.0.1:7001,127.0.0.1:7002``.
         service: the full name of the gRPC service.
         retried: names of methods of that service.
+        routed_by: name of a metadata key.
 
     """
     method_config: list[dict[str, Any]] = []
@@ -40,7 +48,11 @@ def open_channel(target: str, service: str, *, retried: Collection[str] = ()) ->
             }
         )
     service_config = {
-        "loadBalancingConfig": [{"round_robin": {}}],
+        "loadBalancingConfig": [
+            {"ring_hash_experimental": {"requestHashHeader": routed_by}}
+            if routed_by
+            else {"round_robin": {}}
+        ],
         "healthCheckConfig": {"serviceName": service},
         "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
         "methodConfig": method_config,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from bookmesh.aggregator.v1 import aggregator_pb2 as pb
+from mesh import convert as mesh_convert
 from mesh import errors
 from mesh.grpc.errors import translated
 from orchestrator import convert
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from bookmesh.aggregator.v1.aggregator_pb2_grpc import QuoteServiceAsyncStub
     from orchestrator.domain.events import AnswerBatch
     from orchestrator.domain.purchase import Purchase
+
+
+BOOK_ID_HEADER = "book-id"
+"""By this metadata collections of one book go to one replica."""
 
 
 class AggregatorQuotes:
@@ -39,13 +45,21 @@ class AggregatorQuotes:
             book_id=purchase.book_id,
             currency_code=purchase.max_price.currency,
             conditions=convert.conditions(purchase.conditions),
+            policy=pb.POLICY_BALANCED,
+            affordable=mesh_convert.money_to_proto(purchase.max_price),
+            customer_id=purchase.customer_id,
+            # What was known the first time has not held.
+            fresh=purchase.plan.collections > 0,
         )
+        metadata = ((BOOK_ID_HEADER, quote(purchase.book_id, safe="")),)
         candidates: list[Candidate] = []
         collection_id = ""
         gathered: Gathered | None = None
         with translated():
             # To its very end: a stream that is left earlier never ends its span.
-            async for response in self._stub.CollectQuotes(request, timeout=timeout_s):
+            async for response in self._stub.CollectQuotes(
+                request, timeout=timeout_s, metadata=metadata
+            ):
                 match response.WhichOneof("part"):
                     case "started":
                         collection_id = response.started.collection_id

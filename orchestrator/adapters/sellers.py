@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.domain.purchase import Candidate
 from orchestrator.domain.saga import SellerKind
+from sellers.admission.model import Ask, Limits, Outcome, Purpose, Refused
+from sellers.admission.outcomes import outcome_of
 from sellers.model import CallFailed, FailureKind, HoldRef, Quote, QuoteRef, SellerState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from mesh.clock import Clock
     from orchestrator.domain.purchase import Attempt, Purchase, Release
+    from sellers.admission.admission import Admission
     from sellers.model import (
         CancelOutcome,
         GetOrderOutcome,
@@ -32,13 +37,30 @@ ORDER_S = 3.0
 """How long a seller has for each kind of call, in seconds."""
 
 
-class TransportSellers:
-    """The way to one seller, through ``sellers.transport``."""
+SLOT_S = 2.0
+"""How long a call waits for a slot at a seller that is called as often as it allows, in seconds."""
 
-    def __init__(self, directory: Directory, transport: SellerTransport) -> None:
-        """Look sellers up in the directory, call them by the transport."""
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What admission must know of a call."""
+
+    purpose: Purpose
+    timeout_s: float
+    books: int = 0
+
+
+class TransportSellers:
+    """The way to one seller, through admission and ``sellers.transport``."""
+
+    def __init__(
+        self, directory: Directory, transport: SellerTransport, admission: Admission, clock: Clock
+    ) -> None:
+        """Look sellers up in the directory, ask admission, call them by the transport."""
         self._directory = directory
         self._transport = transport
+        self._admission = admission
+        self._clock = clock
 
     def kind_of(self, seller_id: str) -> SellerKind | None:
         """Tell what a purchase must know of a seller; None when it is not known or may not be called."""
@@ -52,15 +74,16 @@ class TransportSellers:
 
     async def requote(self, purchase: Purchase, seller_id: str) -> Candidate | None:
         """Ask one seller again for the purchase's book; None when it gives no usable price."""
-        seller = self._find(seller_id)
-        if seller is None:
-            return None
-        outcome = await self._transport.get_quote(
-            seller,
-            purchase.book_id,
-            purchase.max_price.currency,
-            frozenset(purchase.conditions),
-            timeout_s=QUOTE_S,
+        outcome = await self._call(
+            seller_id,
+            _Call(Purpose.PURCHASE, QUOTE_S, books=1),
+            lambda seller: self._transport.get_quote(
+                seller,
+                purchase.book_id,
+                purchase.max_price.currency,
+                frozenset(purchase.conditions),
+                timeout_s=QUOTE_S,
+            ),
         )
         if not isinstance(outcome, Quote):
             return None
@@ -68,8 +91,9 @@ class TransportSellers:
 
     async def hold(self, purchase: Purchase, attempt: Attempt) -> HoldOutcome:
         """Have a copy set aside under the attempt's key."""
-        return await self._with(
+        return await self._call(
             attempt.seller_id,
+            _Call(Purpose.PURCHASE, HOLD_S),
             lambda seller: self._transport.hold_book(
                 seller,
                 attempt.key,
@@ -83,16 +107,18 @@ class TransportSellers:
 
     async def release(self, release: Release) -> ReleaseOutcome:
         """Have what is held under a key given back."""
-        return await self._with(
+        return await self._call(
             release.seller_id,
+            _Call(Purpose.RESOLVE, RELEASE_S),
             lambda seller: self._transport.release_hold(seller, release.key, timeout_s=RELEASE_S),
         )
 
     async def place_order(self, purchase: Purchase, attempt: Attempt) -> PlaceOutcome:
         """Buy the copy under the attempt's key."""
         source = HoldRef(attempt.hold_id) if attempt.hold_id else QuoteRef(attempt.quote_id)
-        return await self._with(
+        return await self._call(
             attempt.seller_id,
+            _Call(Purpose.PURCHASE, ORDER_S),
             lambda seller: self._transport.place_order(
                 seller,
                 attempt.key,
@@ -108,31 +134,49 @@ class TransportSellers:
 
     async def get_order(self, attempt: Attempt) -> GetOrderOutcome:
         """Ask what became of the attempt's order."""
-        return await self._with(
+        return await self._call(
             attempt.seller_id,
+            _Call(Purpose.RESOLVE, ORDER_S),
             lambda seller: self._transport.get_order(seller, attempt.key, timeout_s=ORDER_S),
         )
 
     async def cancel_order(self, attempt: Attempt) -> CancelOutcome:
         """Cancel the attempt's order, or close its key."""
-        return await self._with(
+        return await self._call(
             attempt.seller_id,
+            _Call(Purpose.RESOLVE, ORDER_S),
             lambda seller: self._transport.cancel_order(seller, attempt.key, timeout_s=ORDER_S),
         )
 
-    async def _with(
-        self, seller_id: str, call: Callable[[Seller], Awaitable[_OutcomeT]]
+    async def _call(
+        self, seller_id: str, call: _Call, make: Callable[[Seller], Awaitable[_OutcomeT]]
     ) -> _OutcomeT | CallFailed:
+        """Make a call once admission lets it pass; one that it does not let pass was certainly not made."""
         seller = self._find(seller_id)
         if seller is None:
-            return CallFailed(
-                FailureKind.UNREACHABLE,
-                definitely_not_done=True,
-                detail="not in the registry, or disabled",
-            )
-        return await call(seller)
+            return _not_made(FailureKind.UNREACHABLE, "not in the registry, or disabled")
+        ask = Ask(Limits.of(seller), timeout_s=call.timeout_s, books=call.books)
+        until = self._clock.monotonic() + SLOT_S
+        decision = await self._admission.acquire(ask, call.purpose, until=until)
+        if isinstance(decision, Refused):
+            return _not_made(FailureKind.RATE_LIMITED, f"not called: {decision.reason}")
+        grant = decision.grant
+        if not grant.still_good(self._clock.monotonic()):
+            self._admission.report(grant, Outcome.NOT_SENT)
+            return _not_made(FailureKind.TIMED_OUT, "not called: this process was too slow")
+        try:
+            outcome = await make(seller)
+        except BaseException:
+            self._admission.report(grant, Outcome.OURS)
+            raise
+        self._admission.report(grant, outcome_of(outcome))
+        return outcome
 
     def _find(self, seller_id: str) -> Seller | None:
         snapshot = self._directory.snapshot
         seller = snapshot.sellers.get(seller_id) if snapshot is not None else None
         return None if seller is None or seller.state is SellerState.DISABLED else seller
+
+
+def _not_made(kind: FailureKind, detail: str) -> CallFailed:
+    return CallFailed(kind, definitely_not_done=True, detail=detail)

@@ -16,7 +16,10 @@ import pytest
 from protovalidate import Validator
 
 from aggregator.app.collect import Limits, QuoteCollector
+from aggregator.app.gather import Gatherer, GatherSettings
 from aggregator.app.registry import Registry
+from aggregator.domain.cached import CacheSettings
+from aggregator.domain.outlook import Outlooks
 from aggregator.ports import SellerStore
 from aggregator.servicer import QuoteServicer, RegistryServicer
 from bookmesh.aggregator.v1.aggregator_pb2_grpc import (
@@ -32,6 +35,8 @@ from sellers.credentials import Credentials
 from sellers.model import Seller
 from sellers.registry import Directory
 from sellers.transport import SellerTransport
+from tests.fakes.admission import OpenAdmission
+from tests.fakes.quote_cache import Memory, MemoryQuoteCache
 from tests.fakes.seller_store import MemorySellerStore
 
 if TYPE_CHECKING:
@@ -67,6 +72,7 @@ def start_replica(tmp_path: Path) -> StartReplica:
         *,
         sellers: Sequence[Seller] = (),
         limits: Limits | None = None,
+        gathering: GatherSettings | None = None,
         read: bool = True,
     ) -> AsyncIterator[Replica]:
         clock = SystemClock()
@@ -82,8 +88,21 @@ def start_replica(tmp_path: Path) -> StartReplica:
                 lambda snapshot: transport.retain(snapshot.sellers.values()),
                 poll_s=POLL_S,
             )
+            outlooks = Outlooks()
+            gatherer = Gatherer(
+                transport, OpenAdmission(clock), outlooks, gathering or GatherSettings(), clock
+            )
+            gathers = asyncio.create_task(gatherer.run())
+            stack.push_async_callback(asyncio.wait, (gathers,))
+            stack.callback(gathers.cancel)
             collector = QuoteCollector(
-                directory, transport, clock, uuid7_factory(clock, Random(1)), limits or Limits()
+                directory,
+                gatherer,
+                MemoryQuoteCache(Memory(), clock, CacheSettings()),
+                outlooks,
+                clock=clock,
+                new_id=uuid7_factory(clock, Random(1)),
+                limits=limits or Limits(),
             )
             interceptor = ServiceInterceptor(
                 Validator(),

@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from aggregator.app.collect import Limits
+from aggregator.app.gather import GatherSettings
 from bookmesh.aggregator.v1 import aggregator_pb2 as pb
 from bookmesh.common.v1 import quote_pb2
 from bookmesh.seller.v1 import seller_pb2
@@ -84,7 +85,9 @@ async def test_every_seller_comes_exactly_once_whatever_it_does(
         await dying.aclose()
         stranger = replace(sellers[0], seller_id="stranger", credential_reference="unknown")
         replica = await stack.enter_async_context(
-            start_replica(sellers=[*sellers, *dead, stranger], limits=Limits(seller_s=0.5))
+            start_replica(
+                sellers=[*sellers, *dead, stranger], gathering=GatherSettings(seller_s=0.5)
+            )
         )
         parts = await collect(replica)
 
@@ -153,7 +156,7 @@ async def test_quotes_arrive_before_the_end(start_replica: StartReplica) -> None
     async with AsyncExitStack() as stack:
         sellers = await run_sellers(stack, {"first": quotes(), "last": last})
         replica = await stack.enter_async_context(
-            start_replica(sellers=sellers, limits=Limits(seller_s=AMPLE_S))
+            start_replica(sellers=sellers, gathering=GatherSettings(seller_s=AMPLE_S))
         )
         order: list[str] = []
         async for part in replica.quotes.CollectQuotes(REQUEST, timeout=AMPLE_S):
@@ -169,7 +172,11 @@ async def test_a_late_seller_has_timed_out_when_the_caller_s_time_is_nearly_over
     async with AsyncExitStack() as stack:
         sellers = await run_sellers(stack, {"good": quotes(), "late": hangs})
         replica = await stack.enter_async_context(
-            start_replica(sellers=sellers, limits=Limits(seller_s=AMPLE_S, merge_margin_s=0.5))
+            start_replica(
+                sellers=sellers,
+                limits=Limits(merge_margin_s=0.5),
+                gathering=GatherSettings(seller_s=AMPLE_S),
+            )
         )
         parts = await collect(replica, timeout_s=1.0)
     assert [q.seller_id for part in parts for q in part.batch.quotes] == ["good"]
@@ -185,7 +192,7 @@ async def test_when_the_caller_leaves_the_sellers_calls_are_cancelled(
     async with (
         fake_seller(GetQuote=hangs) as fake,
         start_replica(
-            sellers=[registered("acme", fake.endpoint)], limits=Limits(seller_s=AMPLE_S)
+            sellers=[registered("acme", fake.endpoint)], gathering=GatherSettings(seller_s=AMPLE_S)
         ) as replica,
     ):
         call = replica.quotes.CollectQuotes(REQUEST, timeout=AMPLE_S)

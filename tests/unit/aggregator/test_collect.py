@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -12,13 +12,17 @@ from typing import NoReturn
 import pytest
 from structlog.testing import capture_logs
 
-from aggregator.app.collect import MAX_BATCH, Limits, QuoteCollector
-from aggregator.domain.collection import Answer, MissReason, Question, Summary, miss_reason
+from aggregator.app.collect import MAX_BATCH, Limits, QuoteCollector, Wish
+from aggregator.app.gather import Gatherer, GatherSettings
+from aggregator.domain.cached import CacheSettings
+from aggregator.domain.collection import Answer, MissReason, Question, Skipped, Summary, miss_reason
+from aggregator.domain.outlook import Outlooks
 from mesh import errors
 from mesh.clock import SystemClock
 from mesh.ids import uuid7_factory
 from mesh.money import Money
 from sellers.model import (
+    BatchOutcome,
     CallFailed,
     Condition,
     FailureKind,
@@ -30,6 +34,8 @@ from sellers.model import (
     UnavailableReason,
 )
 from sellers.registry import Directory
+from tests.fakes.admission import OpenAdmission
+from tests.fakes.quote_cache import Memory, MemoryQuoteCache
 from tests.fakes.seller import registered
 
 QUESTION = Question("9780134685991", "USD", frozenset({Condition.NEW}))
@@ -75,18 +81,58 @@ class Sellers:
             self.cancelled.append(seller.seller_id)
             raise
 
-    def collector(self, limits: Limits | None = None) -> QuoteCollector:
+    async def batch_get_quotes(
+        self,
+        seller: Seller,
+        book_ids: Sequence[str],
+        currency: str,
+        conditions: frozenset[Condition],
+        *,
+        timeout_s: float,
+    ) -> BatchOutcome:
+        raise AssertionError("these sellers take no batches")
+
+    def collector(
+        self, limits: Limits | None = None, gathering: GatherSettings | None = None
+    ) -> QuoteCollector:
         directory = Directory()
         directory.replace([registered(name, f"{name}:1") for name in self.behaviours], 1)
-        return collector(directory, self, limits)
+        return collector(directory, self, limits, gathering)
+
+
+RUNNING: list[asyncio.Task[None]] = []
+
+
+@pytest.fixture(autouse=True)
+async def running() -> AsyncIterator[None]:
+    """End what the test's collectors have started."""
+    yield
+    for task in RUNNING:
+        task.cancel()
+    await asyncio.gather(*RUNNING, return_exceptions=True)
+    RUNNING.clear()
 
 
 def collector(
-    directory: Directory, source: Sellers, limits: Limits | None = None
+    directory: Directory,
+    source: Sellers,
+    limits: Limits | None = None,
+    gathering: GatherSettings | None = None,
 ) -> QuoteCollector:
     clock = SystemClock()
+    outlooks = Outlooks()
+    gatherer = Gatherer(
+        source, OpenAdmission(clock), outlooks, gathering or GatherSettings(), clock
+    )
+    RUNNING.append(asyncio.create_task(gatherer.run()))
     return QuoteCollector(
-        directory, source, clock, uuid7_factory(clock, Random(1)), limits or Limits()
+        directory,
+        gatherer,
+        MemoryQuoteCache(Memory(), clock, CacheSettings()),
+        outlooks,
+        clock=clock,
+        new_id=uuid7_factory(clock, Random(1)),
+        limits=limits or Limits(),
     )
 
 
@@ -113,12 +159,12 @@ async def hangs() -> NoReturn:
 async def collected(
     collector: QuoteCollector, time_left_s: float = AMPLE_S
 ) -> tuple[list[list[Answer]], Summary]:
-    async with collector.open(QUESTION, time_left_s) as collection:
+    async with collector.open(QUESTION, time_left_s, Wish()) as collection:
         batches = [list(batch) async for batch in collection.batches()]
     return batches, collection.summary()
 
 
-def outcomes(batches: list[list[Answer]]) -> dict[str, QuoteOutcome]:
+def outcomes(batches: list[list[Answer]]) -> dict[str, QuoteOutcome | Skipped]:
     answers = [answer for batch in batches for answer in batch]
     assert len({answer.seller_id for answer in answers}) == len(answers), "a seller came twice"
     return {answer.seller_id: answer.outcome for answer in answers}
@@ -166,7 +212,7 @@ async def test_before_the_registry_has_been_read_nothing_can_be_collected() -> N
 async def test_the_first_answers_do_not_wait_for_the_last() -> None:
     last = asyncio.Event()
     sellers = Sellers(acme=says(QUOTE), beta=waits_for(last))
-    async with sellers.collector().open(QUESTION, AMPLE_S) as collection:
+    async with sellers.collector().open(QUESTION, AMPLE_S, Wish()) as collection:
         batches = collection.batches()
         first = await anext(batches)
         assert [answer.seller_id for answer in first] == ["acme"]
@@ -179,7 +225,7 @@ async def test_the_last_answers_are_not_held_back() -> None:
     sellers = Sellers(acme=says(QUOTE), beta=waits_for(last))
     # Were the last batch gathered too, this would take a day.
     limits = Limits(flush_s=24 * 3600.0)
-    async with sellers.collector(limits).open(QUESTION, AMPLE_S) as collection:
+    async with sellers.collector(limits).open(QUESTION, AMPLE_S, Wish()) as collection:
         batches = collection.batches()
         await anext(batches)
         last.set()
@@ -218,16 +264,21 @@ async def test_a_seller_gets_its_limit_or_what_is_left_less_the_margin(
     time_left_s: float, expected: float
 ) -> None:
     sellers = Sellers(acme=says(QUOTE))
-    async with sellers.collector(Limits(seller_s=3, merge_margin_s=0.15)).open(
-        QUESTION, time_left_s
-    ) as collection:
+    collector = sellers.collector(Limits(merge_margin_s=0.15), GatherSettings(seller_s=3))
+    async with collector.open(QUESTION, time_left_s, Wish()) as collection:
         [_ async for _ in collection.batches()]
-    assert all(timeout_s == pytest.approx(expected) for timeout_s in sellers.timeouts_s)
+    assert all(timeout_s == pytest.approx(expected, abs=0.05) for timeout_s in sellers.timeouts_s)
 
 
 async def test_leaving_cancels_the_calls_under_way() -> None:
-    sellers = Sellers(acme=says(QUOTE), beta=hangs)
-    async with sellers.collector().open(QUESTION, AMPLE_S) as collection:
+    asked = asyncio.Event()
+
+    async def asked_in_vain() -> NoReturn:
+        asked.set()
+        await hangs()
+
+    sellers = Sellers(acme=waits_for(asked), beta=asked_in_vain)
+    async with sellers.collector().open(QUESTION, AMPLE_S, Wish()) as collection:
         await anext(collection.batches())
     assert sellers.cancelled == ["beta"]
 
@@ -236,7 +287,7 @@ async def test_leaving_by_an_exception_cancels_them_too() -> None:
     sellers = Sellers(acme=says(QUOTE), beta=hangs)
 
     async def leaves() -> None:
-        async with sellers.collector().open(QUESTION, AMPLE_S) as collection:
+        async with sellers.collector().open(QUESTION, AMPLE_S, Wish()) as collection:
             await anext(collection.batches())
             raise KeyError("the caller's")
 

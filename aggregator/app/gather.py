@@ -1,0 +1,393 @@
+"""Asks sellers, each as often as it allows, and many books in one call where it takes them.
+
+Questions for one seller wait in its lot. A seller that takes batches gathers them for a moment: a few milliseconds
+while its budget is plenty, longer as it gets scarce, never so long that a question would miss its deadline. Lots that
+are due are admitted together, in one round trip. Where the budget is used up, questions wait for the next slot, if it
+comes in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import assert_never
+
+import structlog
+
+from aggregator.domain.collection import Answer, MissReason, Question, Skipped
+from aggregator.domain.outlook import Outlooks
+from aggregator.ports import CallAdmission, QuoteSource
+from mesh.clock import Clock
+from sellers.admission.model import (
+    Allowed,
+    Ask,
+    Decision,
+    Grant,
+    Limits,
+    Outcome,
+    Purpose,
+    Reason,
+    Refused,
+    Wait,
+)
+from sellers.model import CallFailed, Condition, FailureKind, QuoteOutcome, Seller
+
+_MOST_CALLS = 16
+"""Most calls to one seller that are asked for in one round of admission."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class GatherSettings:
+    """How questions are gathered; times in seconds."""
+
+    linger_s: float = 0.003
+    """How long a seller's batch waits for more while its budget is plenty."""
+    longest_linger_s: float = 1.5
+    """How long it waits when nothing is left of the budget."""
+    seller_s: float = 3.0
+    """The most that one seller gets for an answer."""
+
+
+_Key = tuple[str, str, frozenset[Condition]]
+"""Of a lot: seller, currency, conditions."""
+
+
+class Waiting:
+    """A question that waits at one seller, or is under way. ``until_s`` may be put off while it waits."""
+
+    __slots__ = ("asked_s", "call", "customer_id", "on_answer", "question", "until_s")
+
+    def __init__(
+        self,
+        question: Question,
+        customer_id: str,
+        until_s: float,
+        asked_s: float,
+        on_answer: Callable[[Answer], None],
+    ) -> None:
+        self.question = question
+        self.customer_id = customer_id
+        self.until_s = until_s
+        self.asked_s = asked_s
+        self.on_answer: Callable[[Answer], None] | None = on_answer
+        self.call: _Call | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call under way, and the questions that it answers."""
+
+    questions: Sequence[Waiting]
+    task: asyncio.Task[None]
+
+
+class _Lot:
+    """Questions for one seller in one currency and conditions, taken by turns from each customer."""
+
+    __slots__ = ("_by_customer", "first_s", "left", "retry_s", "seller", "size")
+
+    def __init__(self, seller: Seller) -> None:
+        self.seller = seller
+        self.size = 0
+        self.first_s = 0.0
+        self.retry_s = 0.0
+        self.left = 1.0
+        self._by_customer: dict[str, deque[Waiting]] = {}
+
+    @property
+    def batch(self) -> int:
+        """Most questions in one call."""
+        return max(1, self.seller.capabilities.max_batch_size)
+
+    def put(self, waiting: Waiting) -> None:
+        if not self.size:
+            self.first_s = waiting.asked_s
+        self.size += 1
+        self._by_customer.setdefault(waiting.customer_id, deque()).append(waiting)
+
+    def take(self, most: int, now: float) -> list[Waiting]:
+        """Take questions that are still wanted, one of each customer in turn; what is left begins to linger anew."""
+        taken: list[Waiting] = []
+        while self._by_customer and len(taken) < most:
+            customer_id = next(iter(self._by_customer))
+            queue = self._by_customer.pop(customer_id)
+            waiting = queue.popleft()
+            self.size -= 1
+            if queue:
+                # Behind the others.
+                self._by_customer[customer_id] = queue
+            if waiting.on_answer is not None:
+                taken.append(waiting)
+        self.first_s = now
+        return taken
+
+    def drop(self, unwanted: Callable[[Waiting], bool]) -> list[Waiting]:
+        """Take out the questions of which this is true, or that nobody wants any more; give the former."""
+        dropped = []
+        for customer_id, queue in list(self._by_customer.items()):
+            kept: deque[Waiting] = deque()
+            for waiting in queue:
+                if waiting.on_answer is None:
+                    continue
+                if unwanted(waiting):
+                    dropped.append(waiting)
+                else:
+                    kept.append(waiting)
+            self.size -= len(queue) - len(kept)
+            if kept:
+                self._by_customer[customer_id] = kept
+            else:
+                del self._by_customer[customer_id]
+        return dropped
+
+    def due_s(self, settings: GatherSettings) -> float:
+        """Say when the lot should be sent, if nothing more arrives."""
+        if self.batch == 1 or self.size >= self.batch:
+            return self.retry_s
+        scarcity = 1.0 - self.left
+        linger_s = settings.linger_s + (settings.longest_linger_s - settings.linger_s) * scarcity**2
+        return max(self.retry_s, self.first_s + linger_s)
+
+
+class Gatherer:
+    """Asks sellers for all collections of this process. ``run`` does the work."""
+
+    def __init__(
+        self,
+        source: QuoteSource,
+        admission: CallAdmission,
+        outlooks: Outlooks,
+        settings: GatherSettings,
+        clock: Clock,
+    ) -> None:
+        self._source = source
+        self._admission = admission
+        self._outlooks = outlooks
+        self._settings = settings
+        self._clock = clock
+        self._lots: dict[_Key, _Lot] = {}
+        self._filled: dict[_Key, _Lot] = {}
+        self._changed = asyncio.Event()
+        self._calls: set[asyncio.Task[None]] = set()
+
+    def ask(
+        self,
+        seller: Seller,
+        question: Question,
+        *,
+        customer_id: str,
+        until_s: float,
+        on_answer: Callable[[Answer], None],
+    ) -> Waiting:
+        """Ask a seller; ``on_answer`` is called once, unless the question is cancelled before.
+
+        Args:
+            seller: whom.
+            question: what.
+            customer_id: for whom, first of all.
+            until_s: when the answer must be there, by the monotonic clock.
+            on_answer: gets the answer, or why there is none.
+
+        """
+        waiting = Waiting(question, customer_id, until_s, self._clock.monotonic(), on_answer)
+        self._put(seller, waiting)
+        return waiting
+
+    async def cancel(self, questions: Iterable[Waiting]) -> None:
+        """Forget questions; calls that answer nothing else any more are cancelled and awaited."""
+        calls = set()
+        for waiting in questions:
+            waiting.on_answer = None
+            call = waiting.call
+            if call is not None and all(other.on_answer is None for other in call.questions):
+                call.task.cancel()
+                calls.add(call.task)
+        if calls:
+            await asyncio.wait(calls)
+
+    async def run(self) -> None:
+        """Send what is due, until cancelled; then calls under way are cancelled too."""
+        try:
+            while True:
+                await self._until_due()
+                self._changed.clear()
+                await self._send_due()
+        finally:
+            for task in self._calls:
+                task.cancel()
+            await asyncio.gather(*self._calls, return_exceptions=True)
+
+    async def _until_due(self) -> None:
+        while not self._changed.is_set():
+            due_s = min((lot.due_s(self._settings) for lot in self._filled.values()), default=None)
+            delay_s = None if due_s is None else due_s - self._clock.monotonic()
+            if delay_s is not None and delay_s <= 0:
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay_s):
+                    await self._changed.wait()
+
+    async def _send_due(self) -> None:
+        now = self._clock.monotonic()
+        due: list[tuple[_Lot, int]] = []
+        for key, lot in list(self._filled.items()):
+            if lot.due_s(self._settings) > now:
+                continue
+            self._skip_later_than(now, lot, MissReason.TOO_SLOW)
+            if lot.size:
+                due.extend((lot, books) for books in _calls(lot))
+            else:
+                del self._filled[key]
+        if not due:
+            return
+        asks = [
+            Ask(
+                Limits.of(lot.seller),
+                timeout_s=self._settings.seller_s,
+                books=books,
+                # How long each question can wait is decided here, one by one.
+                wait_s=math.inf,
+            )
+            for lot, books in due
+        ]
+        decisions = await self._admission.admit(asks, Purpose.QUOTE)
+        for (lot, books), decision in zip(due, decisions, strict=True):
+            self._follow(lot, books, decision)
+
+    def _follow(self, lot: _Lot, books: int, decision: Decision) -> None:
+        """Send a call that may be sent; else keep the questions that can wait and answer the others."""
+        now = self._clock.monotonic()
+        match decision:
+            case Allowed(grant, calls_left):
+                lot.left = min(1.0, calls_left / lot.seller.capabilities.calls_per_minute)
+                lot.retry_s = 0.0
+                self._start(lot, grant, lot.take(books, now))
+            case Wait(after_s, reason):
+                lot.left = 0.0 if reason is Reason.NO_BUDGET else lot.left
+                lot.retry_s = now + after_s
+                self._skip_later_than(lot.retry_s, lot, MissReason.NO_BUDGET)
+            case Refused(Reason.CIRCUIT_OPEN):
+                self._skip(lot, MissReason.CIRCUIT_OPEN, lambda _: True)
+            case Refused():
+                self._skip(lot, MissReason.NO_BUDGET, lambda _: True)
+            case _:
+                assert_never(decision)
+
+    def _skip_later_than(self, sent_s: float, lot: _Lot, reason: MissReason) -> None:
+        """Answer the questions that would come too late if they were sent at a time."""
+        usual_s = self._outlooks[lot.seller.seller_id].usual_s()
+        self._skip(lot, reason, lambda waiting: waiting.until_s <= sent_s + usual_s)
+
+    def _skip(self, lot: _Lot, reason: MissReason, unwanted: Callable[[Waiting], bool]) -> None:
+        now = self._clock.monotonic()
+        for waiting in lot.drop(unwanted):
+            self._answer(lot.seller, waiting, Skipped(reason), now)
+
+    def _start(self, lot: _Lot, grant: Grant, questions: Sequence[Waiting]) -> None:
+        if not questions:
+            self._admission.report(grant, Outcome.NOT_SENT)
+            return
+        task = asyncio.create_task(self._carry_out(lot.seller, grant, questions))
+        self._calls.add(task)
+        task.add_done_callback(partial(self._ended, grant))
+        call = _Call(questions, task)
+        for waiting in questions:
+            waiting.call = call
+
+    def _ended(self, grant: Grant, task: asyncio.Task[None]) -> None:
+        self._calls.discard(task)
+        if not grant.reported:
+            # Cancelled before it began.
+            self._admission.report(grant, Outcome.NOT_SENT)
+
+    async def _carry_out(self, seller: Seller, grant: Grant, questions: Sequence[Waiting]) -> None:
+        """Make one call and hand its answers on."""
+        sent_s = self._clock.monotonic()
+        if not grant.still_good(sent_s):
+            self._admission.report(grant, Outcome.NOT_SENT)
+            for waiting in questions:
+                if waiting.on_answer is not None:
+                    waiting.call = None
+                    self._put(seller, waiting)
+            return
+        timeout_s = min(self._settings.seller_s, max(w.until_s for w in questions) - sent_s)
+        try:
+            outcomes = await self._outcomes(seller, questions, timeout_s)
+        except asyncio.CancelledError:
+            # Sent, and perhaps not arrived yet: its slot is not free before it would have timed out.
+            waited_s = self._clock.monotonic() - sent_s
+            self._outlooks.learn_unanswered(seller.seller_id, waited_s)
+            self._admission.report(grant, Outcome.OURS)
+            raise
+        except Exception:  # noqa: BLE001  a fault of ours with one seller must not cost the others their answers
+            _log.exception("asking a seller failed in our own code", seller_id=seller.seller_id)
+            self._admission.report(grant, Outcome.OURS)
+            ours = CallFailed(
+                FailureKind.INVALID_ANSWER,
+                definitely_not_done=False,
+                detail="a fault of ours; it has been logged",
+            )
+            outcomes = [ours] * len(questions)
+        else:
+            self._admission.report(grant, _outcome(outcomes))
+        now = self._clock.monotonic()
+        self._outlooks.learn_latency(seller.seller_id, outcomes[0], now - sent_s)
+        for waiting, outcome in zip(questions, outcomes, strict=True):
+            self._answer(seller, waiting, outcome, now)
+
+    async def _outcomes(
+        self, seller: Seller, questions: Sequence[Waiting], timeout_s: float
+    ) -> Sequence[QuoteOutcome]:
+        first = questions[0].question
+        if len(questions) == 1:
+            outcome = await self._source.get_quote(
+                seller, first.book_id, first.currency, first.conditions, timeout_s=timeout_s
+            )
+            return (outcome,)
+        batch = await self._source.batch_get_quotes(
+            seller,
+            [waiting.question.book_id for waiting in questions],
+            first.currency,
+            first.conditions,
+            timeout_s=timeout_s,
+        )
+        return [batch] * len(questions) if isinstance(batch, CallFailed) else batch
+
+    def _put(self, seller: Seller, waiting: Waiting) -> None:
+        key = (seller.seller_id, waiting.question.currency, waiting.question.conditions)
+        lot = self._lots.get(key)
+        if lot is None:
+            lot = self._lots[key] = _Lot(seller)
+        lot.seller = seller
+        lot.put(waiting)
+        self._filled[key] = lot
+        self._changed.set()
+
+    @staticmethod
+    def _answer(
+        seller: Seller, waiting: Waiting, outcome: QuoteOutcome | Skipped, now: float
+    ) -> None:
+        on_answer, waiting.on_answer = waiting.on_answer, None
+        if on_answer is not None:
+            on_answer(Answer(seller.seller_id, outcome, now - waiting.asked_s))
+
+
+def _calls(lot: _Lot) -> list[int]:
+    """Give the sizes of the calls in which a lot that is due would go out."""
+    full, rest = divmod(lot.size, lot.batch)
+    return ([lot.batch] * full + ([rest] if rest else []))[:_MOST_CALLS]
+
+
+def _outcome(outcomes: Sequence[QuoteOutcome]) -> Outcome:
+    """Say how a call went: one wrong item in a batch counts against its seller."""
+    kinds = {outcome.kind for outcome in outcomes if isinstance(outcome, CallFailed)}
+    if not kinds:
+        return Outcome.SUCCESS
+    return Outcome.SILENCE if kinds == {FailureKind.TIMED_OUT} else Outcome.FAILURE

@@ -1,0 +1,106 @@
+"""Asks again for books in demand before what is known of them runs out, so that nobody has to wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from aggregator.app.gather import Gatherer
+from aggregator.domain.collection import Answer, Question
+from aggregator.ports import QuoteCache
+from mesh.clock import Clock
+from sellers.model import Seller
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshSettings:
+    """When to ask ahead; times in seconds."""
+
+    ahead_s: float = 10.0
+    """How long before an answer runs out it is asked for again."""
+    hot: float = 3.0
+    """A question is in demand when it was asked so many times lately."""
+    half_life_s: float = 30.0
+    """After this time one that was asked counts half."""
+    seller_s: float = 3.0
+    """How long sellers have."""
+    questions: int = 10_000
+    """How many questions are watched for demand; those asked longest ago are forgotten first."""
+
+
+class Refresher:
+    """Watches demand, and asks ahead. ``run`` does the asking, one refresh a question at a time."""
+
+    def __init__(
+        self, gatherer: Gatherer, cache: QuoteCache, settings: RefreshSettings, clock: Clock
+    ) -> None:
+        self._gatherer = gatherer
+        self._cache = cache
+        self._settings = settings
+        self._clock = clock
+        self._heat: OrderedDict[Question, tuple[float, float]] = OrderedDict()
+        self._wanted: asyncio.Queue[tuple[Question, Mapping[str, Seller]]] = asyncio.Queue(100)
+        self._under_way: set[Question] = set()
+
+    def served(
+        self, question: Question, sellers: Mapping[str, Seller], good_for_s: Mapping[str, float]
+    ) -> None:
+        """Take note that a question was answered by what is known, which is good for so long, by seller."""
+        if self._heat_up(question) < self._settings.hot or question in self._under_way:
+            return
+        ending = {
+            seller_id: sellers[seller_id]
+            for seller_id, left_s in good_for_s.items()
+            # What is good for a second only is no answer worth refreshing.
+            if 1.0 < left_s <= self._settings.ahead_s and seller_id in sellers
+        }
+        if ending:
+            with suppress(asyncio.QueueFull):
+                self._wanted.put_nowait((question, ending))
+                self._under_way.add(question)
+
+    async def run(self) -> None:
+        """Ask ahead until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                question, sellers = await self._wanted.get()
+                tasks.create_task(self._refresh(question, sellers))
+
+    async def _refresh(self, question: Question, sellers: Mapping[str, Seller]) -> None:
+        try:
+            opened = await self._cache.open(
+                question, sellers.keys(), ahead_s=self._settings.ahead_s
+            )
+            if opened.leading:
+                await self._ask(question, sellers)
+                self._cache.close(question)
+        finally:
+            self._under_way.discard(question)
+
+    async def _ask(self, question: Question, sellers: Mapping[str, Seller]) -> None:
+        answered = asyncio.Semaphore(0)
+
+        def on_answer(answer: Answer) -> None:
+            self._cache.put(question, (answer,))
+            answered.release()
+
+        until_s = self._clock.monotonic() + self._settings.seller_s
+        for seller in sellers.values():
+            self._gatherer.ask(
+                seller, question, customer_id="", until_s=until_s, on_answer=on_answer
+            )
+        for _ in sellers:
+            await answered.acquire()
+
+    def _heat_up(self, question: Question) -> float:
+        now = self._clock.monotonic()
+        heat, at_s = self._heat.pop(question, (0.0, now))
+        heat = heat * math.pow(0.5, (now - at_s) / self._settings.half_life_s) + 1.0
+        self._heat[question] = (heat, now)
+        if len(self._heat) > self._settings.questions:
+            self._heat.popitem(last=False)
+        return heat

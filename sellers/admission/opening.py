@@ -1,0 +1,30 @@
+"""Opens admission as a service is told by its settings."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from mesh.clock import Clock
+from mesh.settings import SellerCallerSettings
+from sellers.admission.admission import Admission, rules_of
+from sellers.admission.model import AdmissionSettings, Limits
+from sellers.admission.valkey import valkey_ledger
+from sellers.registry import Directory
+
+
+@asynccontextmanager
+async def open_admission(
+    settings: SellerCallerSettings, directory: Directory, clock: Clock
+) -> AsyncIterator[Admission]:
+    """Give admission to the sellers of a directory; its ``run`` must be running."""
+    rules = AdmissionSettings(processes=settings.processes, process_index=settings.process_index)
+
+    def sellers() -> list[Limits]:
+        snapshot = directory.snapshot
+        return [Limits.of(seller) for seller in snapshot.active] if snapshot else []
+
+    async with valkey_ledger(
+        settings.valkey_url, rules_of(rules), timeout_s=rules.valkey_timeout_s
+    ) as ledger:
+        yield Admission(ledger, clock, rules, sellers=sellers, quiet=settings.quiet_start)
