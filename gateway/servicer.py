@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, TypeAlias
-
-import grpc
 
 from bookmesh.customer.v1 import customer_pb2 as pb
 from bookmesh.customer.v1.customer_pb2_grpc import PurchaseServiceServicer
@@ -13,6 +10,7 @@ from gateway import convert
 from gateway.ports import Identities, Orchestrator
 from mesh import errors
 from mesh.grpc import deadline
+from mesh.grpc.interceptor import Context
 from mesh.ids import NewId
 
 AUTHORIZATION_WAIT_S = 2.0
@@ -23,8 +21,6 @@ _SUBMIT_MARGIN_S = 0.5
 
 _ACCEPTED = "202"
 _PAYMENT_REQUIRED = "402"
-
-Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
 class PurchaseServicer(PurchaseServiceServicer):
