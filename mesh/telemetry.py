@@ -112,6 +112,8 @@ def _set_up_logs(service: str, instance: str, log_level: str) -> None:
             ],
         )
     )
+    # A stream that is collected as garbage at a yield ends its span in another context than it began: harmless, loud.
+    logging.getLogger("opentelemetry.context").setLevel(logging.CRITICAL)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(log_level)

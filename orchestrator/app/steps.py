@@ -178,6 +178,8 @@ class Steps:
                 return self._saga.refused(purchase, reason.value, candidate, work.moment())
             case CallFailed(kind, definitely_not_done=True) if _nothing_done(work, kind):
                 return self._saga.refused(purchase, kind.value, None, work.moment())
+            case CallFailed(FailureKind.IN_FLIGHT):
+                return self._saga.in_flight(purchase, work.moment())
             case CallFailed():
                 return self._saga.hold_unknown(purchase, work.moment())
             case _:
@@ -196,6 +198,8 @@ class Steps:
                 return self._saga.refused(purchase, reason.value, candidate, work.moment())
             case CallFailed(kind, definitely_not_done=True) if _nothing_done(work, kind):
                 return self._saga.refused(purchase, kind.value, None, work.moment())
+            case CallFailed(FailureKind.IN_FLIGHT):
+                return self._saga.in_flight(purchase, work.moment())
             case CallFailed():
                 # One that certainly did nothing may follow one that did: an earlier try, or a worker's that died.
                 return self._saga.order_unknown(purchase)

@@ -58,6 +58,8 @@ class Limits:
     """How long after ``not_after`` NOT_FOUND means that an order never will be."""
     quote_margin_s: float = 1.0
     """A quote with less life than this is asked for again."""
+    in_flight_s: float = 0.25
+    """When to ask again for what a seller is still working on."""
     offer_life_s: float = 300.0
     """How long an offer may be accepted."""
     release_for_s: float = 3600.0
@@ -248,6 +250,17 @@ class Saga:
             _to(replace(purchase, attempt=attempt), Stage.RESOLVE_ORDER), tries=tries
         )
         return Next(purchase, delay_s=min(max(retry_after_s, 0.1), 5.0))
+
+    def in_flight(self, purchase: Purchase, moment: Moment) -> Next:
+        """The seller is still working on an earlier call with this key: ask again soon, while it may be.
+
+        Once it cannot be any more, the outcome is as unknown as any.
+        """
+        if moment.now < _attempt(purchase).not_after:
+            return Next(purchase, delay_s=self._limits.in_flight_s)
+        if purchase.stage is Stage.HOLD:
+            return self.hold_unknown(purchase, moment)
+        return self.order_unknown(purchase)
 
     def order_unknown(self, purchase: Purchase) -> Next:
         """Nobody knows whether the seller has sold the copy."""

@@ -173,6 +173,18 @@ async def test_a_seller_that_certainly_did_nothing_is_passed_over_at_once(world:
     assert ("release", "a") not in world.market.log
 
 
+@pytest.mark.parametrize("method", ["hold", "order"])
+async def test_a_call_that_the_seller_is_still_working_on_is_asked_for_again(
+    world: World, method: str
+) -> None:
+    busy = CallFailed(FailureKind.IN_FLIGHT, definitely_not_done=False, detail="in flight")
+    view = await world.buy(
+        ScriptedSeller("a", 2000, script={method: [busy, busy]}), ScriptedSeller("b", 2500)
+    )
+    assert final(view) == (Status.PURCHASED, "a", 2000)
+    assert world.market.log.count((method, "a")) == 3
+
+
 async def test_a_pending_order_is_awaited(world: World) -> None:
     view = await world.buy(ScriptedSeller("a", 2000, pending_polls=3))
     assert final(view) == (Status.PURCHASED, "a", 2000)

@@ -70,9 +70,9 @@ class PurchaseServiceServicer:
         with other content it is ALREADY_EXISTS, reason IDEMPOTENCY_KEY_REUSED (409). Without a key, each call is a
         new purchase.
 
-        FAILED_PRECONDITION with reason CARD_DECLINED or ACTION_REQUIRED (402 over REST) when the card was refused
-        before the answer; ErrorInfo.metadata has the request_id, and the request is `failed`. INVALID_ARGUMENT (400)
-        names the fields that are wrong.
+        FAILED_PRECONDITION with reason CARD_DECLINED, ACTION_REQUIRED or PAYMENT_TOKEN_INVALID (402 over REST) when the
+        card was refused before the answer; ErrorInfo.metadata has the request_id, and the request is `failed`.
+        INVALID_ARGUMENT (400) names the fields that are wrong.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

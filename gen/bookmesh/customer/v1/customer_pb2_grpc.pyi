@@ -55,9 +55,9 @@ class PurchaseServiceStub:
     with other content it is ALREADY_EXISTS, reason IDEMPOTENCY_KEY_REUSED (409). Without a key, each call is a
     new purchase.
 
-    FAILED_PRECONDITION with reason CARD_DECLINED or ACTION_REQUIRED (402 over REST) when the card was refused
-    before the answer; ErrorInfo.metadata has the request_id, and the request is `failed`. INVALID_ARGUMENT (400)
-    names the fields that are wrong.
+    FAILED_PRECONDITION with reason CARD_DECLINED, ACTION_REQUIRED or PAYMENT_TOKEN_INVALID (402 over REST) when the
+    card was refused before the answer; ErrorInfo.metadata has the request_id, and the request is `failed`.
+    INVALID_ARGUMENT (400) names the fields that are wrong.
     """
     GetPurchaseRequest: _grpc.UnaryUnaryMultiCallable[_customer_pb2.GetPurchaseRequestRequest, _customer_pb2.PurchaseRequest]
     """Tells what has become of a request. NOT_FOUND (404) for one that does not exist or is not the caller's."""
@@ -83,9 +83,9 @@ class PurchaseServiceAsyncStub(PurchaseServiceStub):
     with other content it is ALREADY_EXISTS, reason IDEMPOTENCY_KEY_REUSED (409). Without a key, each call is a
     new purchase.
 
-    FAILED_PRECONDITION with reason CARD_DECLINED or ACTION_REQUIRED (402 over REST) when the card was refused
-    before the answer; ErrorInfo.metadata has the request_id, and the request is `failed`. INVALID_ARGUMENT (400)
-    names the fields that are wrong.
+    FAILED_PRECONDITION with reason CARD_DECLINED, ACTION_REQUIRED or PAYMENT_TOKEN_INVALID (402 over REST) when the
+    card was refused before the answer; ErrorInfo.metadata has the request_id, and the request is `failed`.
+    INVALID_ARGUMENT (400) names the fields that are wrong.
     """
     GetPurchaseRequest: _aio.UnaryUnaryMultiCallable[_customer_pb2.GetPurchaseRequestRequest, _customer_pb2.PurchaseRequest]  # type: ignore[assignment]
     """Tells what has become of a request. NOT_FOUND (404) for one that does not exist or is not the caller's."""
@@ -114,9 +114,9 @@ class PurchaseServiceServicer(metaclass=_abc_1.ABCMeta):
         with other content it is ALREADY_EXISTS, reason IDEMPOTENCY_KEY_REUSED (409). Without a key, each call is a
         new purchase.
 
-        FAILED_PRECONDITION with reason CARD_DECLINED or ACTION_REQUIRED (402 over REST) when the card was refused
-        before the answer; ErrorInfo.metadata has the request_id, and the request is `failed`. INVALID_ARGUMENT (400)
-        names the fields that are wrong.
+        FAILED_PRECONDITION with reason CARD_DECLINED, ACTION_REQUIRED or PAYMENT_TOKEN_INVALID (402 over REST) when the
+        card was refused before the answer; ErrorInfo.metadata has the request_id, and the request is `failed`.
+        INVALID_ARGUMENT (400) names the fields that are wrong.
         """
 
     @_abc_1.abstractmethod
