@@ -383,6 +383,16 @@ async def test_an_order_can_be_too_late_to_cancel_and_then_stands(
     assert again.order.WhichOneof("state") == "confirmed"
 
 
+async def test_an_order_that_will_be_rejected_is_never_too_late_to_cancel(
+    seller: Subject, control: Control
+) -> None:
+    await control.change(too_late_rate=1, pending_rate=1, pending_rejected_rate=1)
+    request = await seller.order_request()
+    await seller.place(request)
+    response = await seller.cancel(request.idempotency_key)
+    assert response.result == Cancelled.RESULT_CANCELLED
+
+
 async def test_a_cancel_of_a_rejected_order_finds_it_closed(seller: Subject) -> None:
     request = await seller.order_request()
     request.max_total.CopyFrom(less(request.max_total))

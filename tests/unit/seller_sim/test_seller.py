@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -39,6 +40,16 @@ CHOICES = st.integers(0, 5)
 SPARES = st.sampled_from([-1, 0, 0, 0, 300])
 SECOND_US = 1_000_000
 
+PLAIN = Behaviour(in_stock=1, used=0, quote_life_s=100, hold_life_s=60, pending_s=20)
+MOODS = [
+    PLAIN,
+    replace(PLAIN, pending_rate=1),
+    replace(PLAIN, pending_rate=1, pending_rejected_rate=1),
+    replace(PLAIN, pending_rate=1, pending_rejected_rate=1, too_late_rate=1),
+    replace(PLAIN, pending_rate=0.5, pending_rejected_rate=0.5, too_late_rate=0.5),
+    replace(PLAIN, reprice_rate=0.5, reprice_by=0.1, too_late_rate=0.5),
+]
+
 
 class SellerMachine(RuleBasedStateMachine):
     """Asks for holds, orders, releases and cancels, lets time pass, and restarts the seller now and then."""
@@ -47,31 +58,14 @@ class SellerMachine(RuleBasedStateMachine):
         super().__init__()
         self.now_us = 1_795_367_838_000_000
         self.written: dict[tuple[type[Record], str], Record] = {}
-        self.behaviour = Behaviour()
+        self.behaviour = PLAIN
+        self.seed = 0
         self.seller = self._start()
 
-    @initialize(
-        pending=st.sampled_from([0, 0.5]),
-        rejected=st.sampled_from([0, 0.5]),
-        too_late=st.sampled_from([0, 0.5]),
-        reprice=st.sampled_from([-0.1, 0.0, 0.1]),
-        pending_s=st.integers(0, 9),
-    )
-    def open(
-        self, pending: float, rejected: float, too_late: float, reprice: float, pending_s: int
-    ) -> None:
-        self.behaviour = Behaviour(
-            in_stock=1,
-            used=0,
-            pending_rate=pending,
-            pending_s=pending_s,
-            pending_rejected_rate=rejected,
-            too_late_rate=too_late,
-            reprice_rate=0.5,
-            reprice_by=reprice,
-            quote_life_s=100,
-            hold_life_s=20,
-        )
+    @initialize(mood=st.sampled_from(MOODS), seed=st.integers(0, 99))
+    def open(self, mood: Behaviour, seed: int) -> None:
+        self.behaviour = mood
+        self.seed = seed
         self.seller = self._start()
 
     @rule(choice=CHOICES)
@@ -90,9 +84,12 @@ class SellerMachine(RuleBasedStateMachine):
     def order(self, choice: int, hold_choice: int, spare: int) -> None:
         key = f"key-{choice + 6 * len(self.seller.account.orders)}"
         holds = [hold for hold in self.seller.account.holds.values() if hold.answer is not None]
+        held = [hold for hold in holds if hold.at(self.now_us).state is HoldState.HELD]
         if key in self.seller.account.orders or not holds:
             return
-        hold = holds[-1 - hold_choice % len(holds)]
+        # Mostly from one that can be ordered from.
+        candidates = held if held and hold_choice else holds
+        hold = candidates[-1 - hold_choice % len(candidates)]
         assert isinstance(hold.answer, Hold)
         most = Money("USD", hold.answer.total.minor + spare)
         request = OrderRequest(
@@ -179,13 +176,13 @@ class SellerMachine(RuleBasedStateMachine):
 
     @staticmethod
     def _key(records: Mapping[str, Record], choice: int) -> str:
-        if choice < len(records):
-            return list(records)[-1 - choice]
+        if records and choice:
+            return list(records)[-1 - choice % len(records)]
         return f"early-{choice + 6 * len(records)}"
 
     def _start(self) -> Seller:
         return Seller(
-            seed=1,
+            seed=self.seed,
             seller_id="shop",
             display_name="Shop",
             credential="secret",
@@ -203,4 +200,4 @@ class SellerMachine(RuleBasedStateMachine):
 
 
 TestSeller = SellerMachine.TestCase
-TestSeller.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestSeller.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
