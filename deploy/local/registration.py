@@ -28,7 +28,9 @@ async def register_sellers(control: str, aggregators: Sequence[str]) -> int:
 
     """
     try:
-        async with grpc.aio.insecure_channel(control) as channel:
+        # The list of thousands of sellers is larger than the 4 MB that a channel takes by default.
+        options = [("grpc.max_receive_message_length", -1)]
+        async with grpc.aio.insecure_channel(control, options=options) as channel:
             simulated = await control_pb2_grpc.ControlServiceStub(channel).ListSellers(
                 control_pb2.ListSellersRequest(), timeout=_TIMEOUT_S
             )
