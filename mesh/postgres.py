@@ -17,6 +17,19 @@ if TYPE_CHECKING:
 _MIGRATIONS_LOCK = 0x626F6F6B  # one advisory lock for all migrations of a database: "book"
 _FILE_NAME = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
 
+DOWN = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    # What asyncpg says of a connection that dies between two messages of one operation.
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    # Starting up, shutting down, or the statement was cancelled.
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+)
+"""What asyncpg raises when the database does not answer; faults in our SQL are none of these."""
+
 _log = structlog.get_logger(__name__)
 
 

@@ -51,7 +51,7 @@ class PostgresSession:
     async def _answers(self) -> bool:
         try:
             await self._connection.fetchval("SELECT 1", timeout=5)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+        except (asyncpg.PostgresError, *postgres.DOWN):
             return False
         return True
 
@@ -205,17 +205,7 @@ def _unavailable() -> Iterator[None]:
     """Turn what says that the database does not answer into one error. Faults in our SQL pass as they are."""
     try:
         yield
-    except (
-        OSError,
-        TimeoutError,
-        asyncpg.PostgresConnectionError,
-        asyncpg.InterfaceError,
-        asyncpg.CannotConnectNowError,
-        asyncpg.AdminShutdownError,
-        asyncpg.CrashShutdownError,
-        asyncpg.TooManyConnectionsError,
-        asyncpg.QueryCanceledError,
-    ) as error:
+    except postgres.DOWN as error:
         msg = "the database does not answer; try again"
         raise errors.Unavailable(
             msg, reason="DATABASE_UNAVAILABLE", retry_after_s=_RETRY_AFTER_S

@@ -178,12 +178,7 @@ class SandboxPaymentProvider:
                     answer = await work(connection)
                     await connection.execute(self._sql["put_key"], key, content, json.dumps(answer))
                     return _Answered(answer, kind, replayed=False)
-        except (
-            OSError,
-            TimeoutError,
-            asyncpg.PostgresConnectionError,
-            asyncpg.InterfaceError,
-        ) as error:
+        except postgres.DOWN as error:
             return Unknown(f"the sandbox's ledger does not answer: {type(error).__name__}")
         if kept["content"] != content:
             msg = f"idempotency key {key} was used for other content"
