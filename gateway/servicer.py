@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import structlog
+
 from bookmesh.customer.v1 import customer_pb2 as pb
 from bookmesh.customer.v1.customer_pb2_grpc import PurchaseServiceServicer
 from gateway import convert
@@ -21,6 +23,8 @@ _SUBMIT_MARGIN_S = 0.5
 
 _ACCEPTED = "202"
 _PAYMENT_REQUIRED = "402"
+
+_log = structlog.get_logger(__name__)
 
 
 class PurchaseServicer(PurchaseServiceServicer):
@@ -54,6 +58,7 @@ class PurchaseServicer(PurchaseServiceServicer):
             default_currency=self._default_currency,
         )
         purchase = await self._orchestrator.submit(submission)
+        _log.info("submitted", request_id=purchase.request_id)
         fault = convert.card_fault(purchase)
         await context.send_initial_metadata(
             (

@@ -12,6 +12,7 @@ import structlog
 from mesh import telemetry
 from mesh.errors import MeshError, Unavailable
 from orchestrator.app.steps import Work
+from orchestrator.domain.events import Finished
 from orchestrator.domain.purchase import AuthorizationState, Stage
 from orchestrator.domain.saga import Moment, Next, Saga, without_releases
 from orchestrator.ports import Claim, Commit, Fenced
@@ -175,11 +176,13 @@ class Worker:
                     structlog.contextvars.bound_contextvars(request_id=str(request_id)),
                 ):
                     await self._carry_out_loaded(live, loaded)
-        except Fenced:
+        # Out of the task group of the releases, errors come in groups.
+        except* Fenced:
             _log.info("another worker has taken over", request_id=str(request_id))
-        except MeshError as error:
-            _log.warning("left to the lease", request_id=str(request_id), error=error.message)
-        except Exception:  # noqa: BLE001  one purchase that cannot be read must not stop the others
+        except* MeshError as several:
+            error = str(several.exceptions[0])
+            _log.warning("left to the lease", request_id=str(request_id), error=error)
+        except* Exception:  # noqa: BLE001  one purchase that cannot be read must not stop the others
             _log.exception("a purchase cannot be carried on", request_id=str(request_id))
         finally:
             if self._live.get(request_id) is live:
@@ -243,6 +246,8 @@ class Worker:
         live.held_until_s = asked_s + self._settings.lease_s
         if following.events:
             await self._broadcast.changed(purchase.request_id)
+        if any(isinstance(event, Finished) for event in following.events):
+            _log.info("final", status=purchase.status.value, reason=purchase.failure_reason)
         if purchase.stage is Stage.FLAGGED:
             _log.error("an operator has to decide", stage=purchase.stage.value)
         return event_seq

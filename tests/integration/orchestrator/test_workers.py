@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 from orchestrator.domain.purchase import Status
 from orchestrator.ports import Commit, Fenced
@@ -49,6 +50,30 @@ async def test_a_worker_that_was_overtaken_changes_nothing(world: World) -> None
         assert await world.store.renew([old], LEASE_S) == set()
         await world.store.give_back([old])
         assert await world.store.renew([new], LEASE_S) == {view.request_id}
+
+
+async def test_being_overtaken_is_no_error(world: World) -> None:
+    """A worker that finds at its commit that another has taken over leaves the purchase to that one."""
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        reached.set()
+        await go_on.wait()
+
+    world.market = Market(ScriptedSeller("a", 2000, before={"hold": wait}))
+    view = await submitted(world)
+    with structlog.testing.capture_logs() as lines:
+        async with world.working():
+            await reached.wait()
+            await world.pool.execute("UPDATE orchestrator.purchase SET epoch = epoch + 1")
+            go_on.set()
+
+            async def is_left() -> bool:
+                return any(line["event"] == "another worker has taken over" for line in lines)
+
+            await until(is_left)
+    assert [line for line in lines if line["log_level"] == "error"] == []
+    assert await world.stage(view.request_id) == "hold"
 
 
 async def test_a_dead_workers_purchases_are_free_before_their_lease_is_over(world: World) -> None:
