@@ -16,10 +16,13 @@ Four rules hold for every call:
 
 3. Idempotency. HoldBook and PlaceOrder carry an idempotency key that Bookmesh chooses. For each of the two
    methods (their keys are separate spaces), per seller:
-     - same key and same content: the first answer again, whatever it was, without a second effect;
+     - same key and same content: the first answer again, to the letter, without a second effect: an order that was
+       cancelled since is still "confirmed" in it (GetOrder tells how it stands now), and a hold's valid_for still
+       counts from the first answer;
      - same key and other content: ALREADY_EXISTS, without effect;
      - same key while the first call is still being worked on: ABORTED, the caller tries again;
      - a rejection is an answer too: it has no side effects and uses its key up;
+     - a key that ReleaseHold or CancelOrder closed before it was used is REASON_KEY_CLOSED, whatever the content;
      - keys are kept for at least Capabilities.key_retention.
    "Content" is every field of the request except the key itself.
 
@@ -720,7 +723,7 @@ class PlaceOrderRequest(_message.Message):
     """
     @_builtins.property
     def max_total(self) -> _money_pb2.Money:
-        """The most that the seller may charge; more is REASON_PRICE_CHANGED. Required, above 0."""
+        """The most that the seller may charge; more, or in another currency, is REASON_PRICE_CHANGED. Required, above 0."""
 
     @_builtins.property
     def not_after(self) -> _timestamp_pb2.Timestamp:

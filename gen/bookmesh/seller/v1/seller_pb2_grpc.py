@@ -127,8 +127,8 @@ class SellerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PlaceOrder(self, request, context):
-        """Buys one copy, from a hold or, at sellers without holds, straight from a quote. Idempotent under the
-        caller's key. The seller charges Bookmesh at most `max_total`, and does nothing after `not_after`.
+        """Buys one copy, from a hold or, at sellers without holds, straight from a quote; the other way is INVALID_ARGUMENT.
+        Idempotent under the caller's key. The seller charges Bookmesh at most `max_total`, and does nothing after `not_after`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,7 +136,8 @@ class SellerServiceServicer:
 
     def GetOrder(self, request, context):
         """Finds an order by the key that the caller chose: how a lost answer is resolved. NOT_FOUND when no PlaceOrder
-        and no CancelOrder with this key has been worked on; one that is still on its way may yet arrive.
+        and no CancelOrder with this key has been worked on; one that is still on its way may yet arrive. UNIMPLEMENTED by
+        a seller whose Capabilities.supports_get_order is false.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

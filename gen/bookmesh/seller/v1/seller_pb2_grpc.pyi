@@ -16,10 +16,13 @@ Four rules hold for every call:
 
 3. Idempotency. HoldBook and PlaceOrder carry an idempotency key that Bookmesh chooses. For each of the two
    methods (their keys are separate spaces), per seller:
-     - same key and same content: the first answer again, whatever it was, without a second effect;
+     - same key and same content: the first answer again, to the letter, without a second effect: an order that was
+       cancelled since is still "confirmed" in it (GetOrder tells how it stands now), and a hold's valid_for still
+       counts from the first answer;
      - same key and other content: ALREADY_EXISTS, without effect;
      - same key while the first call is still being worked on: ABORTED, the caller tries again;
      - a rejection is an answer too: it has no side effects and uses its key up;
+     - a key that ReleaseHold or CancelOrder closed before it was used is REASON_KEY_CLOSED, whatever the content;
      - keys are kept for at least Capabilities.key_retention.
    "Content" is every field of the request except the key itself.
 
@@ -77,12 +80,13 @@ class SellerServiceStub:
     anything. Idempotent; safe to repeat. The key may contain ':'; over REST it is percent-encoded.
     """
     PlaceOrder: _grpc.UnaryUnaryMultiCallable[_seller_pb2.PlaceOrderRequest, _seller_pb2.PlaceOrderResponse]
-    """Buys one copy, from a hold or, at sellers without holds, straight from a quote. Idempotent under the
-    caller's key. The seller charges Bookmesh at most `max_total`, and does nothing after `not_after`.
+    """Buys one copy, from a hold or, at sellers without holds, straight from a quote; the other way is INVALID_ARGUMENT.
+    Idempotent under the caller's key. The seller charges Bookmesh at most `max_total`, and does nothing after `not_after`.
     """
     GetOrder: _grpc.UnaryUnaryMultiCallable[_seller_pb2.GetOrderRequest, _seller_pb2.GetOrderResponse]
     """Finds an order by the key that the caller chose: how a lost answer is resolved. NOT_FOUND when no PlaceOrder
-    and no CancelOrder with this key has been worked on; one that is still on its way may yet arrive.
+    and no CancelOrder with this key has been worked on; one that is still on its way may yet arrive. UNIMPLEMENTED by
+    a seller whose Capabilities.supports_get_order is false.
     """
     CancelOrder: _grpc.UnaryUnaryMultiCallable[_seller_pb2.CancelOrderRequest, _seller_pb2.CancelOrderResponse]
     """Cancels an order by its key. Accepted before the order exists, at sellers whose
@@ -118,12 +122,13 @@ class SellerServiceAsyncStub(SellerServiceStub):
     anything. Idempotent; safe to repeat. The key may contain ':'; over REST it is percent-encoded.
     """
     PlaceOrder: _aio.UnaryUnaryMultiCallable[_seller_pb2.PlaceOrderRequest, _seller_pb2.PlaceOrderResponse]  # type: ignore[assignment]
-    """Buys one copy, from a hold or, at sellers without holds, straight from a quote. Idempotent under the
-    caller's key. The seller charges Bookmesh at most `max_total`, and does nothing after `not_after`.
+    """Buys one copy, from a hold or, at sellers without holds, straight from a quote; the other way is INVALID_ARGUMENT.
+    Idempotent under the caller's key. The seller charges Bookmesh at most `max_total`, and does nothing after `not_after`.
     """
     GetOrder: _aio.UnaryUnaryMultiCallable[_seller_pb2.GetOrderRequest, _seller_pb2.GetOrderResponse]  # type: ignore[assignment]
     """Finds an order by the key that the caller chose: how a lost answer is resolved. NOT_FOUND when no PlaceOrder
-    and no CancelOrder with this key has been worked on; one that is still on its way may yet arrive.
+    and no CancelOrder with this key has been worked on; one that is still on its way may yet arrive. UNIMPLEMENTED by
+    a seller whose Capabilities.supports_get_order is false.
     """
     CancelOrder: _aio.UnaryUnaryMultiCallable[_seller_pb2.CancelOrderRequest, _seller_pb2.CancelOrderResponse]  # type: ignore[assignment]
     """Cancels an order by its key. Accepted before the order exists, at sellers whose
@@ -192,8 +197,8 @@ class SellerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _seller_pb2.PlaceOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_seller_pb2.PlaceOrderResponse, _abc.Awaitable[_seller_pb2.PlaceOrderResponse]]:
-        """Buys one copy, from a hold or, at sellers without holds, straight from a quote. Idempotent under the
-        caller's key. The seller charges Bookmesh at most `max_total`, and does nothing after `not_after`.
+        """Buys one copy, from a hold or, at sellers without holds, straight from a quote; the other way is INVALID_ARGUMENT.
+        Idempotent under the caller's key. The seller charges Bookmesh at most `max_total`, and does nothing after `not_after`.
         """
 
     @_abc_1.abstractmethod
@@ -203,7 +208,8 @@ class SellerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_seller_pb2.GetOrderResponse, _abc.Awaitable[_seller_pb2.GetOrderResponse]]:
         """Finds an order by the key that the caller chose: how a lost answer is resolved. NOT_FOUND when no PlaceOrder
-        and no CancelOrder with this key has been worked on; one that is still on its way may yet arrive.
+        and no CancelOrder with this key has been worked on; one that is still on its way may yet arrive. UNIMPLEMENTED by
+        a seller whose Capabilities.supports_get_order is false.
         """
 
     @_abc_1.abstractmethod
