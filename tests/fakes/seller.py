@@ -101,6 +101,18 @@ def quotes(total_minor: int = 2499) -> Behaviour:
     return behaviour
 
 
+def one_by_one(behaviour: Behaviour) -> Behaviour:
+    """Answer BatchGetQuotes with what this answers to each of its questions."""
+
+    async def batch(request: pb.BatchGetQuotesRequest, context: object) -> Message:
+        answers = [await behaviour(question, context) for question in request.requests]
+        return pb.BatchGetQuotesResponse(
+            responses=[answer for answer in answers if isinstance(answer, pb.GetQuoteResponse)]
+        )
+
+    return batch
+
+
 def fail_with(
     code: grpc.StatusCode, details: str = "", *trailers: tuple[str, str | bytes]
 ) -> Behaviour:

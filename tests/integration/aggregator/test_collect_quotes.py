@@ -24,6 +24,7 @@ from tests.fakes.seller import (
     fake_seller,
     hangs,
     money,
+    one_by_one,
     quote,
     quotes,
     registered,
@@ -46,7 +47,9 @@ async def collect(replica: Replica, timeout_s: float = AMPLE_S) -> list[pb.Colle
 async def run_sellers(stack: AsyncExitStack, behaviours: dict[str, Behaviour]) -> list[Seller]:
     sellers = []
     for name, behaviour in behaviours.items():
-        fake = await stack.enter_async_context(fake_seller(GetQuote=behaviour))
+        fake = await stack.enter_async_context(
+            fake_seller(GetQuote=behaviour, BatchGetQuotes=one_by_one(behaviour))
+        )
         sellers.append(registered(name, fake.endpoint))
     return sellers
 

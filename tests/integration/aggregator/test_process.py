@@ -56,7 +56,7 @@ class Process:
 
 
 @asynccontextmanager
-async def aggregator(folder: Path, dsn: str) -> AsyncIterator[Process]:
+async def aggregator(folder: Path, dsn: str, valkey_url: str) -> AsyncIterator[Process]:
     """Run the service until the block ends."""
     (folder / "credentials.json").write_text(json.dumps({"test": "s3cr3t"}))
     process = await asyncio.create_subprocess_exec(
@@ -67,6 +67,8 @@ async def aggregator(folder: Path, dsn: str) -> AsyncIterator[Process]:
             "BOOKMESH_LISTEN": "127.0.0.1:0",
             "BOOKMESH_ADMIN_LISTEN": "127.0.0.1:0",
             "BOOKMESH_DATABASE_URL": dsn,
+            "BOOKMESH_VALKEY_URL": valkey_url,
+            "BOOKMESH_QUIET_START": "true",
             "BOOKMESH_SELLER_CREDENTIALS_FILE": str(folder / "credentials.json"),
             "BOOKMESH_DRAIN_PAUSE_S": "0",
             # A drain that waits for watchers would outlive the test.
@@ -105,13 +107,13 @@ if TYPE_CHECKING:
 
 
 async def test_it_serves_when_it_has_read_the_registry_and_drains_whoever_watches(
-    tmp_path: Path, postgres_dsn: str, postgres_server: PostgresServer
+    tmp_path: Path, postgres_dsn: str, postgres_server: PostgresServer, valkey_url: str
 ) -> None:
     async with AsyncExitStack() as stack:
         way = await stack.enter_async_context(proxy(postgres_server.port))
         await way.cut()
         dsn = postgres_dsn.replace(str(postgres_server.port), str(way.port))
-        running = await stack.enter_async_context(aggregator(tmp_path, dsn))
+        running = await stack.enter_async_context(aggregator(tmp_path, dsn, valkey_url))
         channel = await stack.enter_async_context(await running.channel())
         health = watch_health(channel)
         await until(health, NOT_SERVING)
@@ -138,11 +140,13 @@ async def test_it_serves_when_it_has_read_the_registry_and_drains_whoever_watche
         assert await running.ended() == 0
 
 
-async def test_its_log_carries_the_caller_s_trace(tmp_path: Path, postgres_dsn: str) -> None:
+async def test_its_log_carries_the_caller_s_trace(
+    tmp_path: Path, postgres_dsn: str, valkey_url: str
+) -> None:
     trace_id = "0af7651916cd43dd8448eb211c80319c"
     async with AsyncExitStack() as stack:
         fake = await stack.enter_async_context(fake_seller(GetQuote=quotes()))
-        running = await stack.enter_async_context(aggregator(tmp_path, postgres_dsn))
+        running = await stack.enter_async_context(aggregator(tmp_path, postgres_dsn, valkey_url))
         channel = await stack.enter_async_context(await running.channel())
         await RegistryServiceStub(channel).RegisterSellers(
             pb.RegisterSellersRequest(sellers=[to_proto(registered("acme", fake.endpoint))])
@@ -169,7 +173,8 @@ async def test_wrong_settings_are_a_line_each_and_status_2(tmp_path: Path) -> No
     _, errors = await process.communicate()
     assert process.returncode == 2
     assert [line.split(":")[0] for line in errors.decode().splitlines()] == [
-        "BOOKMESH_DATABASE_URL",
+        "BOOKMESH_VALKEY_URL",
         "BOOKMESH_SELLER_CREDENTIALS_FILE",
+        "BOOKMESH_DATABASE_URL",
         "BOOKMESH_SELLER_TIMEOUT_S",
     ]
