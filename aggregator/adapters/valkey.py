@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha1
@@ -29,7 +29,10 @@ from sellers.model import Condition
 
 _CHANNEL = "quotes:changed"
 _FLUSH_S = 0.01
-"""How long what is put gathers before it is written."""
+"""How long what is put gathers before it is written, where somebody follows."""
+
+_QUIET_FLUSH_S = 0.1
+"""How long otherwise. A round trip costs more than the answers in it; well below the time that a lead lasts."""
 
 _READ_TIMEOUT_S = 0.1
 """The most that a round trip to open questions may take."""
@@ -91,9 +94,9 @@ class _Call:
 class ValkeyQuoteCache:
     """Implements ``QuoteCache``; shared while ``run`` runs, by the process itself otherwise.
 
-    All questions that are opened while a round trip is under way go together in the next one, and so do all writes of
-    some ms. When Valkey fails or takes too long, nobody asks it until it has answered a write of our own making, tried
-    every quarter of a second; answers wait in a bounded buffer meanwhile.
+    Questions that are opened while a round trip is under way go together in the next one. Writes gather for 10 ms where
+    somebody follows, for 100 ms otherwise. When Valkey fails or takes too long, no question waits for it until it has
+    taken a write of our own, tried every quarter of a second; answers wait in a bounded buffer meanwhile.
     """
 
     def __init__(
@@ -129,6 +132,8 @@ class ValkeyQuoteCache:
         self._ending: set[str] = set()
         self._dropped = 0
         self._dirty = asyncio.Event()
+        self._followed: set[str] = set()
+        self._hurry = asyncio.Event()
 
     async def open(
         self, question: Question, sellers: Collection[str], *, ahead_s: float = 0.0
@@ -188,6 +193,7 @@ class ValkeyQuoteCache:
             self._leading.remove(key)
             self._ending.add(key)
             self._write_later(key, ())
+            self._followed.discard(key)
 
     @contextmanager
     def changes(self, question: Question) -> Iterator[asyncio.Event]:
@@ -231,6 +237,7 @@ class ValkeyQuoteCache:
             *self._arguments(),
             ahead_s * 1000,
             self._settings.longest_s * 1000,
+            _CHANNEL,
             "\n".join(sellers),
         )
         reply: asyncio.Future[tuple[int, bytes] | None]
@@ -294,6 +301,8 @@ class ValkeyQuoteCache:
             self._ending.discard(oldest)
             self._dropped += len(dropped)
         self._dirty.set()
+        if key in self._followed:
+            self._hurry.set()
 
     def _take(self) -> tuple[str, dict[str, bytes]]:
         key, entries = self._pending.popitem(last=False)
@@ -303,9 +312,13 @@ class ValkeyQuoteCache:
     async def _write(self) -> None:
         while True:
             await self._dirty.wait()
-            await self._clock.sleep(_FLUSH_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_QUIET_FLUSH_S):
+                    await self._hurry.wait()
+                    await self._clock.sleep(_FLUSH_S)
             await self._up.wait()
             self._dirty.clear()
+            self._hurry.clear()
             await self._flush()
             self._say_dropped()
 
@@ -327,7 +340,7 @@ class ValkeyQuoteCache:
             ]
             written = False
             try:
-                await self._call(calls, _WRITE_TIMEOUT_S)
+                followed = await self._call(calls, _WRITE_TIMEOUT_S)
                 written = True
             except _DOWN as error:
                 self._fail(error)
@@ -335,6 +348,9 @@ class ValkeyQuoteCache:
             finally:
                 if not written:
                     self._put_back(taken, ending)
+            for key, yes in zip(taken, followed, strict=True):
+                if yes and key in self._leading:
+                    self._followed.add(key)
 
     def _put_call(
         self, key: str, entries: Mapping[str, bytes], now: float, *, ending: bool
@@ -359,6 +375,7 @@ class ValkeyQuoteCache:
             self._ending.add(key)
             self._write_later(key, ())
         self._leading.clear()
+        self._followed.clear()
 
     def _say_dropped(self) -> None:
         if self._dropped:
@@ -403,6 +420,10 @@ class ValkeyQuoteCache:
                 process_id, _, key = message["data"].decode().partition(" ")
                 if process_id != self._process_id:
                     _set(self._watchers.get(key, ()))
+                    if key in self._leading:
+                        self._followed.add(key)
+                    if key in self._pending:
+                        self._hurry.set()
 
     # Valkey
 

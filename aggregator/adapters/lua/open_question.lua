@@ -7,7 +7,8 @@
 -- ARGV[3]  how long a lead lasts, ms
 -- ARGV[4]  an answer that is good for no more than this, ms, is given but counts as missing
 -- ARGV[5]  the longest that any answer is good, ms: one that says more is of a clock that was wrong
--- ARGV[6]  ids of the sellers wanted, one a line
+-- ARGV[6]  channel to tell the leader that somebody follows; the message is who asks, a space, KEYS[1]
+-- ARGV[7]  ids of the sellers wanted, one a line
 --
 -- Returns {1 if who asks leads, else 0; frames of the answers wanted that are still good, each with the ms left}.
 -- aggregator/domain/packed.py says what a packed answer and a frame are.
@@ -20,7 +21,7 @@ end
 local ahead, longest = tonumber(ARGV[4]), tonumber(ARGV[5])
 
 local wanted, missing = {}, 0
-for id in string.gmatch(ARGV[6], '[^\n]+') do
+for id in string.gmatch(ARGV[7], '[^\n]+') do
   wanted[id] = true
   missing = missing + 1
 end
@@ -43,13 +44,14 @@ end
 
 local leading = 0
 if missing > 0 then
-  local lead = redis.call('HMGET', KEYS[2], 'owner', 'until')
+  local lead = redis.call('HMGET', KEYS[2], 'owner', 'until', 'followed')
   if not lead[1] or lead[1] == ARGV[2] or tonumber(lead[2]) <= now then
     redis.call('HSET', KEYS[2], 'owner', ARGV[2], 'until', string.format('%.3f', now + ARGV[3]))
     redis.call('PEXPIRE', KEYS[2], ARGV[3])
     leading = 1
-  else
+  elseif not lead[3] then
     redis.call('HSET', KEYS[2], 'followed', 1)
+    redis.call('PUBLISH', ARGV[6], ARGV[2] .. ' ' .. KEYS[1])
   end
 end
 return {leading, table.concat(frames)}

@@ -9,7 +9,7 @@
 -- ARGV[5]  channel to wake those who follow; the message is who puts, a space, KEYS[1]
 -- ARGV[6]  frames of the answers, each with the ms for which it is good
 --
--- Returns 1 if who puts had or has the lead, else 0.
+-- Returns 1 if somebody follows, else 0.
 -- aggregator/domain/packed.py says what a packed answer and a frame are.
 
 local AT_ONCE = 2000 -- values in one HSET: Lua's stack takes some 8000
@@ -54,16 +54,15 @@ end
 
 local lead = redis.call('HMGET', KEYS[2], 'owner', 'until', 'followed')
 local free = not lead[1] or tonumber(lead[2]) <= now
-local leading = 0
+local ended = false
 if ARGV[4] == 'renew' and (free or lead[1] == ARGV[2]) then
   redis.call('HSET', KEYS[2], 'owner', ARGV[2], 'until', string.format('%.3f', now + ARGV[3]))
   redis.call('PEXPIRE', KEYS[2], ARGV[3])
-  leading = 1
 elseif ARGV[4] == 'end' and lead[1] == ARGV[2] then
   redis.call('DEL', KEYS[2])
-  leading = 1
+  ended = true
 end
-if lead[3] and (#frames > 0 or (ARGV[4] == 'end' and leading == 1)) then
+if lead[3] and (#frames > 0 or ended) then
   redis.call('PUBLISH', ARGV[5], ARGV[2] .. ' ' .. KEYS[1])
 end
-return leading
+return lead[3] and 1 or 0
