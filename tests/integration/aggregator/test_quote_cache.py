@@ -280,6 +280,18 @@ async def test_who_does_not_lead_cannot_renew_or_close(fleet: Fleet) -> None:
     assert (await fleet.third.open(QUESTION, SELLERS)).leading
 
 
+async def test_a_leader_that_was_replaced_ends_nobody_elses_lead(fleet: Fleet) -> None:
+    await fleet.first.open(QUESTION, SELLERS)
+    fleet.clock.push(SETTINGS.lease_s)
+    assert (await fleet.second.open(QUESTION, SELLERS)).leading
+    quoted = fleet.quoted("acme")
+    fleet.first.put(QUESTION, [quoted])
+    fleet.first.close(QUESTION)
+    # The answer and the end of the lead are written together.
+    opened = await shared(fleet.third, [quoted])
+    assert not opened.leading
+
+
 async def test_closing_hands_over_after_all_that_was_put(fleet: Fleet) -> None:
     with fleet.second.changes(QUESTION) as changed:
         await fleet.first.open(QUESTION, SELLERS)
@@ -369,9 +381,11 @@ async def test_what_was_known_already_is_not_good_for_longer_when_it_is_put_agai
     fleet.clock.push(SETTINGS.no_s - 60)
     opened = await shared(fleet.second, [known("acme", NO)])
     fleet.second.put(QUESTION, opened.answers)
-    fleet.second.put(QUESTION, [fleet.quoted("beta")])
-    opened = await opened_until(fleet.third, lambda opened: len(opened.answers) == 2)
-    assert opened.good_for_s["acme"] <= 60
+    marker = fleet.quoted("beta")
+    fleet.second.put(QUESTION, [marker])
+    await shared(fleet.third, [marker], sellers=["beta"])
+    for cache in (fleet.second, fleet.third):
+        assert (await cache.open(QUESTION, SELLERS)).good_for_s["acme"] <= 60
 
 
 async def test_a_failure_does_not_displace_an_answer_that_is_good_for_longer(fleet: Fleet) -> None:
@@ -620,6 +634,31 @@ async def test_valkeys_own_time_is_used_when_none_is_given(valkey_url: str) -> N
         assert 50 < opened.good_for_s["acme"] <= 60
         for task in running:
             task.cancel()
+
+
+async def test_answers_of_a_clock_that_was_ahead_are_not_believed(valkey_url: str) -> None:
+    clock = PushedClock()
+    hour_ms = 3_600_000
+    async with (
+        open_client(valkey_url) as client,
+        open_client(valkey_url) as other,
+        asyncio.TaskGroup() as tasks,
+    ):
+        ahead = ValkeyQuoteCache(
+            client, clock, "ahead", SETTINGS, shared_time_ms=lambda: 2_000_000_000_000 + hour_ms
+        )
+        later = ValkeyQuoteCache(
+            other, clock, "later", SETTINGS, shared_time_ms=lambda: 2_000_000_000_000
+        )
+        running = [tasks.create_task(cache.run()) for cache in (ahead, later)]
+        await asyncio.sleep(0)
+        ahead.put(QUESTION, [known("acme", NO)])
+        await opened_until(ahead, lambda opened: not opened.leading, sellers=["acme"])
+        running[0].cancel()
+        await asyncio.wait(running[:1])
+        assert await client.exists("quotes:{9780134685991}:USD:new")
+        assert outcomes(await later.open(QUESTION, ["acme"])) == {}
+        running[1].cancel()
 
 
 async def test_nothing_stays_in_valkey_when_all_has_ended(valkey_url: str) -> None:
