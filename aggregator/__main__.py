@@ -7,8 +7,10 @@ from contextlib import AsyncExitStack
 from functools import partial
 from random import SystemRandom
 
+from aggregator.adapters.capabilities import PostgresCapabilityChecks
 from aggregator.adapters.postgres import PostgresSellerStore
 from aggregator.adapters.valkey import ValkeyQuoteCache, open_client
+from aggregator.app.capabilities import CapabilityKeeper, CapabilitySettings
 from aggregator.app.collect import Limits, QuoteCollector
 from aggregator.app.gather import Gatherer, GatherSettings
 from aggregator.app.refresh import Refresher, RefreshSettings
@@ -63,6 +65,15 @@ async def run(settings: Settings) -> None:
             on_change=lambda snapshot: sellers.retain(snapshot.sellers.values()),
             poll_s=settings.registry_poll_s,
         )
+        capabilities = CapabilityKeeper(
+            PostgresCapabilityChecks(pool),
+            sellers,
+            admission,
+            registry,
+            directory,
+            settings=CapabilitySettings(),
+            clock=clock,
+        )
         gathering = GatherSettings(seller_s=settings.seller_timeout_s)
         gatherer = Gatherer(sellers, admission, outlooks, gathering, clock)
         refresher = Refresher(gatherer, cache, RefreshSettings(), clock)
@@ -103,6 +114,7 @@ async def run(settings: Settings) -> None:
                     cache.run(),
                     gatherer.run(),
                     refresher.run(),
+                    capabilities.run(),
                 )
             ]
             await serve(serving, settings, clock)

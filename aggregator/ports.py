@@ -83,6 +83,14 @@ class SellerStore(Protocol):
         ...
 
 
+class CapabilityChecks(Protocol):
+    """Remembers when each seller was asked what it can do. Raises ``mesh.errors.Unavailable`` when it cannot."""
+
+    async def claim(self, older_than_s: float, most: int) -> Sequence[str]:
+        """Take sellers that were not asked for so long; nobody else in the fleet gets them for the same time."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """What is known of a question, and whose it is to find out the rest.
@@ -122,7 +130,7 @@ class QuoteCache(Protocol):
         ...
 
     def put(self, question: Question, answers: Sequence[Answer]) -> None:
-        """Keep answers, tell those who follow, and renew one's lead. Returns at once; written within some ms.
+        """Keep answers, tell those who follow, and renew one's lead. Returns at once; they hear of it in some ms.
 
         Answers that were known already (``cached``) are passed over: putting them makes them no better.
         """

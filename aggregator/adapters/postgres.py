@@ -21,6 +21,9 @@ _DOWN = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
 )
 
 
@@ -32,12 +35,12 @@ class PostgresSellerStore:
         self._sql = statements("aggregator.adapters")
 
     async def revision(self) -> int:
-        async with _reachable():
+        async with reachable("the registry"):
             revision: int = await self._pool.fetchval(self._sql["registry_revision"])
             return revision
 
     async def since(self, revision: int) -> list[Seller]:
-        async with _reachable():
+        async with reachable("the registry"):
             rows = await self._pool.fetch(self._sql["sellers_since"], revision)
         return [_seller(row) for row in rows]
 
@@ -51,7 +54,11 @@ class PostgresSellerStore:
             [json.dumps(dataclasses.asdict(seller.capabilities)) for seller in sellers],
             [seller.state.value for seller in sellers],
         )
-        async with _reachable(), self._pool.acquire() as connection, connection.transaction():
+        async with (
+            reachable("the registry"),
+            self._pool.acquire() as connection,
+            connection.transaction(),
+        ):
             known: int = await connection.fetchval(self._sql["lock_registry"])
             revision = known + 1
             if not await connection.fetch(self._sql["put_sellers"], *columns, revision):
@@ -60,7 +67,11 @@ class PostgresSellerStore:
             return revision
 
     async def set_state(self, seller_ids: Sequence[str], state: SellerState) -> int:
-        async with _reachable(), self._pool.acquire() as connection, connection.transaction():
+        async with (
+            reachable("the registry"),
+            self._pool.acquire() as connection,
+            connection.transaction(),
+        ):
             known: int = await connection.fetchval(self._sql["lock_registry"])
             unknown = await connection.fetch(self._sql["unknown_sellers"], seller_ids)
             if unknown:
@@ -94,15 +105,21 @@ def _seller(row: asyncpg.Record) -> Seller:
 
 
 @asynccontextmanager
-async def _reachable() -> AsyncIterator[None]:
+async def reachable(what: str) -> AsyncIterator[None]:
+    """Turn the ways in which PostgreSQL cannot be used now into ``Unavailable``; ``what`` is kept there.
+
+    Raises:
+        Unavailable: while it is down, overloaded, locked, read only, or not migrated yet.
+
+    """
     try:
         yield
     except _DOWN as error:
         raise errors.Unavailable(
-            f"the registry's database does not answer ({type(error).__name__}): try again",
+            f"the database of {what} does not answer ({type(error).__name__}): try again",
             retry_after_s=1.0,
         ) from error
-    except asyncpg.UndefinedTableError as error:
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError) as error:
         raise errors.Unavailable(
-            "the registry's tables are not there yet: run `bookmesh migrate`", retry_after_s=1.0
+            f"the tables of {what} are not there yet: run `bookmesh migrate`", retry_after_s=1.0
         ) from error

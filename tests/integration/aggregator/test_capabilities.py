@@ -1,0 +1,123 @@
+"""What sellers can do is asked from time to time, once in the fleet, and taken into the registry."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import asyncpg
+import pytest
+
+from aggregator.adapters.capabilities import PostgresCapabilityChecks
+from aggregator.adapters.postgres import PostgresSellerStore
+from aggregator.app.capabilities import CapabilityKeeper, CapabilitySettings
+from aggregator.app.registry import Registry
+from mesh import postgres
+from mesh.clock import SystemClock
+from sellers.admission.model import Outcome
+from sellers.model import (
+    CallFailed,
+    CapabilitiesOutcome,
+    FailureKind,
+    Seller,
+    SellerState,
+)
+from sellers.registry import Directory
+from tests.fakes.admission import OpenAdmission
+from tests.fakes.seller import registered
+
+CLOCK = SystemClock()
+FAILED = CallFailed(FailureKind.TIMED_OUT, definitely_not_done=False, detail="")
+
+
+class Sellers:
+    """Answers what the test says."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, CapabilitiesOutcome] = {}
+        self.asked: list[str] = []
+
+    async def get_capabilities(self, seller: Seller, *, timeout_s: float) -> CapabilitiesOutcome:
+        self.asked.append(seller.seller_id)
+        return self.answers[seller.seller_id]
+
+
+class Replica:
+    """One aggregator's keeper over a database that others share."""
+
+    def __init__(self, pool: asyncpg.Pool, sellers: Sellers) -> None:
+        self.directory = Directory()
+        self.admission = OpenAdmission(CLOCK)
+        self.registry = Registry(
+            PostgresSellerStore(pool), self.directory, CLOCK, lambda _snapshot: None, poll_s=1
+        )
+        self.keeper = CapabilityKeeper(
+            PostgresCapabilityChecks(pool),
+            sellers,
+            self.admission,
+            self.registry,
+            self.directory,
+            settings=CapabilitySettings(),
+            clock=CLOCK,
+        )
+
+
+@pytest.fixture
+async def pool(postgres_dsn: str) -> AsyncIterator[asyncpg.Pool]:
+    async with await postgres.open_pool(postgres_dsn, max_size=4, application_name="test") as pool:
+        yield pool
+
+
+@pytest.fixture
+async def sellers(pool: asyncpg.Pool) -> Sellers:
+    """Register three sellers whose turn it is; one of them is disabled."""
+    found = Sellers()
+    known = [registered(name, f"{name}:1") for name in ("acme", "beta", "gamma")]
+    await PostgresSellerStore(pool).put(
+        [known[0], known[1], replace(known[2], state=SellerState.DISABLED)]
+    )
+    await pool.execute(
+        "UPDATE aggregator.seller SET capabilities_checked_at = now() - interval '2 hours'"
+    )
+    for seller in known:
+        found.answers[seller.seller_id] = seller.capabilities
+    return found
+
+
+async def test_what_has_changed_is_taken_over_and_a_failure_changes_nothing(
+    pool: asyncpg.Pool, sellers: Sellers
+) -> None:
+    replica = Replica(pool, sellers)
+    await replica.registry.refresh()
+    acme = registered("acme", "acme:1").capabilities
+    sellers.answers = {"acme": replace(acme, max_batch_size=77), "beta": FAILED}
+    await replica.keeper.check()
+    snapshot = replica.directory.snapshot
+    assert snapshot is not None
+    assert snapshot.sellers["acme"].capabilities.max_batch_size == 77
+    assert snapshot.sellers["beta"].capabilities == registered("beta", "beta:1").capabilities
+    assert dict(replica.admission.reports) == {"acme": Outcome.SUCCESS, "beta": Outcome.SILENCE}
+
+
+async def test_each_seller_is_asked_once_in_the_fleet_and_disabled_ones_never(
+    pool: asyncpg.Pool, sellers: Sellers
+) -> None:
+    replicas = [Replica(pool, sellers) for _ in range(2)]
+    for replica in replicas:
+        await replica.registry.refresh()
+    for replica in [*replicas, *replicas]:
+        await replica.keeper.check()
+    assert sorted(sellers.asked) == ["acme", "beta"]
+
+
+async def test_a_seller_that_can_do_less_than_it_must_stays_as_it_is_known(
+    pool: asyncpg.Pool, sellers: Sellers
+) -> None:
+    replica = Replica(pool, sellers)
+    await replica.registry.refresh()
+    acme = registered("acme", "acme:1").capabilities
+    sellers.answers["acme"] = replace(acme, supports_get_order=False, honours_not_after=False)
+    await replica.keeper.check()
+    snapshot = replica.directory.snapshot
+    assert snapshot is not None
+    assert snapshot.sellers["acme"].capabilities == acme
