@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from itertools import count
 from pathlib import Path
 
 import grpc
 import httpx
 import pytest
 import pytest_asyncio
+import yaml
 
 from bookmesh.customer.v1 import customer_pb2_grpc
 from bookmesh.sellersim.v1 import control_pb2_grpc
@@ -21,9 +23,11 @@ from tests.e2e.customers import Customer, Grpc, Rest
 from tests.e2e.sellers import SimulatedSellers
 
 SCENARIO = Path(__file__).parent / "scenario.yaml"
-SELLERS = 17
+SELLERS = 19
+COPIES_OF_A_BOOK = 40
 
 Audit = Callable[..., Awaitable[None]]
+Fresh = Callable[[str], str]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -41,16 +45,42 @@ async def mesh(
         "OTEL_EXPORTER_OTLP_INSECURE": "true",
         "OTEL_BSP_SCHEDULE_DELAY": "250",
     }
+    scenario = tmp_path_factory.mktemp("scenario") / "scenario.yaml"
+    scenario.write_text(_with_copies_of_books(SCENARIO.read_text()))
     options = MeshOptions(
         data=tmp_path_factory.mktemp("mesh"),
         http_port=0,
         grpc_port=0,
         sellers=SELLERS,
-        scenario=SCENARIO,
+        scenario=scenario,
         environment=inherited_environment() | telemetry,
     )
     async with LocalMesh(options) as mesh:
         yield mesh
+
+
+def _with_copies_of_books(scenario: str) -> str:
+    content = yaml.safe_load(scenario)
+    content["books"] += [
+        book | {"isbn": f"{book['isbn']}-{number}"}
+        for book in content["books"]
+        if not book["isbn"].isdigit()
+        for number in range(1, COPIES_OF_A_BOOK + 1)
+    ]
+    return yaml.safe_dump(content)
+
+
+@pytest.fixture(scope="session")
+def fresh() -> Fresh:
+    """Gives a book of a kind for which nobody has asked yet."""
+    numbers: dict[str, count[int]] = {}
+
+    def fresh(kind: str) -> str:
+        number = next(numbers.setdefault(kind, count(1)))
+        assert number <= COPIES_OF_A_BOOK, f"there are not so many of {kind}"
+        return f"{kind}-{number}"
+
+    return fresh
 
 
 @pytest_asyncio.fixture(loop_scope="session")

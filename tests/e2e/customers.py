@@ -125,6 +125,12 @@ class Grpc:
             raise _refused(error) from error
 
 
+async def ask(customer: Customer, book_id: str) -> str:
+    """Ask for a book, for at most 29.99; give the request id."""
+    wish: Json = {"book_id": book_id, "max_price": 29.99, "payment_token": "tok_ok"}
+    return str((await customer.create(wish))["request_id"])
+
+
 async def final(customer: Customer, request_id: str) -> Json:
     """Give the final answer, for which a customer waits no longer than was promised."""
 
@@ -196,5 +202,7 @@ def _refused(rpc_error: grpc.aio.AioRpcError) -> Refused:
 
 
 def _shown(message: Message) -> Json:
-    shown: Json = MessageToDict(message, preserving_proto_field_name=True)
+    shown: Json = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
     return shown

@@ -9,9 +9,8 @@ import pytest
 
 from deploy.local.mesh import LocalMesh
 from tests.e2e.collector import Collector
-from tests.e2e.conftest import Audit, Doors
+from tests.e2e.conftest import Audit, Doors, Fresh
 from tests.e2e.customers import Json, Refused, final
-from tests.e2e.sellers import SimulatedSellers
 from tests.e2e.waiting import eventually
 
 SERVICES = {"edge", "gateway", "orchestrator", "aggregator", "seller_sim"}
@@ -21,7 +20,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120
 
 
 async def test_no_secret_is_in_a_log_or_a_trace_and_no_payment_token_is_kept(
-    mesh: LocalMesh, doors: Doors, sellers: SimulatedSellers, collector: Collector, audit: Audit
+    mesh: LocalMesh, doors: Doors, collector: Collector, audit: Audit, fresh: Fresh
 ) -> None:
     """After purchases that go well and that do not."""
     payment_token, bearer, trace_id = f"tok_{uuid4().hex}", mesh.token("secretive"), uuid4().hex
@@ -36,10 +35,8 @@ async def test_no_secret_is_in_a_log_or_a_trace_and_no_payment_token_is_kept(
         with pytest.raises(Refused):
             await customer.create(body | {"max_price": -1})
 
-    for book_id in ("isbn-978-0134685991", "gone-at-the-order", "too-dear"):
-        await ask(book_id)
-    await sellers.change(error_rate=1)
-    await ask("too-dear")
+    for book in ("ordinary", "gone-at-the-order", "too-dear", "lost"):
+        await ask(fresh(book))
     await audit(*request_ids)
 
     async def traced() -> bool | None:

@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 
 from tests.e2e.collector import Collector, Span
+from tests.e2e.conftest import Fresh
 from tests.e2e.customers import PATH, Rest
 from tests.e2e.waiting import eventually
 
@@ -26,12 +27,12 @@ def way(span: Span, spans: dict[str, Span]) -> tuple[str, ...]:
 
 
 async def test_a_trace_spans_the_mesh_from_rest_to_the_sellers(
-    rest: Rest, collector: Collector
+    rest: Rest, collector: Collector, fresh: Fresh
 ) -> None:
     trace_id, caller = uuid4().hex, uuid4().hex[:16]
     response = await rest.client.post(
         PATH,
-        json={"book_id": "isbn-978-0134685991", "max_price": 29.99, "payment_token": "tok_ok"},
+        json={"book_id": fresh("ordinary"), "max_price": 29.99, "payment_token": "tok_ok"},
         headers={"traceparent": f"00-{trace_id}-{caller}-01"},
     )
     events = [event async for event in rest.watch(response.json()["request_id"])]

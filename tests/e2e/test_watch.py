@@ -8,13 +8,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from deploy.local.mesh import LocalMesh
-from tests.e2e.conftest import SELLERS, Doors
-from tests.e2e.customers import Customer, Json, final
+from tests.e2e.conftest import SELLERS, Doors, Fresh
+from tests.e2e.customers import Customer, Json, ask, final
 from tests.e2e.sellers import SimulatedSellers
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
-
-WISH: Json = {"book_id": "isbn-978-0134685991", "max_price": 29.99, "payment_token": "tok_ok"}
 
 
 async def everywhere(mesh: LocalMesh, doors: Doors) -> list[Customer]:
@@ -43,11 +41,11 @@ def kinds(events: list[Json]) -> list[str]:
 
 
 async def test_live_and_late_watchers_see_the_same_by_every_way(
-    mesh: LocalMesh, doors: Doors, sellers: SimulatedSellers
+    mesh: LocalMesh, doors: Doors, sellers: SimulatedSellers, fresh: Fresh
 ) -> None:
     await sellers.change(latency_constant_ms=150)
     watchers = await everywhere(mesh, doors)
-    request_id = (await watchers[0].create(WISH))["request_id"]
+    request_id = await ask(watchers[0], fresh("ordinary"))
     live = await asyncio.gather(*(seen(watcher.watch(request_id)) for watcher in watchers))
     late = await asyncio.gather(*(seen(watcher.watch(request_id)) for watcher in watchers))
     for events in live + late:
@@ -69,8 +67,8 @@ async def test_live_and_late_watchers_see_the_same_by_every_way(
     assert len({event["event_id"] for event in live[0]}) == len(live[0])
 
 
-async def test_every_seller_is_told_of_once(customer: Customer) -> None:
-    request_id = (await customer.create(WISH))["request_id"]
+async def test_every_seller_is_told_of_once(customer: Customer, fresh: Fresh) -> None:
+    request_id = await ask(customer, fresh("ordinary"))
     events = await seen(customer.watch(request_id))
     quotes = [q for event in events for q in event.get("quotes", {}).get("quotes", [])]
     misses = [m for event in events for m in event.get("quotes", {}).get("misses", [])]
@@ -95,18 +93,18 @@ async def test_every_seller_is_told_of_once(customer: Customer) -> None:
     }
 
 
-async def test_the_last_event_is_what_get_answers(customer: Customer) -> None:
-    request_id = (await customer.create(WISH))["request_id"]
+async def test_the_last_event_is_what_get_answers(customer: Customer, fresh: Fresh) -> None:
+    request_id = await ask(customer, fresh("ordinary"))
     *_, last = await seen(customer.watch(request_id))
     assert last["result"] == await customer.get(request_id)
 
 
 async def test_events_arrive_while_the_purchase_goes_on(
-    customer: Customer, sellers: SimulatedSellers
+    customer: Customer, sellers: SimulatedSellers, fresh: Fresh
 ) -> None:
     """The first quotes are there while a slow seller still keeps the collection waiting."""
     await sellers.change(["foxtrot"], latency_constant_ms=1500)
-    request_id = (await customer.create(WISH))["request_id"]
+    request_id = await ask(customer, fresh("ordinary"))
     events = customer.watch(request_id)
     while "quotes" not in await anext(events):
         pass
@@ -116,10 +114,10 @@ async def test_events_arrive_while_the_purchase_goes_on(
 
 
 async def test_a_watcher_who_leaves_and_comes_back_finds_all_of_it(
-    customer: Customer, sellers: SimulatedSellers
+    customer: Customer, sellers: SimulatedSellers, fresh: Fresh
 ) -> None:
     await sellers.change(latency_constant_ms=100)
-    request_id = (await customer.create(WISH))["request_id"]
+    request_id = await ask(customer, fresh("ordinary"))
     first = customer.watch(request_id)
     before = [await anext(first), await anext(first)]
     assert isinstance(first, AsyncIterator)
