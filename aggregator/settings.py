@@ -21,3 +21,9 @@ class Settings(SellerCallerSettings):
 
     registry_poll_s: float = Field(default=0.25, gt=0, le=1)
     """How often to look for changes that other replicas made in the registry, in seconds."""
+
+    history_buffer_quotes: int = Field(default=100_000, ge=1)
+    """Most quotes that wait in memory to be written to the history, 600 bytes each; then the oldest are dropped."""
+
+    history_days: int = Field(default=30, ge=1, le=3650)
+    """For how many days the history of quotes is kept."""

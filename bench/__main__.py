@@ -10,10 +10,10 @@ import structlog
 from rich.console import Console
 from rich.progress import Progress
 
-from bench import lone_collection
+from bench import history, lone_collection
 from bench.harness import Result, show, write
 
-MEASUREMENTS = (lone_collection,)
+MEASUREMENTS = (lone_collection, history)
 FILE = Path("build/bench.json")
 
 

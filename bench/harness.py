@@ -45,7 +45,8 @@ class Spread:
 class Result:
     """A line of the table: ours and the straightforward one, both in ``unit``, and the ratio of the two.
 
-    The ratio is that of ours / naive in the same round; ``met`` says whether its median is at most ``aim``.
+    The ratio is that of ours / naive in the same round; ``met`` says whether its median is at most ``aim``, or that of
+    ours where the aim is ``absolute``.
     """
 
     name: str
@@ -54,10 +55,11 @@ class Result:
     ratio: Spread
     unit: str
     aim: float
+    absolute: bool = False
 
     @property
     def met(self) -> bool:
-        return self.ratio.median <= self.aim
+        return (self.ours if self.absolute else self.ratio).median <= self.aim
 
 
 async def take_turns(
@@ -75,7 +77,13 @@ async def take_turns(
 
 
 def compared(
-    name: str, ours: Sequence[float], naive: Sequence[float], *, unit: str, aim: float
+    name: str,
+    ours: Sequence[float],
+    naive: Sequence[float],
+    *,
+    unit: str,
+    aim: float,
+    absolute: bool = False,
 ) -> Result:
     """Compare values of the same rounds."""
     return Result(
@@ -85,6 +93,7 @@ def compared(
         ratio=_spread([a / b for a, b in zip(ours, naive, strict=True)]),
         unit=unit,
         aim=aim,
+        absolute=absolute,
     )
 
 
@@ -99,7 +108,7 @@ def show(results: Sequence[Result], console: Console) -> None:
             str(result.ours),
             str(result.naive),
             str(result.ratio),
-            f"≤ {result.aim:g}",
+            f"≤ {result.aim:g}{f' {result.unit}' if result.absolute else ''}",
             "yes" if result.met else "NO",
         )
     console.print(table)
