@@ -30,6 +30,8 @@ from mesh.clock import SystemClock
 @options.output
 def command(customer: str, ttl_s: int, data: Path, output: str) -> None:
     """Sign a token with the issuer key of the data folder."""
+    if not customer.strip():
+        raise click.BadParameter("must not be empty", param_hint="--sub")
     now = SystemClock().now()
     try:
         token = sign_token(DataFolder(data), customer, now, timedelta(seconds=ttl_s))

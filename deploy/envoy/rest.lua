@@ -3,7 +3,7 @@
 local BAD_REQUEST = '{"@type":"type.googleapis.com/google.rpc.BadRequest","field_violations":'
   .. '[{"field":"%s","description":"%s"}]}'
 
-local KINDS = { TYPE_DOUBLE = "a number", TYPE_INT32 = "a whole number" }
+local KINDS = { TYPE_DOUBLE = "a number", TYPE_INT32 = "a whole number", TYPE_STRING = "a string" }
 
 -- Envoy's own 400 names the field in its text at best. Puts it where a gateway's 400 has it, into a BadRequest, and drops
 -- the excerpt of the body, which may hold a payment token. `body` is the JSON of local_reply_config, with `message` last;

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar, cast
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from mesh import errors
 from mesh.errors import FieldViolation, MeshError
@@ -28,6 +29,10 @@ _Response = TypeVar("_Response")
 _Unary: TypeAlias = "Callable[[Message, Context], Awaitable[Message]]"
 _Streaming: TypeAlias = "Callable[[Message, Context], AsyncIterator[Message]]"
 
+_RawUnary: TypeAlias = "Callable[[bytes, Context], Awaitable[Message]]"
+_RawStreaming: TypeAlias = "Callable[[bytes, Context], AsyncIterator[Message]]"
+_Read: TypeAlias = "Callable[[bytes], Message]"
+
 LEAST_WORK_S = 0.02
 """A call with less time than this left is refused: its answer could not arrive."""
 
@@ -39,7 +44,8 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
 
     - A call without a deadline gets ``default_timeout_s``; one of ``unbounded`` methods (full names,
       ``/package.Service/Method``) may go on for as long as its caller stays.
-    - A request that breaks its protovalidate rules is INVALID_ARGUMENT, naming each field.
+    - A request that is no message of its method, or breaks its protovalidate rules, is INVALID_ARGUMENT; the latter
+      names each field.
     - A ``MeshError`` becomes its status with details; any other exception becomes INTERNAL with a fixed message, and
       is logged here with its traceback.
 
@@ -84,34 +90,34 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
         if handler.request_streaming:
             msg = f"{method} streams requests, which the mesh has no rules for"
             raise NotImplementedError(msg)
+        # Requests are read here, not by grpc, which would answer one that is no protobuf with its own exception.
+        read = cast("_Read", handler.request_deserializer)
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                self._streaming(method, cast("_Streaming", handler.unary_stream)),
-                request_deserializer=handler.request_deserializer,
+                self._streaming(method, cast("_Streaming", handler.unary_stream), read),
                 response_serializer=handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
-            self._unary(method, cast("_Unary", handler.unary_unary)),
-            request_deserializer=handler.request_deserializer,
+            self._unary(method, cast("_Unary", handler.unary_unary), read),
             response_serializer=handler.response_serializer,
         )
 
-    def _unary(self, method: str, behaviour: _Unary) -> _Unary:
-        async def call(request: Message, context: Context) -> Message:
+    def _unary(self, method: str, behaviour: _Unary, read: _Read) -> _RawUnary:
+        async def call(raw: bytes, context: Context) -> Message:
             try:
                 async with asyncio.timeout_at(self._ends_at(method, context)):
-                    self._validate(request)
+                    request = self._valid(raw, read)
                     return await behaviour(request, context)
             except Exception as error:  # noqa: BLE001  the last resort of every call
                 await _fail(method, context, error)
 
         return call
 
-    def _streaming(self, method: str, behaviour: _Streaming) -> _Streaming:
-        async def call(request: Message, context: Context) -> AsyncIterator[Message]:
+    def _streaming(self, method: str, behaviour: _Streaming, read: _Read) -> _RawStreaming:
+        async def call(raw: bytes, context: Context) -> AsyncIterator[Message]:
             try:
                 ends_at = self._ends_at(method, context)
-                self._validate(request)
+                request = self._valid(raw, read)
                 responses = behaviour(request, context)
                 # No timeout may span a yield: it would strike whoever is iterating.
                 while (response := await self._next(method, responses, ends_at)) is not None:
@@ -156,10 +162,15 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
         deadline.enter(remaining_s)
         return asyncio.get_running_loop().time() + remaining_s
 
-    def _validate(self, request: Message) -> None:
+    def _valid(self, raw: bytes, read: _Read) -> Message:
+        try:
+            request = read(raw)
+        except DecodeError:
+            msg = "the request is not a message of this method"
+            raise errors.InvalidArgument(msg) from None
         violations = self._validator.collect_violations(request)
         if not violations:
-            return
+            return request
         fields = tuple(
             FieldViolation(_path(violation.proto.field), violation.proto.message)
             for violation in violations

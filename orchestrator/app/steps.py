@@ -186,7 +186,14 @@ class Steps:
                 assert_never(outcome)
 
     async def _order(self, work: Work) -> Next:
-        purchase, attempt = work.purchase, _attempt(work.purchase)
+        attempt = _attempt(work.purchase)
+        if not work.fresh and work.moment().now >= attempt.not_after:
+            # A seller that does not heed not_after would sell now, long after anybody waits for it.
+            return self._saga.order_unknown(work.purchase)
+        return await self._place(work, attempt)
+
+    async def _place(self, work: Work, attempt: Attempt) -> Next:
+        purchase = work.purchase
         outcome = await self._sellers.place_order(purchase, attempt)
         match outcome:
             case Confirmed(order_id, total):

@@ -145,6 +145,10 @@ class Worker:
         except Unavailable as error:
             _log.warning("cannot claim", error=error.message)
             return False
+        if self._draining.is_set():
+            # Told to stop while the claim was under way.
+            await self._store.give_back(claims)
+            return False
         for claim in claims:
             live = _Live(claim, held_until_s)
             self._live[claim.request_id] = live

@@ -183,9 +183,10 @@ class Saga:
         """The cheapest seller was asked again; None when it gives no price now."""
         plan = replace(purchase.plan, candidates=purchase.plan.candidates[1:])
         purchase = replace(purchase, plan=plan)
-        if candidate is not None and not self._expired(candidate, moment):
-            purchase = _consider(purchase, candidate)
-        return self._advance(purchase, moment)
+        if candidate is None or candidate.expires_at <= moment.now:
+            return self._advance(purchase, moment)
+        # However short its life is, it was given just now: the margin is for quotes that have waited.
+        return self._advance(_consider(purchase, candidate), moment, requoted=candidate)
 
     # Trying a seller
 
@@ -271,8 +272,9 @@ class Saga:
     def resolution(self, purchase: Purchase, moment: Moment) -> Resolution:
         """Say how to find out what became of the order.
 
-        A pending one is asked for until its time is over, then cancelled. Else its key is sent once more, then closed
-        by a cancel; a seller that accepts none before the order exists is asked once the order cannot arrive any more.
+        A pending one is asked for until its time is over, then cancelled. Else its key is sent once more, then it is
+        asked for, then its key is closed by a cancel; a seller that accepts none before the order exists is asked until
+        the order cannot arrive any more.
         """
         attempt = _attempt(purchase)
         kind = self._kind_of(attempt.seller_id)
@@ -285,7 +287,7 @@ class Saga:
             )
         if purchase.tries == 0 and moment.now < attempt.not_after:
             return Resolution.REPLAY
-        if closable:
+        if closable and purchase.tries > 1:
             return Resolution.CANCEL
         settled = attempt.not_after + timedelta(seconds=self._limits.not_found_counts_after_s)
         return Resolution.POLL_FOR_GOOD if moment.now >= settled else Resolution.POLL
@@ -340,8 +342,13 @@ class Saga:
         """The outcome is unknown and the effect is safe to repeat: repeat it, later each time."""
         return _again(purchase)
 
-    def _advance(self, purchase: Purchase, moment: Moment) -> Next:
-        """Take the next cheapest seller; without one, the next collection or the true answer."""
+    def _advance(
+        self, purchase: Purchase, moment: Moment, requoted: Candidate | None = None
+    ) -> Next:
+        """Take the next cheapest seller; without one, the next collection or the true answer.
+
+        ``requoted`` is one that was asked for its price just now.
+        """
         late = False
         candidates = purchase.plan.candidates
         while candidates:
@@ -354,6 +361,8 @@ class Saga:
                 by_s = self._limits.hold_by_s if kind.supports_holds else self._limits.order_by_s
                 if moment.age_s <= by_s:
                     purchase = replace(purchase, plan=replace(purchase.plan, candidates=candidates))
+                    if candidate is not requoted and self._expired(candidate, moment):
+                        return Next(_to(purchase, Stage.REQUOTE))
                     return self._take(purchase, candidate, kind, moment)
                 late = True
             candidates = tuple(rest)
@@ -372,8 +381,6 @@ class Saga:
     def _take(
         self, purchase: Purchase, candidate: Candidate, kind: SellerKind, moment: Moment
     ) -> Next:
-        if self._expired(candidate, moment):
-            return Next(_to(purchase, Stage.REQUOTE))
         plan = purchase.plan
         tries = plan.tries_at(candidate.seller_id) + 1
         key = f"{purchase.request_id}:{candidate.seller_id}"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
 from mesh.money import Money
 from orchestrator.domain.purchase import FailureReason, Status
+from orchestrator.domain.saga import Limits
 from sellers.model import CallFailed, FailureKind
-from tests.fakes.market import LOST, UNREACHED, ScriptedSeller
-from tests.integration.orchestrator.conftest import final
+from tests.fakes.market import LOST, UNREACHED, Market, ScriptedSeller
+from tests.integration.orchestrator.conftest import CLOCK, final, until
 
 if TYPE_CHECKING:
     from tests.integration.orchestrator.conftest import World
@@ -150,16 +152,32 @@ async def test_an_order_that_stays_unknown_is_closed_before_the_next_seller(
     assert log.index(("cancel", "a")) < log.index(("hold", "b"))
 
 
-async def test_an_order_that_was_lost_twice_is_cancelled_not_bought_twice(world: World) -> None:
+async def test_an_order_whose_answer_is_lost_twice_is_found_by_asking(world: World) -> None:
     view = await world.buy(
         ScriptedSeller("a", 2000, script={"order": [LOST, LOST]}), ScriptedSeller("b", 2500)
+    )
+    assert final(view) == (Status.PURCHASED, "a", 2000)
+    assert ("cancel", "a") not in world.market.log
+
+
+async def test_an_order_that_cannot_be_found_out_is_cancelled_not_bought_twice(
+    world: World,
+) -> None:
+    view = await world.buy(
+        ScriptedSeller("a", 2000, script={"order": [LOST, LOST], "get_order": [NOT_ARRIVED]}),
+        ScriptedSeller("b", 2500),
     )
     assert final(view) == (Status.PURCHASED, "b", 2500)
 
 
 async def test_an_order_that_cannot_be_cancelled_any_more_is_ours(world: World) -> None:
     view = await world.buy(
-        ScriptedSeller("a", 2000, cancels=False, script={"order": [LOST, LOST]}),
+        ScriptedSeller(
+            "a",
+            2000,
+            cancels=False,
+            script={"order": [LOST, LOST], "get_order": [NOT_ARRIVED]},
+        ),
         ScriptedSeller("b", 2500),
     )
     assert final(view) == (Status.PURCHASED, "a", 2000)
@@ -207,10 +225,48 @@ async def test_a_quote_that_has_expired_is_asked_for_again(world: World) -> None
     assert final(view) == (Status.PURCHASED, "a", 2000)
 
 
-async def test_a_seller_whose_quotes_never_live_long_enough_is_passed_over(world: World) -> None:
-    view = await world.buy(ScriptedSeller("a", 2000, quote_life_s=0.5), ScriptedSeller("b", 2500))
+async def test_a_quote_of_the_shortest_life_is_bought_on_right_after_asking_again(
+    world: World,
+) -> None:
+    view = await world.buy(ScriptedSeller("a", 2000, quote_life_s=0.9), ScriptedSeller("b", 2500))
+    assert world.market.log.count(("requote", "a")) == 1
+    assert final(view) == (Status.PURCHASED, "a", 2000)
+
+
+async def test_a_seller_whose_quotes_are_expired_when_given_is_passed_over(world: World) -> None:
+    view = await world.buy(ScriptedSeller("a", 2000, quote_life_s=-1), ScriptedSeller("b", 2500))
     assert world.market.log.count(("requote", "a")) == 1
     assert final(view) == (Status.PURCHASED, "b", 2500)
+
+
+async def test_an_order_is_not_sent_once_its_time_is_over(world: World) -> None:
+    """A worker dies before it sends the order; the next one comes when the seller must not sell any more."""
+    reached, never = asyncio.Event(), asyncio.Event()
+
+    async def die() -> None:
+        if not reached.is_set():
+            reached.set()
+            await never.wait()
+
+    world.limits = Limits(not_after_s=0.2, not_found_counts_after_s=0.1)
+    seller = ScriptedSeller(
+        "a", 2000, with_holds=False, closes_unknown_keys=False, before={"order": die}
+    )
+    world.market = Market(seller, ScriptedSeller("b", 2500))
+    view = await world.purchases.submit(world.order(), 0)
+    first = asyncio.create_task(world.worker().run())
+    await reached.wait()
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    attempt_over = CLOCK.monotonic() + 0.2
+
+    async def over() -> bool:
+        return CLOCK.monotonic() > attempt_over
+
+    await until(over)
+    async with world.working():
+        assert final(await world.settled(view.request_id)) == (Status.PURCHASED, "b", 2500)
+    assert world.market.log.count(("order", "a")) == 1
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,15 @@ async def test_a_request_that_breaks_its_rules_names_every_field(
     assert servicer.remaining_s is None
 
 
+@pytest.mark.parametrize("method", ["CreatePurchaseRequest", "WatchPurchaseRequest"])
+async def test_what_is_no_message_is_refused(channel: grpc.aio.Channel, method: str) -> None:
+    open_call: Any = channel.unary_stream(f"/{SERVICE}/{method}")
+    call = open_call(b"\xff\xff")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    assert type(from_rpc(caught.value)) is errors.InvalidArgument
+
+
 async def test_a_stream_is_refused_by_its_rules_too(
     stub: pb_grpc.PurchaseServiceAsyncStub,
 ) -> None:

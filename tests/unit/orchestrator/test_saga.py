@@ -192,8 +192,10 @@ def test_an_order_for_more_than_is_authorized_is_never_charged() -> None:
     ("seller_id", "tries", "after_s", "expected"),
     [
         ("atomic", 0, 1, Resolution.REPLAY),
-        ("atomic", 1, 1, Resolution.CANCEL),
-        ("atomic", 0, 6, Resolution.CANCEL),
+        ("atomic", 1, 1, Resolution.POLL),
+        ("atomic", 2, 1, Resolution.CANCEL),
+        ("atomic", 0, 6, Resolution.POLL),
+        ("atomic", 2, 6, Resolution.CANCEL),
         ("stubborn", 0, 1, Resolution.REPLAY),
         ("stubborn", 1, 1, Resolution.POLL),
         ("stubborn", 5, 9.9, Resolution.POLL),

@@ -8,7 +8,8 @@ is answered exactly as one that does not exist.
 
 Faults of a call are gRPC statuses (over REST: the HTTP status and a google.rpc.Status as JSON) with
 google.rpc.ErrorInfo (domain "bookmesh", reason a word in capitals), google.rpc.BadRequest naming each field that
-was wrong, and google.rpc.RetryInfo where trying again helps. The outcome of a purchase is never a fault of the
+was wrong, and google.rpc.RetryInfo where trying again helps. Over gRPC alone, a token that the edge refuses is
+UNAUTHENTICATED without details. The outcome of a purchase is never a fault of the
 call that asks for it: it is a value in the answer.
 
 Prices are doubles in this contract alone, so that JSON numbers such as 29.99 can be sent and read. They are
@@ -431,8 +432,8 @@ class ListPurchaseRequestsRequest(_message.Message):
     page_size: _builtins.int
     """Most requests in the answer; 1 to 100, 20 when 0."""
     page_token: _builtins.str
-    """ListPurchaseRequestsResponse.next_page_token of the page before; empty for the first. One that this service did
-    not give is INVALID_ARGUMENT.
+    """ListPurchaseRequestsResponse.next_page_token of the page before; empty for the first. What cannot be one is
+    INVALID_ARGUMENT.
     """
     def __init__(
         self,

@@ -8,7 +8,8 @@ is answered exactly as one that does not exist.
 
 Faults of a call are gRPC statuses (over REST: the HTTP status and a google.rpc.Status as JSON) with
 google.rpc.ErrorInfo (domain "bookmesh", reason a word in capitals), google.rpc.BadRequest naming each field that
-was wrong, and google.rpc.RetryInfo where trying again helps. The outcome of a purchase is never a fault of the
+was wrong, and google.rpc.RetryInfo where trying again helps. Over gRPC alone, a token that the edge refuses is
+UNAUTHENTICATED without details. The outcome of a purchase is never a fault of the
 call that asks for it: it is a value in the answer.
 
 Prices are doubles in this contract alone, so that JSON numbers such as 29.99 can be sent and read. They are
