@@ -13,8 +13,8 @@ class Settings(SellerCallerSettings):
     database_url: str
     """PostgreSQL with the schema ``aggregator``, ``postgresql://...``."""
 
-    seller_timeout_s: float = Field(default=3.0, gt=0, le=60)
-    """The most time that one seller gets for a quote, in seconds."""
+    seller_timeout_s: float = Field(default=3.0, gt=0, le=4.5)
+    """The most time that one seller gets for a quote, in seconds. Admission allows no longer calls."""
 
     merge_margin_s: float = Field(default=0.15, ge=0, le=5)
     """What a collection keeps of its caller's time to hand on the last answers, in seconds."""

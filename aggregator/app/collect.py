@@ -30,6 +30,9 @@ _RENEW_S = 0.3
 _FOLLOW_S = 0.5
 _LOOK_S = 0.1
 
+_MOST_TURNS = 8
+"""A question that so many customers want has its turn with each of them; more would not make it any faster."""
+
 OnKnown: TypeAlias = Callable[[Question, Mapping[str, Seller], Mapping[str, float]], None]
 
 _log = structlog.get_logger(__name__)
@@ -179,7 +182,7 @@ class Flight:
         self.started_s = clock.monotonic()
         self.ended = asyncio.Event()
         self._question, self._fresh = key
-        self._customer_id = customer_id
+        self._customers = [customer_id]
         self._gatherer = gatherer
         self._cache = cache
         self._outlooks = outlooks
@@ -207,8 +210,13 @@ class Flight:
         """Let one more wait; the collection now runs at least until its deadline."""
         self._joined.add(collection)
         self._until_s = max(self._until_s, collection.until_s)
+        customer_id = collection.wish.customer_id
         for waiting in self._waiting.values():
             waiting.until_s = self._until_s
+        if customer_id not in self._customers and len(self._customers) < _MOST_TURNS:
+            self._customers.append(customer_id)
+            for waiting in self._waiting.values():
+                self._gatherer.ask_for(waiting, customer_id)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
 
@@ -218,15 +226,17 @@ class Flight:
 
     async def stop(self) -> None:
         """Cancel what is under way."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait((self._task,))
-            if not self._task.cancelled():
-                self._task.result()
-        await self._gatherer.cancel(self._waiting.values())
+        ending = self._gatherer.cancel(self._waiting.values())
         if self._leading:
             self._cache.close(self._question)
         self._outlooks.learn_prices(self.answers)
+        if self._task is not None:
+            self._task.cancel()
+            ending.add(self._task)
+        if ending:
+            await asyncio.wait(ending)
+        if self._task is not None and not self._task.cancelled():
+            self._task.result()
 
     def worth_waiting(self, policy: Policy) -> bool:
         """Say whether the sellers that have not answered can be expected to save more than the wait costs.
@@ -282,18 +292,24 @@ class Flight:
             self._cache.renew(self._question)
 
     def _ask(self) -> None:
+        first, *others = self._customers
         for seller in self._open.values():
-            self._waiting[seller.seller_id] = self._gatherer.ask(
+            waiting = self._gatherer.ask(
                 seller,
                 self._question,
-                customer_id=self._customer_id,
+                customer_id=first,
                 until_s=self._until_s,
                 on_answer=self._answered,
             )
+            self._waiting[seller.seller_id] = waiting
+            for customer_id in others:
+                self._gatherer.ask_for(waiting, customer_id)
 
     def _answered(self, answer: Answer) -> None:
         self._waiting.pop(answer.seller_id, None)
-        self._cache.put(self._question, (answer,))
+        # That a seller was not asked, others may do better: they have more time, perhaps, or a share of their own.
+        if not isinstance(answer.outcome, Skipped):
+            self._cache.put(self._question, (answer,))
         self._take(answer)
         if self.over and self._leading:
             self._leading = False
@@ -313,6 +329,7 @@ class Collection:
     """A collection as one caller sees it. Every seller gets exactly one answer.
 
     Attributes:
+        wish: what its caller wants.
         arrived: is set when there is something new.
         until_s: when its caller must have the last answer, by the monotonic clock.
 
@@ -329,7 +346,7 @@ class Collection:
     ) -> None:
         self.arrived = asyncio.Event()
         self._flight = flight
-        self._wish = wish
+        self.wish = wish
         self._clock = clock
         self._flush_s = limits.flush_s
         self._started_at = clock.now()
@@ -383,7 +400,7 @@ class Collection:
             return MissReason.STOPPED
         if self._clock.monotonic() >= self.until_s:
             return MissReason.TIMED_OUT
-        policy = self._wish.policy
+        policy = self.wish.policy
         if (
             affordable
             and policy is not Policy.BEST_PRICE
@@ -395,7 +412,7 @@ class Collection:
     async def _wait(self) -> None:
         """Wait for answers; one that might stop early looks around now and then even if none come."""
         await self._pause(
-            _LOOK_S if self._wish.policy is not Policy.BEST_PRICE else inf, self.arrived
+            _LOOK_S if self.wish.policy is not Policy.BEST_PRICE else inf, self.arrived
         )
         self.arrived.clear()
 
@@ -426,7 +443,7 @@ class Collection:
         ]
 
     def _is_affordable(self, answer: Answer) -> bool:
-        limit = self._wish.affordable_minor
+        limit = self.wish.affordable_minor
         return isinstance(answer.outcome, Quote) and (
             limit is None or answer.outcome.total.minor <= limit
         )

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import assert_never
@@ -24,6 +25,7 @@ from aggregator.domain.outlook import Outlooks
 from aggregator.ports import CallAdmission, QuoteSource
 from mesh.clock import Clock
 from sellers.admission.model import (
+    NO_LIMIT,
     Allowed,
     Ask,
     Decision,
@@ -35,10 +37,20 @@ from sellers.admission.model import (
     Refused,
     Wait,
 )
+from sellers.admission.outcomes import outcome_of
 from sellers.model import CallFailed, Condition, FailureKind, QuoteOutcome, Seller
 
 _MOST_CALLS = 16
 """Most calls to one seller that are asked for in one round of admission."""
+
+_WINDOW_S = 60.0
+"""Over how long sellers' limits count: what is used up now is free again by then."""
+
+_LONGEST_NAP_S = 0.25
+"""Where the budget is used up admission is asked so often: others may have given theirs back, and questions that have
+arrived meanwhile may have less time than it takes."""
+
+_GIVEN_BY_NETWORK = frozenset({FailureKind.TIMED_OUT, FailureKind.UNREACHABLE})
 
 _log = structlog.get_logger(__name__)
 
@@ -51,8 +63,12 @@ class GatherSettings:
     """How long a seller's batch waits for more while its budget is plenty."""
     longest_linger_s: float = 1.5
     """How long it waits when nothing is left of the budget."""
+    plenty: float = 0.5
+    """The budget is plenty while so much of what the seller allows in a minute is left."""
     seller_s: float = 3.0
     """The most that one seller gets for an answer."""
+    try_again_s: float = 30.0
+    """A seller that was not asked for so long is asked although it is usually too slow: it may have changed."""
 
 
 _Key = tuple[str, str, frozenset[Condition]]
@@ -62,7 +78,17 @@ _Key = tuple[str, str, frozenset[Condition]]
 class Waiting:
     """A question that waits at one seller, or is under way. ``until_s`` may be put off while it waits."""
 
-    __slots__ = ("asked_s", "call", "customer_id", "on_answer", "question", "until_s")
+    __slots__ = (
+        "asked_s",
+        "call",
+        "context",
+        "customers",
+        "lot",
+        "on_answer",
+        "question",
+        "send_by_s",
+        "until_s",
+    )
 
     def __init__(
         self,
@@ -72,11 +98,14 @@ class Waiting:
         asked_s: float,
         on_answer: Callable[[Answer], None],
     ) -> None:
+        self.context = copy_context()
         self.question = question
-        self.customer_id = customer_id
+        self.customers = [customer_id]
         self.until_s = until_s
         self.asked_s = asked_s
+        self.send_by_s = math.inf
         self.on_answer: Callable[[Answer], None] | None = on_answer
+        self.lot: _Lot | None = None
         self.call: _Call | None = None
 
 
@@ -89,71 +118,120 @@ class _Call:
 
 
 class _Lot:
-    """Questions for one seller in one currency and conditions, taken by turns from each customer."""
+    """Questions for one seller in one currency and conditions, taken by turns from each customer.
 
-    __slots__ = ("_by_customer", "first_s", "left", "retry_s", "seller", "size")
+    Attributes:
+        seller: whom to ask.
+        size: how many questions wait.
+        most: most books in the next call, where the seller's limit of books allows fewer than a batch.
+        first_s: since when the first of them waits, or the others went without it.
+        send_by_s: when the first of them has to be sent at the latest.
+        retry_s: admission is not asked before.
+        scarce: how much the budget was below plenty, 0 to 1, at ``scarce_s``.
+        scarce_s: see there.
+        sent_s: when a call was sent last.
+
+    """
+
+    __slots__ = (
+        "_by_customer",
+        "first_s",
+        "most",
+        "retry_s",
+        "scarce",
+        "scarce_s",
+        "seller",
+        "send_by_s",
+        "sent_s",
+        "size",
+    )
 
     def __init__(self, seller: Seller) -> None:
         self.seller = seller
         self.size = 0
+        self.most = NO_LIMIT
         self.first_s = 0.0
+        self.send_by_s = math.inf
         self.retry_s = 0.0
-        self.left = 1.0
+        self.scarce = 0.0
+        self.scarce_s = 0.0
+        self.sent_s = -math.inf
         self._by_customer: dict[str, deque[Waiting]] = {}
 
     @property
     def batch(self) -> int:
         """Most questions in one call."""
-        return max(1, self.seller.capabilities.max_batch_size)
+        return max(1, min(self.seller.capabilities.max_batch_size, self.most))
 
     def put(self, waiting: Waiting) -> None:
         if not self.size:
             self.first_s = waiting.asked_s
         self.size += 1
-        self._by_customer.setdefault(waiting.customer_id, deque()).append(waiting)
+        self.send_by_s = min(self.send_by_s, waiting.send_by_s)
+        waiting.lot = self
+        for customer_id in waiting.customers:
+            self.put_for(waiting, customer_id)
+
+    def put_for(self, waiting: Waiting, customer_id: str) -> None:
+        """Let a question that waits here have its turn with one more customer's too."""
+        self._by_customer.setdefault(customer_id, deque()).append(waiting)
+
+    def forget(self, waiting: Waiting) -> None:
+        """Count a question out that nobody wants any more, or that has been taken; it is passed over from now on."""
+        waiting.lot = None
+        self.size -= 1
+        if not self.size:
+            self._by_customer.clear()
+            self.send_by_s = math.inf
 
     def take(self, most: int, now: float) -> list[Waiting]:
-        """Take questions that are still wanted, one of each customer in turn; what is left begins to linger anew."""
+        """Take questions, one of each customer in turn; what is left begins to linger anew."""
         taken: list[Waiting] = []
-        while self._by_customer and len(taken) < most:
+        while self.size and len(taken) < most:
             customer_id = next(iter(self._by_customer))
             queue = self._by_customer.pop(customer_id)
-            waiting = queue.popleft()
-            self.size -= 1
+            waiting = self._next(queue)
             if queue:
                 # Behind the others.
                 self._by_customer[customer_id] = queue
-            if waiting.on_answer is not None:
+            if waiting is not None:
+                self.forget(waiting)
                 taken.append(waiting)
         self.first_s = now
+        if self.size:
+            self.send_by_s = min(waiting.send_by_s for waiting in self)
         return taken
 
     def drop(self, unwanted: Callable[[Waiting], bool]) -> list[Waiting]:
-        """Take out the questions of which this is true, or that nobody wants any more; give the former."""
+        """Take out the questions of which this is true."""
         dropped = []
-        for customer_id, queue in list(self._by_customer.items()):
-            kept: deque[Waiting] = deque()
-            for waiting in queue:
-                if waiting.on_answer is None:
-                    continue
-                if unwanted(waiting):
-                    dropped.append(waiting)
-                else:
-                    kept.append(waiting)
-            self.size -= len(queue) - len(kept)
-            if kept:
-                self._by_customer[customer_id] = kept
-            else:
-                del self._by_customer[customer_id]
+        for waiting in [waiting for waiting in self if unwanted(waiting)]:
+            if waiting.lot is self:
+                self.forget(waiting)
+                dropped.append(waiting)
         return dropped
+
+    def __iter__(self) -> Iterator[Waiting]:
+        """Give the questions that wait; one that several customers want comes several times."""
+        for queue in self._by_customer.values():
+            for waiting in queue:
+                if waiting.lot is self:
+                    yield waiting
 
     def due_s(self, settings: GatherSettings) -> float:
         """Say when the lot should be sent, if nothing more arrives."""
         if self.batch == 1 or self.size >= self.batch:
             return self.retry_s
-        scarcity = 1.0 - self.left
+        scarcity = max(0.0, self.scarce - (self.first_s - self.scarce_s) / _WINDOW_S)
         linger_s = settings.linger_s + (settings.longest_linger_s - settings.linger_s) * scarcity**2
-        return max(self.retry_s, self.first_s + linger_s)
+        return max(self.retry_s, min(self.first_s + linger_s, self.send_by_s))
+
+    def _next(self, queue: deque[Waiting]) -> Waiting | None:
+        while queue:
+            waiting = queue.popleft()
+            if waiting.lot is self:
+                return waiting
+        return None
 
 
 class Gatherer:
@@ -200,17 +278,25 @@ class Gatherer:
         self._put(seller, waiting)
         return waiting
 
-    async def cancel(self, questions: Iterable[Waiting]) -> None:
-        """Forget questions; calls that answer nothing else any more are cancelled and awaited."""
+    def ask_for(self, waiting: Waiting, customer_id: str) -> None:
+        """Let a question have its turn also as one of another customer, who wants the same."""
+        if customer_id not in waiting.customers:
+            waiting.customers.append(customer_id)
+            if waiting.lot is not None:
+                waiting.lot.put_for(waiting, customer_id)
+
+    def cancel(self, questions: Iterable[Waiting]) -> set[asyncio.Task[None]]:
+        """Forget questions; give the calls that answer nothing else any more: they are cancelled, and end soon."""
         calls = set()
         for waiting in questions:
             waiting.on_answer = None
+            if waiting.lot is not None:
+                waiting.lot.forget(waiting)
             call = waiting.call
             if call is not None and all(other.on_answer is None for other in call.questions):
                 call.task.cancel()
                 calls.add(call.task)
-        if calls:
-            await asyncio.wait(calls)
+        return calls
 
     async def run(self) -> None:
         """Send what is due, until cancelled; then calls under way are cancelled too."""
@@ -266,13 +352,20 @@ class Gatherer:
         now = self._clock.monotonic()
         match decision:
             case Allowed(grant, calls_left):
-                lot.left = min(1.0, calls_left / lot.seller.capabilities.calls_per_minute)
-                lot.retry_s = 0.0
+                plenty = self._settings.plenty * lot.seller.capabilities.calls_per_minute
+                lot.scarce, lot.scarce_s = max(0.0, 1.0 - calls_left / plenty), now
+                lot.most, lot.retry_s = NO_LIMIT, 0.0
                 self._start(lot, grant, lot.take(books, now))
+            case Wait(after_s, _, books_left) if books_left < books > 1 and (
+                books_left or math.isinf(after_s)
+            ):
+                # Only for so many books, but for fewer at once.
+                lot.most = max(1, books_left)
             case Wait(after_s, reason):
-                lot.left = 0.0 if reason is Reason.NO_BUDGET else lot.left
-                lot.retry_s = now + after_s
-                self._skip_later_than(lot.retry_s, lot, MissReason.NO_BUDGET)
+                if reason is Reason.NO_BUDGET:
+                    lot.scarce, lot.scarce_s = 1.0, now
+                lot.most, lot.retry_s = NO_LIMIT, now + min(after_s, _LONGEST_NAP_S)
+                self._skip_later_than(now + after_s, lot, MissReason.NO_BUDGET)
             case Refused(Reason.CIRCUIT_OPEN):
                 self._skip(lot, MissReason.CIRCUIT_OPEN, lambda _: True)
             case Refused():
@@ -282,8 +375,14 @@ class Gatherer:
 
     def _skip_later_than(self, sent_s: float, lot: _Lot, reason: MissReason) -> None:
         """Answer the questions that would come too late if they were sent at a time."""
-        usual_s = self._outlooks[lot.seller.seller_id].usual_s()
+        usual_s = self._usual_s(lot)
         self._skip(lot, reason, lambda waiting: waiting.until_s <= sent_s + usual_s)
+
+    def _usual_s(self, lot: _Lot) -> float:
+        """Give the time that the lot's seller takes; 0 if it should be found out anew."""
+        if self._clock.monotonic() - lot.sent_s > self._settings.try_again_s:
+            return 0.0
+        return self._outlooks[lot.seller.seller_id].usual_s()
 
     def _skip(self, lot: _Lot, reason: MissReason, unwanted: Callable[[Waiting], bool]) -> None:
         now = self._clock.monotonic()
@@ -294,7 +393,11 @@ class Gatherer:
         if not questions:
             self._admission.report(grant, Outcome.NOT_SENT)
             return
-        task = asyncio.create_task(self._carry_out(lot.seller, grant, questions))
+        lot.sent_s = self._clock.monotonic()
+        # In the trace of the first who asked.
+        task = asyncio.create_task(
+            self._carry_out(lot.seller, grant, questions), context=questions[0].context
+        )
         self._calls.add(task)
         task.add_done_callback(partial(self._ended, grant))
         call = _Call(questions, task)
@@ -317,9 +420,8 @@ class Gatherer:
                     waiting.call = None
                     self._put(seller, waiting)
             return
-        timeout_s = min(self._settings.seller_s, max(w.until_s for w in questions) - sent_s)
         try:
-            outcomes = await self._outcomes(seller, questions, timeout_s)
+            outcomes = await self._outcomes(seller, questions)
         except asyncio.CancelledError:
             # Sent, and perhaps not arrived yet: its slot is not free before it would have timed out.
             waited_s = self._clock.monotonic() - sent_s
@@ -343,22 +445,26 @@ class Gatherer:
             self._answer(seller, waiting, outcome, now)
 
     async def _outcomes(
-        self, seller: Seller, questions: Sequence[Waiting], timeout_s: float
+        self, seller: Seller, questions: Sequence[Waiting]
     ) -> Sequence[QuoteOutcome]:
         first = questions[0].question
-        if len(questions) == 1:
+        # Once each: who must have it fresh and who need not may ask about the same book.
+        books = list(dict.fromkeys(waiting.question.book_id for waiting in questions))
+        # Whoever has less time than that cancels. So a seller is blamed for its own silence only, and whoever joins
+        # later with more time has it.
+        timeout_s = self._settings.seller_s
+        if len(books) == 1:
             outcome = await self._source.get_quote(
                 seller, first.book_id, first.currency, first.conditions, timeout_s=timeout_s
             )
-            return (outcome,)
+            return [outcome] * len(questions)
         batch = await self._source.batch_get_quotes(
-            seller,
-            [waiting.question.book_id for waiting in questions],
-            first.currency,
-            first.conditions,
-            timeout_s=timeout_s,
+            seller, books, first.currency, first.conditions, timeout_s=timeout_s
         )
-        return [batch] * len(questions) if isinstance(batch, CallFailed) else batch
+        if isinstance(batch, CallFailed):
+            return [batch] * len(questions)
+        by_book = dict(zip(books, batch, strict=True))
+        return [by_book[waiting.question.book_id] for waiting in questions]
 
     def _put(self, seller: Seller, waiting: Waiting) -> None:
         key = (seller.seller_id, waiting.question.currency, waiting.question.conditions)
@@ -366,6 +472,10 @@ class Gatherer:
         if lot is None:
             lot = self._lots[key] = _Lot(seller)
         lot.seller = seller
+        if lot.batch > 1:
+            # Half of what time there is may go by in waiting for company.
+            spare_s = waiting.until_s - waiting.asked_s - self._usual_s(lot)
+            waiting.send_by_s = waiting.asked_s + max(0.0, spare_s) / 2
         lot.put(waiting)
         self._filled[key] = lot
         self._changed.set()
@@ -387,7 +497,8 @@ def _calls(lot: _Lot) -> list[int]:
 
 def _outcome(outcomes: Sequence[QuoteOutcome]) -> Outcome:
     """Say how a call went: one wrong item in a batch counts against its seller."""
-    kinds = {outcome.kind for outcome in outcomes if isinstance(outcome, CallFailed)}
-    if not kinds:
+    failed = [outcome for outcome in outcomes if isinstance(outcome, CallFailed)]
+    if not failed:
         return Outcome.SUCCESS
-    return Outcome.SILENCE if kinds == {FailureKind.TIMED_OUT} else Outcome.FAILURE
+    # These are of the whole call, and may be the fault of our own network.
+    return outcome_of(failed[0]) if failed[0].kind in _GIVEN_BY_NETWORK else Outcome.FAILURE

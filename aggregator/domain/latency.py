@@ -22,7 +22,7 @@ class LatencyHistogram:
     """Latencies of one seller, and what they say of its next answer.
 
     Before anything is known each bucket weighs the same little, so that an unknown seller is neither fast nor slow.
-    A call without an answer counts as one above the last bound.
+    A call that nobody waited for to its end says that its latency is longer than the wait.
     """
 
     __slots__ = ("_total", "_weights")
@@ -31,9 +31,9 @@ class LatencyHistogram:
         self._weights = array("d", [_PRIOR_WEIGHT / (_BUCKETS + 1)]) * (_BUCKETS + 1)
         self._total = _PRIOR_WEIGHT
 
-    def add(self, latency_s: float | None) -> None:
-        """Take note of an answer after so many seconds, or of none (None)."""
-        index = _BUCKETS if latency_s is None else bisect_left(BOUNDS_S, latency_s)
+    def add(self, latency_s: float) -> None:
+        """Take note of an answer after so many seconds."""
+        index = bisect_left(BOUNDS_S, latency_s)
         for i, weight in enumerate(self._weights):
             self._weights[i] = weight * _FADE
         self._weights[index] += 1.0

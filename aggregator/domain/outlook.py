@@ -41,13 +41,13 @@ class Outlooks:
         return self._by_id[seller_id]
 
     def learn_latency(self, seller_id: str, outcome: object, latency_s: float) -> None:
-        """Take note of how long an answer took, or that none came in time."""
+        """Take note of how long an answer took, or that none came in so long."""
         outlook = self._by_id[seller_id]
         if not isinstance(outcome, CallFailed):
             outlook.latency.add(latency_s)
             outlook.answered = True
         elif outcome.kind is FailureKind.TIMED_OUT:
-            outlook.latency.add(None)
+            outlook.latency.add_longer_than(latency_s)
 
     def learn_unanswered(self, seller_id: str, waited_s: float) -> None:
         """Take note that nobody waited any longer for an answer."""

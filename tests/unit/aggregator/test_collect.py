@@ -61,7 +61,6 @@ class Sellers:
         self.behaviours = behaviours
         self.asked: list[str] = []
         self.cancelled: list[str] = []
-        self.timeouts_s: list[float] = []
 
     async def get_quote(
         self,
@@ -74,7 +73,6 @@ class Sellers:
     ) -> QuoteOutcome:
         assert Question(book_id, currency, conditions) == QUESTION
         self.asked.append(seller.seller_id)
-        self.timeouts_s.append(timeout_s)
         try:
             return await self.behaviours[seller.seller_id]()
         except asyncio.CancelledError:
@@ -92,12 +90,10 @@ class Sellers:
     ) -> BatchOutcome:
         raise AssertionError("these sellers take no batches")
 
-    def collector(
-        self, limits: Limits | None = None, gathering: GatherSettings | None = None
-    ) -> QuoteCollector:
+    def collector(self, limits: Limits | None = None) -> QuoteCollector:
         directory = Directory()
         directory.replace([registered(name, f"{name}:1") for name in self.behaviours], 1)
-        return collector(directory, self, limits, gathering)
+        return collector(directory, self, limits)
 
 
 RUNNING: list[asyncio.Task[None]] = []
@@ -117,13 +113,10 @@ def collector(
     directory: Directory,
     source: Sellers,
     limits: Limits | None = None,
-    gathering: GatherSettings | None = None,
 ) -> QuoteCollector:
     clock = SystemClock()
     outlooks = Outlooks()
-    gatherer = Gatherer(
-        source, OpenAdmission(clock), outlooks, gathering or GatherSettings(), clock
-    )
+    gatherer = Gatherer(source, OpenAdmission(clock), outlooks, GatherSettings(), clock)
     RUNNING.append(asyncio.create_task(gatherer.run()))
     return QuoteCollector(
         directory,
@@ -257,17 +250,6 @@ async def test_without_time_all_have_timed_out() -> None:
     assert [
         outcome.kind for outcome in outcomes(batches).values() if isinstance(outcome, CallFailed)
     ] == [FailureKind.TIMED_OUT] * 2
-
-
-@pytest.mark.parametrize(("time_left_s", "expected"), [(30.0, 3.0), (2.15, 2.0), (0.1, 0.0)])
-async def test_a_seller_gets_its_limit_or_what_is_left_less_the_margin(
-    time_left_s: float, expected: float
-) -> None:
-    sellers = Sellers(acme=says(QUOTE))
-    collector = sellers.collector(Limits(merge_margin_s=0.15), GatherSettings(seller_s=3))
-    async with collector.open(QUESTION, time_left_s, Wish()) as collection:
-        [_ async for _ in collection.batches()]
-    assert all(timeout_s == pytest.approx(expected, abs=0.05) for timeout_s in sellers.timeouts_s)
 
 
 async def test_leaving_cancels_the_calls_under_way() -> None:

@@ -1,0 +1,456 @@
+"""Questions for one seller wait for each other, as long as its budget and their deadlines make sense."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aggregator.app.collect import Wish
+from aggregator.app.gather import GatherSettings
+from aggregator.domain.collection import MissReason
+from sellers.admission.model import AdmissionSettings, Outcome
+from sellers.model import CallFailed, FailureKind, QuoteOutcome
+from tests.fakes.asking import (
+    Process,
+    Result,
+    Says,
+    fails,
+    fleet,
+    in_virtual_time,
+    question,
+    quoted,
+    seller,
+)
+from tests.fakes.virtual_time import run_virtually
+
+WRONG = CallFailed(FailureKind.INVALID_ANSWER, definitely_not_done=False, detail="")
+QUESTION = question()
+ALONE = AdmissionSettings(loop_beat_s=1.0)
+"""A process that is alone has 20 % of each limit for itself, and 64 % for quotes out of what is shared."""
+
+
+async def ask_for(
+    process: Process, count: int, *, customer_id: str = "", first: int = 0, time_left_s: float = 10
+) -> list[Result]:
+    """Collect for so many books at once."""
+    wish = Wish(customer_id=customer_id)
+    books = [f"{customer_id}-{number}" for number in range(first, first + count)]
+    return await asyncio.gather(
+        *(process.collect(book, wish=wish, time_left_s=time_left_s) for book in books)
+    )
+
+
+async def used_up(process: Process, calls: int) -> None:
+    """Use up so many calls."""
+    for number in range(calls):
+        await process.collect(f"before-{number}")
+
+
+@in_virtual_time
+async def test_questions_about_different_books_travel_together() -> None:
+    async with fleet(seller("acme", batch=100), seller("single")) as mesh:
+        process = await mesh.process()
+        results = await ask_for(process, 50)
+        [call] = mesh.sellers.calls_to("acme")
+        assert len(call.books) == 50
+        assert len(mesh.sellers.calls_to("single")) == 50
+    assert all(result.quoted == {"acme", "single"} for result in results)
+
+
+@in_virtual_time
+async def test_no_batch_is_larger_than_the_seller_takes() -> None:
+    async with fleet(seller("acme", batch=30)) as mesh:
+        process = await mesh.process()
+        await ask_for(process, 100)
+        assert [len(call.books) for call in mesh.sellers.calls] == [30, 30, 30, 10]
+        assert {book for call in mesh.sellers.calls for book in call.books} == {
+            f"-{number}" for number in range(100)
+        }
+
+
+@in_virtual_time
+async def test_questions_in_another_currency_or_condition_do_not_travel_together() -> None:
+    async with fleet(seller("acme", batch=30)) as mesh:
+        process = await mesh.process()
+        seen = asyncio.Semaphore(0)
+        for currency in ("USD", "EUR"):
+            process.gatherer.ask(
+                seller("acme", batch=30),
+                replace(QUESTION, currency=currency),
+                customer_id="",
+                until_s=2000.0,
+                on_answer=lambda _: seen.release(),
+            )
+        for _ in range(2):
+            await seen.acquire()
+        assert len(mesh.sellers.calls) == 2
+
+
+@in_virtual_time
+async def test_a_full_batch_does_not_wait() -> None:
+    async with fleet(seller("acme", batch=10)) as mesh:
+        process = await mesh.process(GatherSettings(linger_s=5.0, longest_linger_s=5.0))
+        results = await ask_for(process, 10)
+        assert {result.elapsed_s for result in results} == {0.0}
+
+
+@in_virtual_time
+async def test_while_the_budget_is_plenty_a_batch_waits_for_milliseconds() -> None:
+    async with fleet(seller("acme", batch=10, calls_per_minute=100)) as mesh:
+        process = await mesh.process()
+        for number in range(10):
+            result = await process.collect(f"book-{number}")
+            assert result.elapsed_s == pytest.approx(0.003)
+
+
+@in_virtual_time
+async def test_the_scarcer_the_budget_the_longer_a_batch_waits() -> None:
+    async with fleet(seller("acme", batch=10, calls_per_minute=100)) as mesh:
+        process = await mesh.process()
+        waits = [(await process.collect(f"book-{number}")).elapsed_s for number in range(60)]
+        assert waits == sorted(waits)
+        assert waits[0] < 0.01
+        assert 0.5 < waits[-1] <= 1.5
+
+
+@in_virtual_time
+async def test_a_seller_that_has_rested_is_asked_soon_again() -> None:
+    async with fleet(seller("acme", batch=10, calls_per_minute=10)) as mesh:
+        process = await mesh.process()
+        await used_up(process, 12)
+        await asyncio.sleep(65)
+        assert (await process.collect()).elapsed_s < 0.01
+
+
+@in_virtual_time
+async def test_waiting_for_company_never_costs_a_question_its_deadline() -> None:
+    async with fleet(seller("acme", batch=10, calls_per_minute=100)) as mesh:
+        mesh.sellers.latency_s["acme"] = 0.3
+        process = await mesh.process()
+        await used_up(process, 62)
+        result = await process.collect(time_left_s=0.8)
+        assert result.quoted == {"acme"}
+        [*_, last] = mesh.sellers.calls
+        assert last.ended == "answered"
+
+
+@in_virtual_time
+async def test_a_budget_that_frees_up_in_time_is_waited_for() -> None:
+    rules = replace(ALONE, window_s=2.0, warm_up_s=7.0)
+    async with fleet(seller("acme", calls_per_minute=10), rules=rules) as mesh:
+        process = await mesh.process()
+        results = await ask_for(process, 12)
+        assert all(result.quoted == {"acme"} for result in results)
+        moments = [call.at_s for call in mesh.sellers.calls]
+        # 7 of what is shared and 2 of its own at once, the others when these are free again.
+        assert [round(at_s - moments[0]) for at_s in moments[:9]] == [0] * 9
+        assert all(2 <= at_s - moments[0] <= 4.3 for at_s in moments[9:])
+
+
+@in_virtual_time
+async def test_a_budget_that_frees_up_too_late_is_not_waited_for() -> None:
+    async with fleet(seller("acme", calls_per_minute=10)) as mesh:
+        process = await mesh.process()
+        results = await ask_for(process, 12)
+        misses = [result for result in results if result.misses]
+        assert [result.misses["acme"] for result in misses] == [MissReason.NO_BUDGET] * 3
+        assert all(result.elapsed_s == 0 for result in misses)
+        assert misses[0].summary.asked == 0
+
+
+@in_virtual_time
+async def test_who_comes_while_others_wait_for_budget_learns_soon_that_it_comes_too_late() -> None:
+    async with fleet(seller("acme", calls_per_minute=10)) as mesh:
+        process = await mesh.process()
+        await ask_for(process, 12)
+        result = await process.collect("late")
+        assert result.misses == {"acme": MissReason.NO_BUDGET}
+        assert result.elapsed_s <= 0.25
+
+
+@in_virtual_time
+async def test_a_seller_without_budget_for_so_many_books_is_asked_for_fewer() -> None:
+    async with fleet(seller("acme", batch=100, quotes_per_minute=50)) as mesh:
+        process = await mesh.process()
+        results = await ask_for(process, 60)
+        asked = sum(len(call.books) for call in mesh.sellers.calls)
+        # 32 of what is shared, 10 of its own.
+        assert asked == 42
+        assert len(mesh.sellers.calls) <= 4
+        assert Counter(len(result.quoted) for result in results) == {1: 42, 0: 18}
+
+
+@in_virtual_time
+async def test_a_process_without_any_share_asks_again_when_valkey_is_back() -> None:
+    rules = replace(ALONE, processes=3, process_index=2)
+    async with fleet(seller("acme", calls_per_minute=4), rules=rules) as mesh:
+        process = await mesh.process()
+        mesh.ledger.answers = False
+        assert (await process.collect("first")).misses == {"acme": MissReason.NO_BUDGET}
+        mesh.ledger.answers = True
+        await asyncio.sleep(2)
+        assert (await process.collect("second")).quoted == {"acme"}
+
+
+@in_virtual_time
+async def test_a_seller_that_cannot_answer_in_time_is_not_asked() -> None:
+    async with fleet(seller("slow")) as mesh:
+        mesh.sellers.latency_s["slow"] = 2.0
+        process = await mesh.process()
+        await used_up(process, 3)
+        result = await process.collect(time_left_s=1.0)
+        assert (result.misses, result.elapsed_s) == ({"slow": MissReason.TOO_SLOW}, 0)
+        assert len(mesh.sellers.calls) == 3
+
+
+@in_virtual_time
+async def test_a_seller_that_was_too_slow_is_tried_again_now_and_then() -> None:
+    async with fleet(seller("acme")) as mesh:
+        mesh.sellers.latency_s["acme"] = 2.0
+        process = await mesh.process()
+        await used_up(process, 3)
+        mesh.sellers.latency_s["acme"] = 0.1
+        assert (await process.collect("a", time_left_s=1.0)).misses
+        await asyncio.sleep(30)
+        assert (await process.collect("b", time_left_s=1.0)).quoted == {"acme"}
+
+
+@in_virtual_time
+async def test_a_seller_that_fails_is_not_asked_while_its_breaker_is_open() -> None:
+    async with fleet(seller("acme")) as mesh:
+        mesh.sellers.says["acme"] = fails(WRONG)
+        process = await mesh.process()
+        await ask_for(process, 12)
+        await asyncio.sleep(0.1)
+        result = await process.collect()
+        assert (result.misses, result.elapsed_s) == ({"acme": MissReason.CIRCUIT_OPEN}, 0)
+        assert (len(mesh.sellers.calls), result.summary.asked) == (12, 0)
+
+
+@in_virtual_time
+async def test_a_customer_with_a_thousand_questions_does_not_push_out_another_s() -> None:
+    rules = replace(ALONE, window_s=2.0, warm_up_s=7.0)
+    async with fleet(seller("acme", calls_per_minute=20, batch=10), rules=rules) as mesh:
+        mesh.sellers.latency_s["acme"] = 0.5
+        process = await mesh.process()
+        crowd = asyncio.create_task(ask_for(process, 1000, customer_id="crowd"))
+        await asyncio.sleep(0.1)
+        [other] = await ask_for(process, 1, customer_id="other")
+        assert other.quoted == {"acme"}
+        others = [
+            number for number, call in enumerate(mesh.sellers.calls) if "other-0" in call.books
+        ]
+        # The first call that was granted after it came.
+        assert others == [16]
+        crowd.cancel()
+        await asyncio.wait((crowd,))
+
+
+@in_virtual_time
+async def test_customers_have_turns() -> None:
+    async with fleet(seller("acme", batch=10)) as mesh:
+        process = await mesh.process()
+        await asyncio.gather(
+            ask_for(process, 15, customer_id="many"),
+            ask_for(process, 5, customer_id="few"),
+        )
+        [first, second] = mesh.sellers.calls
+        assert Counter(book.split("-")[0] for book in first.books) == {"many": 5, "few": 5}
+        assert Counter(book.split("-")[0] for book in second.books) == {"many": 10}
+
+
+@in_virtual_time
+async def test_a_book_that_another_customer_wants_too_has_its_turn_as_hers() -> None:
+    async with fleet(seller("acme", batch=10)) as mesh:
+        process = await mesh.process()
+        wanted = "crowd-99"
+        await asyncio.gather(
+            ask_for(process, 100, customer_id="crowd"),
+            process.collect(wanted, wish=Wish(customer_id="other")),
+        )
+        assert wanted in mesh.sellers.calls[0].books
+        books = [book for call in mesh.sellers.calls for book in call.books]
+        assert len(books) == len(set(books)) == 100
+
+
+@in_virtual_time
+async def test_questions_that_nobody_wants_any_more_are_not_asked() -> None:
+    async with fleet(seller("acme", batch=10)) as mesh:
+        process = await mesh.process(GatherSettings(linger_s=1.0, longest_linger_s=1.0))
+        left = asyncio.create_task(process.collect("left"))
+        staying = asyncio.create_task(process.collect("stays"))
+        await asyncio.sleep(0.5)
+        left.cancel()
+        await staying
+        assert [call.books for call in mesh.sellers.calls] == [("stays",)]
+
+
+@in_virtual_time
+async def test_a_call_goes_on_while_anybody_wants_one_of_its_books() -> None:
+    async with fleet(seller("acme", batch=10)) as mesh:
+        mesh.sellers.latency_s["acme"] = 1.0
+        process = await mesh.process()
+        tasks = [asyncio.create_task(process.collect(book)) for book in ("a", "b")]
+        await asyncio.sleep(0.5)
+        [call] = mesh.sellers.calls
+        for task in tasks:
+            assert call.ended == ""
+            task.cancel()
+            await asyncio.wait((task,))
+        assert call.ended == "cancelled"
+
+
+@in_virtual_time
+async def test_a_wrong_item_of_a_batch_is_a_miss_alone_but_counts_against_its_seller() -> None:
+    def says(book: str) -> QuoteOutcome:
+        return WRONG if book == "-3" else quoted()
+
+    async with fleet(seller("acme", batch=10)) as mesh:
+        mesh.sellers.says["acme"] = says
+        process = await mesh.process()
+        results = await ask_for(process, 10)
+        assert process.admission.outcomes("acme") == [Outcome.FAILURE]
+    assert [bool(result.quoted) for result in results] == [number != 3 for number in range(10)]
+    assert results[3].misses == {"acme": MissReason.INVALID_ANSWER}
+
+
+@pytest.mark.parametrize(
+    ("failure", "outcome"),
+    [
+        (FailureKind.SELLER_ERROR, Outcome.FAILURE),
+        (FailureKind.RATE_LIMITED, Outcome.FAILURE),
+        (FailureKind.INVALID_ANSWER, Outcome.FAILURE),
+        (FailureKind.REFUSED, Outcome.FAILURE),
+        (FailureKind.NOT_FOUND, Outcome.FAILURE),
+        (FailureKind.TIMED_OUT, Outcome.SILENCE),
+        (FailureKind.UNREACHABLE, Outcome.FAILURE),
+    ],
+)
+@pytest.mark.parametrize("books", [1, 5])
+def test_a_call_that_fails_counts_against_its_seller(
+    failure: FailureKind, outcome: Outcome, books: int
+) -> None:
+    says = fails(CallFailed(failure, definitely_not_done=False, detail=""))
+    assert run_virtually(_reported(says, books)) == [outcome]
+
+
+@pytest.mark.parametrize("books", [1, 5])
+@pytest.mark.parametrize(
+    "ours",
+    [
+        CallFailed(
+            FailureKind.UNREACHABLE,
+            definitely_not_done=False,
+            detail="DNS resolution failed for acme:1",
+        ),
+        CallFailed(FailureKind.TIMED_OUT, definitely_not_done=True, detail="no time was left"),
+    ],
+)
+def test_a_fault_of_ours_does_not(ours: CallFailed, books: int) -> None:
+    assert run_virtually(_reported(fails(ours), books)) == [Outcome.NOT_SENT]
+
+
+async def _reported(says: Says, books: int) -> list[Outcome]:
+    async with fleet(seller("acme", batch=10)) as mesh:
+        mesh.sellers.says["acme"] = says
+        process = await mesh.process()
+        await ask_for(process, books)
+        return process.admission.outcomes("acme")
+
+
+@in_virtual_time
+async def test_a_grant_that_has_become_void_is_given_back_and_asked_for_again() -> None:
+    rules = replace(ALONE, send_within_s=0.0)
+    async with fleet(seller("acme"), rules=rules) as mesh:
+        process = await mesh.process()
+        void = asyncio.create_task(process.collect())
+        await asyncio.sleep(0)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert set(process.admission.outcomes("acme")) == {Outcome.NOT_SENT}
+        assert len(process.admission.reports) > 1
+        assert mesh.sellers.calls == []
+        void.cancel()
+        await asyncio.wait((void,))
+
+
+@st.composite
+def _seller_limits(draw: st.DrawFn) -> tuple[int, int, int]:
+    return (
+        draw(st.sampled_from([0, 1, 3, 10])),
+        draw(st.sampled_from([1, 5, 20, 1000])),
+        draw(st.sampled_from([0, 5, 50])),
+    )
+
+
+_ASKERS = st.lists(
+    st.tuples(
+        st.integers(0, 6),  # book
+        st.sampled_from(["a", "b", "c"]),  # customer
+        st.floats(0, 3),  # arrives at
+        st.floats(0.05, 6),  # time left
+        st.one_of(st.none(), st.floats(0, 3)),  # leaves after
+        st.booleans(),  # fresh
+    ),
+    max_size=30,
+)
+
+
+@given(
+    limits=st.lists(_seller_limits(), min_size=1, max_size=3),
+    askers=_ASKERS,
+    latency_s=st.floats(0, 4),
+    failing=st.integers(0, 3),
+)
+@settings(max_examples=60)
+def test_whatever_is_asked_every_grant_is_reported_once_and_everybody_is_answered(
+    limits: list[tuple[int, int, int]],
+    askers: list[tuple[int, str, float, float, float | None, bool]],
+    latency_s: float,
+    failing: int,
+) -> None:
+    sellers = [
+        seller(f"s{number}", batch=batch, calls_per_minute=calls, quotes_per_minute=quotes)
+        for number, (batch, calls, quotes) in enumerate(limits)
+    ]
+
+    async def main() -> None:
+        async with fleet(*sellers) as mesh:
+            for number, one in enumerate(sellers):
+                mesh.sellers.latency_s[one.seller_id] = latency_s / (number + 1)
+            for one in sellers[:failing]:
+                mesh.sellers.says[one.seller_id] = fails(WRONG)
+            processes = [await mesh.process(), await mesh.process()]
+
+            async def ask(
+                process: Process, asker: tuple[int, str, float, float, float | None, bool]
+            ) -> None:
+                book, customer_id, at_s, time_left_s, leaves_s, fresh = asker
+                await asyncio.sleep(at_s)
+                wish = Wish(customer_id=customer_id, fresh=fresh)
+                collecting = process.collect(f"book-{book}", wish=wish, time_left_s=time_left_s)
+                try:
+                    result = await asyncio.wait_for(collecting, leaves_s)
+                except TimeoutError:
+                    return
+                assert set(result.answers) == {one.seller_id for one in sellers}
+                assert result.elapsed_s <= time_left_s
+
+            await asyncio.gather(
+                *(ask(processes[number % 2], asker) for number, asker in enumerate(askers))
+            )
+            for process in processes:
+                assert process.collector._flights == {}
+                assert all(not lot.size for lot in process.gatherer._lots.values())
+                assert not process.gatherer._calls
+        for call in mesh.sellers.calls:
+            batch = next(s for s in sellers if s.seller_id == call.seller_id).capabilities
+            assert 1 <= len(call.books) <= max(1, batch.max_batch_size)
+            assert len(set(call.books)) == len(call.books)
+
+    run_virtually(main())
