@@ -79,8 +79,10 @@ async def assert_all_end_rightly(everything: list[Asked], audit: Audit) -> None:
     answers = await asyncio.gather(*map(ended, everything))
     for asked, answer in zip(everything, answers, strict=True):
         status, prices = ANSWERS[asked.book]
-        assert answer["status"] == status
-        assert answer.get("final_price", answer.get("lowest_price")) in prices
+        price = answer.get("final_price", answer.get("lowest_price"))
+        if answer["status"] != status or price not in prices:
+            events = [event async for event in asked.customer.watch(asked.request_id)]
+            pytest.fail(f"{asked.book} ended as {answer}:\n" + "\n".join(map(str, events)))
     await audit(*(asked.request_id for asked in everything))
 
 
