@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from aggregator.app.collect import Wish
 from aggregator.app.registry import Chunk
 from aggregator.domain.collection import Answer, MissReason, Question, Summary, miss_reason
+from aggregator.domain.health import Health
 from aggregator.domain.stopping import Policy
 from bookmesh.aggregator.v1 import aggregator_pb2 as pb
 from bookmesh.common.v1 import quote_pb2
@@ -14,6 +15,7 @@ from bookmesh.seller.v1 import seller_pb2
 from mesh import convert, errors
 from mesh.money import MoneyError
 from sellers import registration
+from sellers.admission.model import BreakerState
 from sellers.answers import CONDITIONS
 from sellers.model import Condition, Quote
 
@@ -38,6 +40,11 @@ _MISS_REASONS: dict[MissReason, quote_pb2.Miss.Reason.ValueType] = {
 }
 
 
+_BREAKERS: dict[BreakerState, pb.SellerHealth.Breaker.ValueType] = {
+    BreakerState.CLOSED: pb.SellerHealth.BREAKER_CLOSED,
+    BreakerState.OPEN: pb.SellerHealth.BREAKER_OPEN,
+    BreakerState.HALF_OPEN: pb.SellerHealth.BREAKER_PROBING,
+}
 _POLICIES = {
     pb.POLICY_UNSPECIFIED: Policy.BEST_PRICE,
     pb.POLICY_BEST_PRICE: Policy.BEST_PRICE,
@@ -131,6 +138,28 @@ def watch_response(chunk: Chunk) -> pb.WatchSellersResponse:
         complete=chunk.complete,
         revision=chunk.revision,
     )
+
+
+def seller_health(health: Health) -> pb.SellerHealth:
+    """Give the message of a seller's health."""
+    calls = health.calls
+    message = pb.SellerHealth(
+        seller_id=health.seller_id,
+        state=registration.STATE_NUMBERS[health.state],
+        breaker=_BREAKERS[calls.breaker],
+        calls=calls.judged,
+        failures=calls.failed,
+        budget_left=calls.calls_left,
+        in_flight=calls.in_flight,
+        from_fleet=calls.from_fleet,
+    )
+    if calls.open_since is not None:
+        message.breaker_since.CopyFrom(convert.timestamp(calls.open_since))
+    fields = (message.latency_p50, message.latency_p90, message.latency_p99)
+    for field, latency_s in zip(fields, health.latencies_s, strict=True):
+        if latency_s is not None:
+            field.CopyFrom(convert.duration(latency_s))
+    return message
 
 
 def _quote(seller_id: str, quote: Quote, latency_s: float) -> quote_pb2.Quote:

@@ -11,7 +11,15 @@ from typing import Protocol
 
 from aggregator.domain.collection import Answer, Question
 from aggregator.domain.history import CollectionRecord
-from sellers.admission.model import Ask, Decision, Grant, Outcome, Purpose
+from sellers.admission.model import (
+    Ask,
+    Decision,
+    Grant,
+    Limits,
+    Outcome,
+    Purpose,
+    SellerHealth,
+)
 from sellers.model import BatchOutcome, Condition, QuoteOutcome, Seller, SellerState
 
 
@@ -182,4 +190,12 @@ class HistoryStore(Protocol):
 
     async def drop_partitions(self, before_day: date) -> int:
         """Forget the collections of all days before one; give how many days those were."""
+        ...
+
+
+class FleetHealth(Protocol):
+    """Knows how calls to sellers went. ``sellers.admission`` does."""
+
+    async def health(self, sellers: Sequence[Limits]) -> Sequence[SellerHealth]:
+        """Say how sellers are doing, in their order, in one round trip. Never raises."""
         ...

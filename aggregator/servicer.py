@@ -8,9 +8,14 @@ import grpc
 
 from aggregator import convert
 from aggregator.app.collect import QuoteCollector
+from aggregator.app.health import HealthObserver
 from aggregator.app.registry import Registry
 from bookmesh.aggregator.v1 import aggregator_pb2 as pb
-from bookmesh.aggregator.v1.aggregator_pb2_grpc import QuoteServiceServicer, RegistryServiceServicer
+from bookmesh.aggregator.v1.aggregator_pb2_grpc import (
+    QuoteServiceServicer,
+    RegistryServiceServicer,
+    SellerHealthServiceServicer,
+)
 from mesh.grpc import deadline
 from sellers import registration
 
@@ -74,3 +79,28 @@ class RegistryServicer(RegistryServiceServicer):
     ) -> AsyncIterator[pb.WatchSellersResponse]:
         async for chunk in self._registry.watch():
             yield convert.watch_response(chunk)
+
+
+class SellerHealthServicer(SellerHealthServiceServicer):
+    """Answers ``bookmesh.aggregator.v1.SellerHealthService``."""
+
+    def __init__(self, observer: HealthObserver) -> None:
+        self._observer = observer
+
+    async def GetSellerHealth(
+        self,
+        request: pb.GetSellerHealthRequest,
+        context: grpc.aio.ServicerContext[pb.GetSellerHealthRequest, pb.GetSellerHealthResponse],
+    ) -> pb.GetSellerHealthResponse:
+        found = await self._observer.get(request.seller_ids)
+        return pb.GetSellerHealthResponse(sellers=map(convert.seller_health, found))
+
+    async def WatchSellerHealth(
+        self,
+        request: pb.WatchSellerHealthRequest,
+        context: grpc.aio.ServicerContext[
+            pb.WatchSellerHealthRequest, pb.WatchSellerHealthResponse
+        ],
+    ) -> AsyncIterator[pb.WatchSellerHealthResponse]:
+        async for changed in self._observer.watch(request.seller_ids):
+            yield pb.WatchSellerHealthResponse(sellers=map(convert.seller_health, changed))

@@ -16,7 +16,7 @@ STATES: dict[pb.Seller.State.ValueType, SellerState] = {
 }
 """The states of a registration; one that is not said is active."""
 
-_STATE_NUMBERS: dict[SellerState, pb.Seller.State.ValueType] = {
+STATE_NUMBERS: dict[SellerState, pb.Seller.State.ValueType] = {
     SellerState.ACTIVE: pb.Seller.STATE_ACTIVE,
     SellerState.DRAINING: pb.Seller.STATE_DRAINING,
     SellerState.DISABLED: pb.Seller.STATE_DISABLED,
@@ -46,7 +46,7 @@ def to_proto(seller: Seller) -> pb.Seller:
         tls_roots=seller.tls_roots,
         credential_reference=seller.credential_reference,
         capabilities=_capabilities_to_proto(seller.capabilities),
-        state=_STATE_NUMBERS[seller.state],
+        state=STATE_NUMBERS[seller.state],
         revision=seller.revision,
     )
 

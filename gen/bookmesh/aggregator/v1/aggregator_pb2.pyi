@@ -519,6 +519,7 @@ class SellerHealth(_message.Message):
     LATENCY_P50_FIELD_NUMBER: _builtins.int
     LATENCY_P90_FIELD_NUMBER: _builtins.int
     LATENCY_P99_FIELD_NUMBER: _builtins.int
+    FROM_FLEET_FIELD_NUMBER: _builtins.int
     seller_id: _builtins.str
     """Who."""
     state: Global___Seller.State.ValueType
@@ -533,13 +534,17 @@ class SellerHealth(_message.Message):
     """Calls that it still allows in the present 60 s, over the fleet, those reserved for purchases included."""
     in_flight: _builtins.int
     """Calls under way, over the fleet."""
+    from_fleet: _builtins.bool
+    """Whether what is said here of the fleet is of the fleet; of this replica alone while Valkey does not answer."""
     @_builtins.property
     def breaker_since(self) -> _timestamp_pb2.Timestamp:
         """Since when the breaker is open; not set while it is closed."""
 
     @_builtins.property
     def latency_p50(self) -> _duration_pb2.Duration:
-        """Time within which half of its answers came lately, at this replica; not set before it has answered."""
+        """Time within which half of the calls to it were answered lately, at this replica. Not set before it has answered, and
+        where fewer were answered in 2.7 s.
+        """
 
     @_builtins.property
     def latency_p90(self) -> _duration_pb2.Duration:
@@ -563,10 +568,11 @@ class SellerHealth(_message.Message):
         latency_p50: _duration_pb2.Duration | None = ...,
         latency_p90: _duration_pb2.Duration | None = ...,
         latency_p99: _duration_pb2.Duration | None = ...,
+        from_fleet: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["breaker_since", b"breaker_since", "latency_p50", b"latency_p50", "latency_p90", b"latency_p90", "latency_p99", b"latency_p99"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "breaker_since", b"breaker_since", "budget_left", b"budget_left", "calls", b"calls", "failures", b"failures", "in_flight", b"in_flight", "latency_p50", b"latency_p50", "latency_p90", b"latency_p90", "latency_p99", b"latency_p99", "seller_id", b"seller_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "breaker_since", b"breaker_since", "budget_left", b"budget_left", "calls", b"calls", "failures", b"failures", "from_fleet", b"from_fleet", "in_flight", b"in_flight", "latency_p50", b"latency_p50", "latency_p90", b"latency_p90", "latency_p99", b"latency_p99", "seller_id", b"seller_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
