@@ -177,16 +177,23 @@ class CountingAdmission:
 
 
 class SharedLedger:
-    """Implements ``FleetLedger`` over the twin of the scripts; ``answers`` says whether Valkey does."""
+    """Implements ``FleetLedger`` over the twin of the scripts.
+
+    Attributes:
+        answers: whether Valkey does.
+        takes_s: how long it takes to admit.
+
+    """
 
     answers = True
+    takes_s = 0.0
 
     def __init__(self, settings: AdmissionSettings) -> None:
         self._ledger = Ledger(rules_of(settings))
         self._ledger.declare_quiet(self._now_ms())
 
     async def admit(self, requests: Sequence[Request]) -> list[Verdict]:
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.takes_s)
         if not self.answers:
             raise FleetUnavailable("Valkey is gone")
         return self._ledger.admit(self._now_ms(), requests)

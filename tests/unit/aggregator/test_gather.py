@@ -112,7 +112,11 @@ async def test_while_the_budget_is_plenty_a_batch_waits_for_milliseconds() -> No
 async def test_the_scarcer_the_budget_the_longer_a_batch_waits() -> None:
     async with fleet(seller("acme", batch=10, calls_per_minute=100)) as mesh:
         process = await mesh.process()
-        waits = [(await process.collect(f"book-{number}")).elapsed_s for number in range(60)]
+        waits = []
+        for number in range(60):
+            waits.append((await process.collect(f"book-{number}")).elapsed_s)
+            # So that it is not as many calls as it may have at once.
+            await asyncio.sleep(0.2)
         assert waits == sorted(waits)
         assert waits[0] < 0.01
         assert 0.5 < waits[-1] <= 1.5
@@ -264,18 +268,43 @@ async def test_customers_have_turns() -> None:
         assert Counter(book.split("-")[0] for book in second.books) == {"many": 10}
 
 
+@pytest.mark.parametrize("later_s", [0.0, 0.1])
+def test_a_book_that_another_customer_wants_too_has_its_turn_as_hers(later_s: float) -> None:
+    """Be it that she comes before it is asked, or while it waits for its turn."""
+
+    async def main() -> None:
+        async with fleet(seller("acme", batch=10)) as mesh:
+            mesh.ledger.takes_s = 0.2
+            process = await mesh.process()
+            crowd = asyncio.create_task(ask_for(process, 100, customer_id="crowd"))
+            for _ in range(2):
+                await asyncio.sleep(0)
+            await asyncio.sleep(later_s)
+            wanted = "crowd-99"
+            await process.collect(wanted, wish=Wish(customer_id="other"))
+            await crowd
+            assert wanted in mesh.sellers.calls[0].books
+            books = [book for call in mesh.sellers.calls for book in call.books]
+            assert len(books) == len(set(books)) == 100
+
+    run_virtually(main())
+
+
 @in_virtual_time
-async def test_a_book_that_another_customer_wants_too_has_its_turn_as_hers() -> None:
-    async with fleet(seller("acme", batch=10)) as mesh:
+async def test_who_joins_with_more_time_has_it_while_the_question_waits_for_budget() -> None:
+    rules = replace(ALONE, window_s=2.0, warm_up_s=7.0)
+    async with fleet(seller("acme", calls_per_minute=10), rules=rules) as mesh:
+        mesh.sellers.latency_s["acme"] = 1.0
         process = await mesh.process()
-        wanted = "crowd-99"
-        await asyncio.gather(
-            ask_for(process, 100, customer_id="crowd"),
-            process.collect(wanted, wish=Wish(customer_id="other")),
-        )
-        assert wanted in mesh.sellers.calls[0].books
-        books = [book for call in mesh.sellers.calls for book in call.books]
-        assert len(books) == len(set(books)) == 100
+        before = asyncio.create_task(ask_for(process, 9))
+        await asyncio.sleep(0.5)
+        # By now it is not known that the seller takes a second: for him that is too long after all.
+        hasty = asyncio.create_task(process.collect(time_left_s=3.0))
+        await asyncio.sleep(0.1)
+        patient = await process.collect()
+        assert patient.quoted == {"acme"}
+        assert (await hasty).quoted == set()
+        await before
 
 
 @in_virtual_time
@@ -303,6 +332,34 @@ async def test_a_call_goes_on_while_anybody_wants_one_of_its_books() -> None:
             task.cancel()
             await asyncio.wait((task,))
         assert call.ended == "cancelled"
+
+
+@in_virtual_time
+async def test_a_slot_for_questions_that_nobody_wants_any_more_is_given_back() -> None:
+    async with fleet(seller("acme", batch=10)) as mesh:
+        mesh.ledger.takes_s = 0.05
+        process = await mesh.process()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(process.collect(), 0.03)
+        await asyncio.sleep(0.1)
+        assert process.admission.outcomes("acme") == [Outcome.NOT_SENT]
+        assert mesh.sellers.calls == []
+
+
+@in_virtual_time
+async def test_a_slot_for_a_call_that_is_cancelled_before_it_begins_is_given_back() -> None:
+    async with fleet(seller("acme")) as mesh:
+        process = await mesh.process()
+        waiting = process.gatherer.ask(
+            seller("acme"), QUESTION, customer_id="", until_s=2000.0, on_answer=lambda _: None
+        )
+        for _ in range(100):
+            if waiting.call is not None:
+                break
+            await asyncio.sleep(0)
+        await asyncio.wait(process.gatherer.cancel([waiting]))
+        assert process.admission.outcomes("acme") == [Outcome.NOT_SENT]
+        assert mesh.sellers.calls == []
 
 
 @in_virtual_time
@@ -405,6 +462,7 @@ _ASKERS = st.lists(
     limits=st.lists(_seller_limits(), min_size=1, max_size=3),
     askers=_ASKERS,
     latency_s=st.floats(0, 4),
+    takes_s=st.sampled_from([0.0, 0.01, 0.05]),
     failing=st.integers(0, 3),
 )
 @settings(max_examples=60)
@@ -412,6 +470,7 @@ def test_whatever_is_asked_every_grant_is_reported_once_and_everybody_is_answere
     limits: list[tuple[int, int, int]],
     askers: list[tuple[int, str, float, float, float | None, bool]],
     latency_s: float,
+    takes_s: float,
     failing: int,
 ) -> None:
     sellers = [
@@ -421,6 +480,7 @@ def test_whatever_is_asked_every_grant_is_reported_once_and_everybody_is_answere
 
     async def main() -> None:
         async with fleet(*sellers) as mesh:
+            mesh.ledger.takes_s = takes_s
             for number, one in enumerate(sellers):
                 mesh.sellers.latency_s[one.seller_id] = latency_s / (number + 1)
             for one in sellers[:failing]:

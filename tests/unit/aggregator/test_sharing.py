@@ -10,7 +10,7 @@ from aggregator.domain.collection import MissReason
 from aggregator.domain.stopping import Policy
 from sellers.admission.model import Outcome
 from sellers.model import CallFailed, FailureKind
-from tests.fakes.asking import fails, fleet, in_virtual_time, quoted, seller
+from tests.fakes.asking import fails, fleet, in_virtual_time, question, quoted, seller
 
 BROKEN = CallFailed(FailureKind.SELLER_ERROR, definitely_not_done=False, detail="")
 
@@ -101,6 +101,17 @@ async def test_who_comes_after_the_last_one_has_left_begins_anew() -> None:
         assert again.summary.collection_id != left.summary.collection_id
         # What had been answered by then is known, and not asked again.
         assert [call.seller_id for call in mesh.sellers.calls] == ["fast", "slow", "slow"]
+
+
+@in_virtual_time
+async def test_a_collection_that_is_over_is_not_joined_though_somebody_still_holds_it() -> None:
+    async with fleet(seller("acme")) as mesh:
+        process = await mesh.process()
+        async with process.collector.open(question(), 100.0, Wish()) as held:
+            assert [len(batch) async for batch in held.batches()] == [1]
+            await asyncio.sleep(61)
+            assert (await process.collect()).summary.cached == 0
+        assert len(mesh.sellers.calls) == 2
 
 
 @in_virtual_time
