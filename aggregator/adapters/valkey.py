@@ -482,6 +482,7 @@ def _set(events: Collection[asyncio.Event]) -> None:
         event.set()
 
 
+@lru_cache(maxsize=4096)
 def _key(question: Question) -> str:
     """Give the key of a question's answers: its book, in braces that keep what belongs together on one node."""
     return (

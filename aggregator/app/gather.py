@@ -52,6 +52,9 @@ arrived meanwhile may have less time than it takes."""
 
 _GIVEN_BY_NETWORK = frozenset({FailureKind.TIMED_OUT, FailureKind.UNREACHABLE})
 
+_MOST_BOOKS = 1000
+"""Most books that are asked about in one round: reading so many answers takes some 30 ms."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -331,8 +334,11 @@ class Gatherer:
                 due.extend((lot, books) for books in _calls(lot))
             else:
                 del self._filled[key]
-        if not due:
-            return
+        for part in _rounds(due):
+            await self._send(part)
+
+    async def _send(self, due: Sequence[tuple[_Lot, int]]) -> None:
+        """Have calls admitted, in one round trip, and send those that are."""
         asks = [
             Ask(
                 Limits.of(lot.seller),
@@ -487,6 +493,18 @@ class Gatherer:
         on_answer, waiting.on_answer = waiting.on_answer, None
         if on_answer is not None:
             on_answer(Answer(seller.seller_id, outcome, now - waiting.asked_s))
+
+
+def _rounds(due: Sequence[tuple[_Lot, int]]) -> Iterator[Sequence[tuple[_Lot, int]]]:
+    """Split calls so that those of one round can all be sent while their grants are good."""
+    begin = books = 0
+    for end, (_, more) in enumerate(due):
+        if books and books + more > _MOST_BOOKS:
+            yield due[begin:end]
+            begin, books = end, 0
+        books += more
+    if begin < len(due):
+        yield due[begin:]
 
 
 def _calls(lot: _Lot) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from itertools import accumulate
+from math import inf
 
 _FIRST_S = 0.005
 _GROWTH = 1.35
@@ -16,6 +17,7 @@ _FADE = 0.97
 """What an observation weighs beside the next one: half of all weight lies on the last 23."""
 
 _PRIOR_WEIGHT = 0.5
+_LARGEST_UNIT = 1e6
 
 
 class LatencyHistogram:
@@ -25,19 +27,19 @@ class LatencyHistogram:
     A call that nobody waited for to its end says that its latency is longer than the wait.
     """
 
-    __slots__ = ("_total", "_weights")
+    __slots__ = ("_quantiles", "_total", "_unit", "_weights")
 
     def __init__(self) -> None:
         self._weights = array("d", [_PRIOR_WEIGHT / (_BUCKETS + 1)]) * (_BUCKETS + 1)
         self._total = _PRIOR_WEIGHT
+        # What the next observation weighs. It grows, rather than that all the others shrink: as good, and quick.
+        self._unit = 1.0
+        self._quantiles: dict[float, float] = {}
 
     def add(self, latency_s: float) -> None:
         """Take note of an answer after so many seconds."""
-        index = bisect_left(BOUNDS_S, latency_s)
-        for i, weight in enumerate(self._weights):
-            self._weights[i] = weight * _FADE
-        self._weights[index] += 1.0
-        self._total = self._total * _FADE + 1.0
+        self._weights[bisect_left(BOUNDS_S, latency_s)] += self._unit
+        self._added()
 
     def add_longer_than(self, waited_s: float) -> None:
         """Take note of a call that nobody waited for any longer: its weight goes to the latencies above, as they are.
@@ -45,28 +47,42 @@ class LatencyHistogram:
         This is Efron's redistribution to the right (1967), by which the Kaplan-Meier estimate comes about.
         """
         index = bisect_left(BOUNDS_S, waited_s)
-        above = sum(self._weights[index:])
-        for i in range(_BUCKETS + 1):
-            share = self._weights[i] / above if i >= index else 0.0
-            self._weights[i] = self._weights[i] * _FADE + share
-        self._total = self._total * _FADE + 1.0
+        growth = 1.0 + self._unit / sum(self._weights[index:])
+        for i in range(index, _BUCKETS + 1):
+            self._weights[i] *= growth
+        self._added()
+
+    def _added(self) -> None:
+        self._total += self._unit
+        self._unit /= _FADE
+        self._quantiles.clear()
+        if self._unit > _LARGEST_UNIT:
+            self._weights = array("d", (weight / self._unit for weight in self._weights))
+            self._total /= self._unit
+            self._unit = 1.0
 
     def quantile(self, q: float) -> float:
         """Give the latency within which a part ``q`` (0 to 1) of the calls was answered, in seconds.
 
         Infinite when fewer than that were answered within the last bound.
         """
-        wanted = q * self._total
-        for bound, reached in zip(BOUNDS_S, accumulate(self._weights), strict=False):
-            if reached >= wanted:
-                return bound
-        return float("inf")
+        found = self._quantiles.get(q)
+        if found is None:
+            wanted = q * self._total
+            reached = zip(BOUNDS_S, accumulate(self._weights), strict=False)
+            found = next((bound for bound, weight in reached if weight >= wanted), inf)
+            self._quantiles[q] = found
+        return found
 
     def answered_by(self, elapsed_s: float, within_s: float) -> float:
         """Give the chance that a call, unanswered after ``elapsed_s``, is answered in the next ``within_s`` seconds."""
         before = self._below(elapsed_s)
         left = self._total - before
-        return (self._below(elapsed_s + within_s) - before) / left if left > 1e-9 else 0.0  # noqa: PLR2004  rounding
+        return (
+            (self._below(elapsed_s + within_s) - before) / left
+            if left > 1e-9 * self._total
+            else 0.0
+        )
 
     def _below(self, latency_s: float) -> float:
         """Give the weight of the latencies below one, taking each bucket as even between its bounds."""

@@ -256,7 +256,7 @@ class AdmissionSettings:
     alarm_every_s: float = 5.0
     valkey_timeout_s: float = 0.05
     rejoin_every_s: float = 0.5
-    flush_every_s: float = 0.005
+    flush_every_s: float = 0.1
     blocked_s: float = 0.25
     loop_beat_s: float = 0.1
 
