@@ -8,21 +8,30 @@ from functools import partial
 from random import SystemRandom
 
 from aggregator.adapters.capabilities import PostgresCapabilityChecks
+from aggregator.adapters.history import PostgresHistoryStore
 from aggregator.adapters.postgres import PostgresSellerStore
 from aggregator.adapters.valkey import ValkeyQuoteCache, open_client
 from aggregator.app.capabilities import CapabilityKeeper, CapabilitySettings
 from aggregator.app.collect import Limits, QuoteCollector
 from aggregator.app.gather import Gatherer, GatherSettings
+from aggregator.app.health import HealthObserver
+from aggregator.app.history import HistorySettings, WriteBehindHistory
 from aggregator.app.refresh import Refresher, RefreshSettings
 from aggregator.app.registry import Registry
 from aggregator.domain.cached import CacheSettings
 from aggregator.domain.outlook import Outlooks
-from aggregator.servicer import DEFAULT_TIMEOUT_S, QuoteServicer, RegistryServicer
+from aggregator.servicer import (
+    DEFAULT_TIMEOUT_S,
+    QuoteServicer,
+    RegistryServicer,
+    SellerHealthServicer,
+)
 from aggregator.settings import Settings
 from bookmesh.aggregator.v1 import aggregator_pb2
 from bookmesh.aggregator.v1.aggregator_pb2_grpc import (
     add_QuoteServiceServicer_to_server,
     add_RegistryServiceServicer_to_server,
+    add_SellerHealthServiceServicer_to_server,
 )
 from mesh import telemetry
 from mesh.clock import SystemClock
@@ -38,6 +47,7 @@ from sellers.transport import SellerTransport
 _SERVICES = aggregator_pb2.DESCRIPTOR.services_by_name
 QUOTES = _SERVICES["QuoteService"].full_name
 REGISTRY = _SERVICES["RegistryService"].full_name
+HEALTH = _SERVICES["SellerHealthService"].full_name
 
 
 async def run(settings: Settings) -> None:
@@ -74,6 +84,10 @@ async def run(settings: Settings) -> None:
             settings=CapabilitySettings(),
             clock=clock,
         )
+        keeping = HistorySettings(
+            buffer_quotes=settings.history_buffer_quotes, days=settings.history_days
+        )
+        history = WriteBehindHistory(PostgresHistoryStore(pool), clock, keeping)
         gathering = GatherSettings(seller_s=settings.seller_timeout_s)
         gatherer = Gatherer(sellers, admission, outlooks, gathering, clock)
         refresher = Refresher(gatherer, cache, RefreshSettings(), clock)
@@ -88,21 +102,30 @@ async def run(settings: Settings) -> None:
             on_known=refresher.served,
         )
 
+        observer = HealthObserver(directory, admission, outlooks, look_every_s=1.0)
+
         async def ready() -> bool:
             return directory.snapshot is not None
 
         async def on_drain() -> None:
             registry.close()
+            observer.close()
 
         quotes, registrations = QuoteServicer(collector), RegistryServicer(registry)
         serving = Serving(
             services=(
                 Served(QUOTES, partial(add_QuoteServiceServicer_to_server, quotes)),
                 Served(REGISTRY, partial(add_RegistryServiceServicer_to_server, registrations)),
+                Served(
+                    HEALTH,
+                    partial(
+                        add_SellerHealthServiceServicer_to_server, SellerHealthServicer(observer)
+                    ),
+                ),
             ),
             ready=ready,
             on_drain=on_drain,
-            unbounded=(f"/{REGISTRY}/WatchSellers",),
+            unbounded=(f"/{REGISTRY}/WatchSellers", f"/{HEALTH}/WatchSellerHealth"),
             default_timeout_s=DEFAULT_TIMEOUT_S,
         )
         async with asyncio.TaskGroup() as tasks:
@@ -115,6 +138,7 @@ async def run(settings: Settings) -> None:
                     gatherer.run(),
                     refresher.run(),
                     capabilities.run(),
+                    history.run(),
                 )
             ]
             await serve(serving, settings, clock)

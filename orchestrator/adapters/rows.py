@@ -116,6 +116,7 @@ def plan_json(plan: Plan) -> Json:
         "collections": plan.collections,
         "answered": plan.answered,
         "releases": [asdict(release) for release in plan.releases],
+        "obstructed": plan.obstructed,
     }
 
 
@@ -148,6 +149,8 @@ def _plan(body: Json, currency: str) -> Plan:
         collections=body["collections"],
         answered=body["answered"],
         releases=tuple(Release(**release) for release in body["releases"]),
+        # Not in plans that were written before there was such a thing.
+        obstructed=body.get("obstructed", False),
     )
 
 

@@ -177,7 +177,7 @@ class Steps:
                 candidate = _updated(purchase, attempt, updated)
                 return self._saga.refused(purchase, reason.value, candidate, work.moment())
             case CallFailed(kind, definitely_not_done=True) if _nothing_done(work, kind):
-                return self._saga.refused(purchase, kind.value, None, work.moment())
+                return self._saga.unreached(purchase, kind.value, work.moment())
             case CallFailed(FailureKind.IN_FLIGHT):
                 return self._saga.in_flight(purchase, work.moment())
             case CallFailed():
@@ -204,7 +204,7 @@ class Steps:
                 candidate = _updated(purchase, attempt, updated)
                 return self._saga.refused(purchase, reason.value, candidate, work.moment())
             case CallFailed(kind, definitely_not_done=True) if _nothing_done(work, kind):
-                return self._saga.refused(purchase, kind.value, None, work.moment())
+                return self._saga.unreached(purchase, kind.value, work.moment())
             case CallFailed(FailureKind.IN_FLIGHT):
                 return self._saga.in_flight(purchase, work.moment())
             case CallFailed():
@@ -242,7 +242,7 @@ class Steps:
             case Cancelled() | Closed():
                 return self._saga.refused(purchase, "cancelled", None, work.moment())
             case OrderNotFound() if for_good:
-                return self._saga.refused(purchase, "not_placed", None, work.moment())
+                return self._saga.unreached(purchase, "not_placed", work.moment())
             case OrderNotFound() | CallFailed():
                 return self._saga.again(purchase)
             case _:
@@ -253,7 +253,7 @@ class Steps:
         outcome = await self._sellers.cancel_order(attempt)
         match outcome:
             case Closed() | Cancelled():
-                return self._saga.refused(purchase, "closed", None, work.moment())
+                return self._saga.unreached(purchase, "closed", work.moment())
             case TooLate(Confirmed(order_id, total)):
                 return self._saga.ordered(purchase, order_id, total)
             case TooLate(Pending(retry_after_s)):

@@ -187,6 +187,8 @@ class Plan:
         collections: how many collections were made.
         answered: how many sellers really answered, in the best of them.
         releases: holds whose release has not been answered yet.
+        obstructed: whether since the last collection an affordable seller could not be bought from although it had not
+            said no.
 
     """
 
@@ -196,6 +198,7 @@ class Plan:
     collections: int = 0
     answered: int = 0
     releases: tuple[Release, ...] = ()
+    obstructed: bool = False
 
     def tries_at(self, seller_id: str) -> int:
         """Say how many keys were used at a seller."""

@@ -46,6 +46,8 @@ class Limits:
     """Until then an authorization without an answer is sent again; after it the purchase has failed."""
     collect_by_s: float = 10.0
     """End of collecting."""
+    recollect_s: float = 1.0
+    """After how long to ask again when nobody has answered at all."""
     hold_by_s: float = 14.0
     """No hold is begun after this."""
     order_by_s: float = 17.0
@@ -168,7 +170,11 @@ class Saga:
             dearer=dearer if summary.answered else plan.dearer,
             answered=max(plan.answered, summary.answered),
             collections=plan.collections + 1,
+            obstructed=False,
         )
+        if self._worth_another(plan, moment):
+            again = _to(replace(purchase, plan=plan), Stage.COLLECT)
+            return Next(again, (summary, Step(StepName.COLLECTING)), self._limits.recollect_s)
         return _with(summary, self._advance(replace(purchase, plan=plan), moment))
 
     def collection_failed(self, purchase: Purchase, moment: Moment) -> Next:
@@ -217,7 +223,7 @@ class Saga:
 
     def hold_unknown(self, purchase: Purchase, moment: Moment) -> Next:
         """The seller may hold a copy or not: have it released by its key, and go on."""
-        return self._release(purchase, "unknown", moment)
+        return self._release(_obstructed(purchase), "unknown", moment)
 
     def refused(
         self, purchase: Purchase, reason: str, updated: Candidate | None, moment: Moment
@@ -234,6 +240,10 @@ class Saga:
         if attempt.hold_id is not None:
             return _with(refused, self._release(purchase, reason, moment))
         return _with(refused, self._advance(purchase, moment))
+
+    def unreached(self, purchase: Purchase, why: str, moment: Moment) -> Next:
+        """The seller was certainly not reached, for whatever reason: the next one follows."""
+        return self.refused(_obstructed(purchase), why, None, moment)
 
     def ordered(self, purchase: Purchase, order_id: str, total: Money) -> Next:
         """The seller has sold the copy: charge what it says, if that was ever agreed."""
@@ -412,6 +422,9 @@ class Saga:
     def _answer(self, purchase: Purchase, moment: Moment) -> Next:
         """Give the answer that is true when nothing affordable can be had."""
         voiding = _to(purchase, Stage.VOID)
+        if purchase.plan.obstructed:
+            # Neither "too dear" nor "not available" would be true.
+            return _finish(voiding, Status.FAILED, FailureReason.OUT_OF_TIME)
         dearer = purchase.plan.dearer
         if dearer is not None:
             expires_at = moment.now + timedelta(seconds=self._limits.offer_life_s)
@@ -420,6 +433,14 @@ class Saga:
         if purchase.plan.answered:
             return _finish(voiding, Status.NOT_AVAILABLE, None)
         return _finish(voiding, Status.FAILED, FailureReason.NO_SELLER_ANSWERED)
+
+    def _worth_another(self, plan: Plan, moment: Moment) -> bool:
+        """Say whether to ask again because nobody has answered at all."""
+        return (
+            plan.answered == 0
+            and plan.collections < MOST_COLLECTIONS
+            and moment.age_s + self._limits.recollect_s < self._limits.collect_by_s / 2
+        )
 
     def _release(self, purchase: Purchase, why: str, moment: Moment) -> Next:
         """Commit to giving a hold back, and go on without waiting for the seller's answer."""
@@ -468,6 +489,10 @@ def _finish(purchase: Purchase, status: Status, reason: FailureReason | None) ->
 
 def _cleaning(plan: Plan) -> Stage:
     return Stage.RELEASE if plan.releases else Stage.DONE
+
+
+def _obstructed(purchase: Purchase) -> Purchase:
+    return replace(purchase, plan=replace(purchase.plan, obstructed=True))
 
 
 def _consider(purchase: Purchase, candidate: Candidate) -> Purchase:

@@ -116,6 +116,7 @@ class Admission:
         self._own_at_once = max(1, settings.calls_at_once // settings.processes)
         self._fleet_answers = True
         self._lost = asyncio.Event()
+        self._hope_until = -math.inf
         self._reports: list[Report] = []
         self._reported = asyncio.Event()
         self._last_beat = math.inf
@@ -342,6 +343,8 @@ class Admission:
         after_s = verdict.after_ms / 1000 or self._settings.busy_poll_s
         if verdict.after_ms == NEVER_MS:
             after_s = math.inf
+        if reason is Reason.NO_BUDGET and self._clock.monotonic() < self._hope_until:
+            after_s = min(after_s, self._settings.rejoin_every_s)
         if reason is Reason.CIRCUIT_OPEN:
             return Refused(reason, after_s)
         if after_s > ask.wait_s and purpose is not Purpose.RESOLVE:
@@ -352,6 +355,7 @@ class Admission:
         if not self._fleet_answers:
             return
         self._fleet_answers = False
+        self._hope_until = self._clock.monotonic() + self._settings.hope_s
         self._reports.clear()
         self._lost.set()
         _log.warning(

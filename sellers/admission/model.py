@@ -232,7 +232,9 @@ class AdmissionSettings:
         breaker_open_s: from opening to the probe.
         alarm_percent: share of sellers with open breakers that raises the alarm.
         alarm_every_s: how often that is looked at.
-        valkey_timeout_s: longest wait for Valkey.
+        valkey_timeout_s: longest wait for Valkey; on a busy machine a good answer may take long, and taking Valkey for
+            lost costs four fifths of every limit.
+        hope_s: for how long after Valkey was lost its part of the limits is waited for.
         rejoin_every_s: how often Valkey is tried while it does not answer.
         flush_every_s: how long reports gather before they are sent.
         blocked_s: an event loop that is late by more than this cannot blame a seller for silence.
@@ -254,8 +256,9 @@ class AdmissionSettings:
     breaker_open_s: float = 30.0
     alarm_percent: int = 30
     alarm_every_s: float = 5.0
-    valkey_timeout_s: float = 0.05
+    valkey_timeout_s: float = 0.25
     rejoin_every_s: float = 0.5
+    hope_s: float = 2.0
     flush_every_s: float = 0.1
     blocked_s: float = 0.25
     loop_beat_s: float = 0.1

@@ -112,7 +112,6 @@ def test_max_price_itself_is_affordable() -> None:
     [
         ([("held", 3000)], 1, Status.PRICE_NOT_MET, None),
         ([], 3, Status.NOT_AVAILABLE, None),
-        ([], 0, Status.FAILED, FailureReason.NO_SELLER_ANSWERED),
     ],
 )
 def test_without_an_affordable_seller_the_answer_is_final_and_the_money_is_released(
@@ -266,3 +265,28 @@ def test_a_step_says_who_and_how_much() -> None:
     step = following.events[-1]
     assert isinstance(step, Step)
     assert (step.seller_id, step.total) == ("held", usd(2500))
+
+
+def test_when_nobody_answers_all_are_asked_once_more_before_it_is_a_failure() -> None:
+    again = collected(answered=0)
+    assert (again.purchase.stage, again.purchase.status) == (Stage.COLLECT, Status.PENDING)
+    summary = Collected("c", 9, 9, 0, 0, (), NOW, 1.0)
+    final = SAGA.collected(again.purchase, (), summary, EARLY).purchase
+    assert final.failure_reason is FailureReason.NO_SELLER_ANSWERED
+    late = collected(answered=0, moment=Moment(NOW, 6.0)).purchase
+    assert late.failure_reason is FailureReason.NO_SELLER_ANSWERED
+
+
+@pytest.mark.parametrize("dearer", [None, candidate("held", 3500)])
+def test_an_affordable_seller_that_could_not_be_reached_is_never_a_no(
+    dearer: Candidate | None,
+) -> None:
+    before = trying("atomic", 2000, stage=Stage.ORDER)
+    before = replace(before, plan=replace(before.plan, dearer=dearer, collections=2))
+    unreached = SAGA.unreached(before, "rate_limited", EARLY).purchase
+    assert (unreached.status, unreached.failure_reason) == (
+        Status.FAILED,
+        FailureReason.OUT_OF_TIME,
+    )
+    refused = SAGA.refused(before, "out_of_stock", None, EARLY).purchase
+    assert refused.status is (Status.PRICE_NOT_MET if dearer else Status.NOT_AVAILABLE)
