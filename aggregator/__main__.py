@@ -100,6 +100,7 @@ async def run(settings: Settings) -> None:
             new_id=new_id,
             limits=Limits(merge_margin_s=settings.merge_margin_s),
             on_known=refresher.served,
+            on_ended=history.record,
         )
 
         observer = HealthObserver(directory, admission, outlooks, look_every_s=1.0)

@@ -14,6 +14,7 @@ import structlog
 
 from aggregator.app.gather import Gatherer, Waiting
 from aggregator.domain.collection import Answer, MissReason, Question, Skipped, Summary, summarise
+from aggregator.domain.history import CollectionRecord
 from aggregator.domain.outlook import Outlooks
 from aggregator.domain.stopping import Outstanding, Policy, worth_waiting
 from aggregator.ports import QuoteCache
@@ -34,6 +35,7 @@ _MOST_TURNS = 8
 """A question that so many customers want has its turn with each of them; more would not make it any faster."""
 
 OnKnown: TypeAlias = Callable[[Question, Mapping[str, Seller], Mapping[str, float]], None]
+OnEnded: TypeAlias = Callable[[CollectionRecord], None]
 
 _log = structlog.get_logger(__name__)
 
@@ -84,9 +86,14 @@ class QuoteCollector:
         new_id: NewId,
         limits: Limits,
         on_known: OnKnown = lambda _question, _sellers, _good_for_s: None,
+        on_ended: OnEnded = lambda _record: None,
     ) -> None:
-        """Keep what is needed; ``on_known`` is told what is known of a question, and for how long it is good."""
+        """Keep what is needed.
+
+        ``on_known`` is told what is known of a question and for how long it is good, ``on_ended`` each collection once.
+        """
         self._on_known = on_known
+        self._on_ended = on_ended
         self._directory = directory
         self._gatherer = gatherer
         self._cache = cache
@@ -143,6 +150,7 @@ class QuoteCollector:
                 outlooks=self._outlooks,
                 clock=self._clock,
                 on_known=self._on_known,
+                on_ended=self._on_ended,
             )
         return flight
 
@@ -173,6 +181,7 @@ class Flight:
         outlooks: Outlooks,
         clock: Clock,
         on_known: OnKnown,
+        on_ended: OnEnded,
     ) -> None:
         self.key = key
         self.collection_id = collection_id
@@ -188,6 +197,7 @@ class Flight:
         self._outlooks = outlooks
         self._clock = clock
         self._on_known = on_known
+        self._on_ended = on_ended
         self._open = {seller.seller_id: seller for seller in sellers}
         self._waiting: dict[str, Waiting] = {}
         self._joined: set[Collection] = set()
@@ -235,8 +245,25 @@ class Flight:
             ending.add(self._task)
         if ending:
             await asyncio.wait(ending)
+        self._on_ended(
+            CollectionRecord(
+                collection_id=self.collection_id,
+                book_id=self._question.book_id,
+                currency=self._question.currency,
+                conditions=self._question.conditions,
+                started_at=self.started_at,
+                elapsed_s=self._clock.monotonic() - self.started_s,
+                answers=[*self.answers, *self._rest()],
+            )
+        )
         if self._task is not None and not self._task.cancelled():
             self._task.result()
+
+    def _rest(self) -> list[Answer]:
+        """Give an answer to every seller that nobody waited for any longer."""
+        waited_s = self._clock.monotonic() - self.started_s
+        stopped = Skipped(MissReason.STOPPED)
+        return [Answer(seller_id, stopped, waited_s) for seller_id in self._open]
 
     def worth_waiting(self, policy: Policy) -> bool:
         """Say whether the sellers that have not answered can be expected to save more than the wait costs.

@@ -343,7 +343,8 @@ class Admission:
         after_s = verdict.after_ms / 1000 or self._settings.busy_poll_s
         if verdict.after_ms == NEVER_MS:
             after_s = math.inf
-        if reason is Reason.NO_BUDGET and self._clock.monotonic() < self._hope_until:
+        short = reason in {Reason.NO_BUDGET, Reason.WARMING_UP}
+        if short and self._clock.monotonic() < self._hope_until:
             after_s = min(after_s, self._settings.rejoin_every_s)
         if reason is Reason.CIRCUIT_OPEN:
             return Refused(reason, after_s)

@@ -123,8 +123,13 @@ def test_a_process_with_an_unknown_past_keeps_off_its_own_share_until_it_has_war
         house = House(quiet=False)
         house.fleet.answers = False
         [decision] = await house.ask()
-        assert decision == Refused(Reason.WARMING_UP, 65.001)
-        await asyncio.sleep(65.01)
+        assert decision == Refused(Reason.WARMING_UP, SETTINGS.rejoin_every_s), "Valkey may be back"
+        await asyncio.sleep(SETTINGS.hope_s)
+        [decision] = await house.ask()
+        assert isinstance(decision, Refused)
+        assert decision.reason is Reason.WARMING_UP
+        assert decision.after_s == pytest.approx(65.001 - SETTINGS.hope_s)
+        await asyncio.sleep(63.01)
         assert len(allowed(await house.ask(count=20))) == 5
 
     run_virtually(main())
