@@ -107,7 +107,7 @@ _NO_CONNECTION = ("failed to connect", "errors resolving", "dns resolution faile
 """How grpc's own UNAVAILABLE begins when there is no connection."""
 
 _AnswerT = TypeVar("_AnswerT")
-_Method: TypeAlias = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+_Method: TypeAlias = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes | None]
 
 
 class SellerTransport:
@@ -344,6 +344,8 @@ class SellerTransport:
         answer = await self._call(seller, method, request, timeout_s)
         if isinstance(answer, CallFailed):
             return answer
+        if answer is None:
+            return _invalid(InvalidAnswerError("the status is OK, but there is no answer"))
         try:
             return read(answer)
         except InvalidAnswerError as error:
@@ -351,8 +353,8 @@ class SellerTransport:
 
     async def _call(
         self, seller: Seller, method: str, request: bytes, timeout_s: float
-    ) -> bytes | CallFailed:
-        """Make one call: every call to a seller passes here."""
+    ) -> bytes | CallFailed | None:
+        """Make one call: every call to a seller passes here. None where OK came without a message."""
         metadata = self._credentials.metadata(seller.credential_reference)
         if metadata is None:
             detail = f"we have no credential {seller.credential_reference!r}"
@@ -377,7 +379,7 @@ class SellerTransport:
         request: bytes,
         timeout_s: float,
         metadata: Metadata,
-    ) -> bytes | CallFailed:
+    ) -> bytes | CallFailed | None:
         attributes = {
             "rpc.system": "grpc",
             "rpc.service": _SERVICE,
