@@ -56,6 +56,7 @@ class Replica:
     quotes: QuoteServiceAsyncStub
     registrations: RegistryServiceAsyncStub
     directory: Directory
+    admission: OpenAdmission
 
 
 StartReplica = Callable[..., AbstractAsyncContextManager[Replica]]
@@ -88,9 +89,9 @@ def start_replica(tmp_path: Path) -> StartReplica:
                 lambda snapshot: transport.retain(snapshot.sellers.values()),
                 poll_s=POLL_S,
             )
-            outlooks = Outlooks()
+            outlooks, admission = Outlooks(), OpenAdmission(clock)
             gatherer = Gatherer(
-                transport, OpenAdmission(clock), outlooks, gathering or GatherSettings(), clock
+                transport, admission, outlooks, gathering or GatherSettings(), clock
             )
             gathers = asyncio.create_task(gatherer.run())
             stack.push_async_callback(asyncio.wait, (gathers,))
@@ -127,6 +128,8 @@ def start_replica(tmp_path: Path) -> StartReplica:
                 stack.push_async_callback(asyncio.wait, (following,))
                 stack.callback(following.cancel)
                 await registry.refresh()
-            yield Replica(QuoteServiceStub(channel), RegistryServiceStub(channel), directory)
+            yield Replica(
+                QuoteServiceStub(channel), RegistryServiceStub(channel), directory, admission
+            )
 
     return start
