@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import TypeAlias
 from uuid import UUID
@@ -205,6 +205,7 @@ class Flight:
         self._leading = False
         self._task: asyncio.Task[None] | None = None
         self._worth: dict[Policy, tuple[int, float, bool]] = {}
+        self._summary: Summary | None = None
 
     @property
     def over(self) -> bool:
@@ -264,6 +265,22 @@ class Flight:
         waited_s = self._clock.monotonic() - self.started_s
         stopped = Skipped(MissReason.STOPPED)
         return [Answer(seller_id, stopped, waited_s) for seller_id in self._open]
+
+    def summary_of(self, answers: Sequence[Answer]) -> Summary:
+        """Count answers, one of each seller."""
+        return summarise(
+            answers,
+            collection_id=self.collection_id,
+            book_id=self._question.book_id,
+            started_at=self.started_at,
+            elapsed_s=self._clock.monotonic() - self.started_s,
+        )
+
+    def summary(self) -> Summary:
+        """Count all answers, once it is over: once for all who waited for it."""
+        if self._summary is None:
+            self._summary = self.summary_of(self.answers)
+        return self._summary
 
     def worth_waiting(self, policy: Policy) -> bool:
         """Say whether the sellers that have not answered can be expected to save more than the wait costs.
@@ -380,6 +397,7 @@ class Collection:
         self._started_s = clock.monotonic()
         self.until_s = self._started_s + max(0.0, time_left_s - limits.merge_margin_s)
         self._given: list[Answer] = []
+        self._summary: Summary | None = None
 
     @property
     def collection_id(self) -> UUID:
@@ -413,13 +431,16 @@ class Collection:
 
     def summary(self) -> Summary:
         """Say how it came out, once the batches have ended."""
-        return summarise(
-            self._given,
-            collection_id=self.collection_id,
-            book_id=self._flight.key[0].book_id,
-            started_at=self._started_at,
-            elapsed_s=self._clock.monotonic() - self._started_s,
-        )
+        if self._summary is None:
+            flight = self._flight
+            whole = flight.over and len(self._given) == len(flight.answers)
+            counted = flight.summary() if whole else flight.summary_of(self._given)
+            self._summary = replace(
+                counted,
+                started_at=self._started_at,
+                elapsed_s=self._clock.monotonic() - self._started_s,
+            )
+        return self._summary
 
     def _over(self, *, affordable: bool) -> MissReason | None:
         """Say why nothing more is waited for; None as long as something is."""

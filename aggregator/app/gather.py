@@ -132,6 +132,7 @@ class _Lot:
         retry_s: admission is not asked before.
         scarce: how much the budget was below plenty, 0 to 1, at ``scarce_s``.
         scarce_s: see there.
+        pace_s: how far apart calls are that use up evenly what is left.
         sent_s: when a call was sent last.
 
     """
@@ -140,6 +141,7 @@ class _Lot:
         "_by_customer",
         "first_s",
         "most",
+        "pace_s",
         "retry_s",
         "scarce",
         "scarce_s",
@@ -158,6 +160,7 @@ class _Lot:
         self.retry_s = 0.0
         self.scarce = 0.0
         self.scarce_s = 0.0
+        self.pace_s = _WINDOW_S
         self.sent_s = -math.inf
         self._by_customer: dict[str, deque[Waiting]] = {}
 
@@ -227,6 +230,8 @@ class _Lot:
             return self.retry_s
         scarcity = max(0.0, self.scarce - (self.first_s - self.scarce_s) / _WINDOW_S)
         linger_s = settings.linger_s + (settings.longest_linger_s - settings.linger_s) * scarcity**2
+        # Never longer than what is left lasts for, sent evenly: a small share of a large limit is plenty too.
+        linger_s = max(settings.linger_s, min(linger_s, self.pace_s))
         return max(self.retry_s, min(self.first_s + linger_s, self.send_by_s))
 
     def _next(self, queue: deque[Waiting]) -> Waiting | None:
@@ -360,6 +365,7 @@ class Gatherer:
             case Allowed(grant, calls_left):
                 plenty = self._settings.plenty * lot.seller.capabilities.calls_per_minute
                 lot.scarce, lot.scarce_s = max(0.0, 1.0 - calls_left / plenty), now
+                lot.pace_s = _WINDOW_S / max(1, calls_left)
                 lot.most, lot.retry_s = NO_LIMIT, 0.0
                 self._start(lot, grant, lot.take(books, now))
             case Wait(after_s, _, books_left) if books_left < books > 1 and (
@@ -369,7 +375,7 @@ class Gatherer:
                 lot.most = max(1, books_left)
             case Wait(after_s, reason):
                 if reason is Reason.NO_BUDGET:
-                    lot.scarce, lot.scarce_s = 1.0, now
+                    lot.scarce, lot.scarce_s, lot.pace_s = 1.0, now, _WINDOW_S
                 lot.most, lot.retry_s = NO_LIMIT, now + min(after_s, _LONGEST_NAP_S)
                 self._skip_later_than(now + after_s, lot, MissReason.NO_BUDGET)
             case Refused(Reason.CIRCUIT_OPEN):

@@ -123,6 +123,15 @@ async def test_the_scarcer_the_budget_the_longer_a_batch_waits() -> None:
 
 
 @in_virtual_time
+async def test_a_share_of_its_own_that_is_ample_is_plenty() -> None:
+    async with fleet(seller("acme", batch=10)) as mesh:
+        process = await mesh.process()
+        mesh.ledger.answers = False
+        waits = [(await process.collect(f"book-{number}")).elapsed_s for number in range(3)]
+        assert max(waits) < 0.01
+
+
+@in_virtual_time
 async def test_a_seller_that_has_rested_is_asked_soon_again() -> None:
     async with fleet(seller("acme", batch=10, calls_per_minute=10)) as mesh:
         process = await mesh.process()
