@@ -90,7 +90,14 @@ async def run(settings: Settings) -> None:
         history = WriteBehindHistory(PostgresHistoryStore(pool), clock, keeping)
         gathering = GatherSettings(seller_s=settings.seller_timeout_s)
         gatherer = Gatherer(sellers, admission, outlooks, gathering, clock)
-        refresher = Refresher(gatherer, cache, RefreshSettings(), clock)
+        refresher = Refresher(
+            gatherer,
+            cache,
+            RefreshSettings(),
+            clock=clock,
+            new_id=new_id,
+            on_ended=history.record,
+        )
         collector = QuoteCollector(
             directory,
             gatherer,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from aggregator.app.gather import Gatherer
 from aggregator.domain.collection import Answer, Question
+from aggregator.domain.history import CollectionRecord
 from aggregator.ports import QuoteCache
 from mesh.clock import Clock
+from mesh.ids import NewId
 from sellers.model import Seller
 
 
@@ -36,8 +38,18 @@ class Refresher:
     """Watches demand, and asks ahead. ``run`` does the asking, one refresh a question at a time."""
 
     def __init__(
-        self, gatherer: Gatherer, cache: QuoteCache, settings: RefreshSettings, clock: Clock
+        self,
+        gatherer: Gatherer,
+        cache: QuoteCache,
+        settings: RefreshSettings,
+        *,
+        clock: Clock,
+        new_id: NewId,
+        on_ended: Callable[[CollectionRecord], None],
     ) -> None:
+        """Keep what is needed; ``on_ended`` is told each refresh as a collection of its own."""
+        self._new_id = new_id
+        self._on_ended = on_ended
         self._gatherer = gatherer
         self._cache = cache
         self._settings = settings
@@ -71,30 +83,47 @@ class Refresher:
                 tasks.create_task(self._refresh(question, sellers))
 
     async def _refresh(self, question: Question, sellers: Mapping[str, Seller]) -> None:
+        leading = False
         try:
             opened = await self._cache.open(
                 question, sellers.keys(), ahead_s=self._settings.ahead_s
             )
-            if opened.leading:
+            leading = opened.leading
+            if leading:
                 await self._ask(question, sellers)
-                self._cache.close(question)
         finally:
+            if leading:
+                self._cache.close(question)
             self._under_way.discard(question)
 
     async def _ask(self, question: Question, sellers: Mapping[str, Seller]) -> None:
+        answers: list[Answer] = []
         answered = asyncio.Semaphore(0)
 
         def on_answer(answer: Answer) -> None:
             self._cache.put(question, (answer,))
+            answers.append(answer)
             answered.release()
 
-        until_s = self._clock.monotonic() + self._settings.seller_s
+        started_at, started_s = self._clock.now(), self._clock.monotonic()
+        until_s = started_s + self._settings.seller_s
         for seller in sellers.values():
             self._gatherer.ask(
                 seller, question, customer_id="", until_s=until_s, on_answer=on_answer
             )
         for _ in sellers:
             await answered.acquire()
+        self._on_ended(
+            CollectionRecord(
+                collection_id=self._new_id(),
+                book_id=question.book_id,
+                currency=question.currency,
+                conditions=question.conditions,
+                started_at=started_at,
+                elapsed_s=self._clock.monotonic() - started_s,
+                answers=answers,
+            )
+        )
 
     def _heat_up(self, question: Question) -> float:
         now = self._clock.monotonic()
