@@ -16,7 +16,10 @@ SELLER_TIMEOUT_S = 3.0
 
 
 async def collect(
-    stubs: Sequence[SellerServiceAsyncStub], credential: str, book_id: str
+    stubs: Sequence[SellerServiceAsyncStub],
+    credential: str,
+    book_id: str,
+    timeout_s: float = SELLER_TIMEOUT_S,
 ) -> list[pb.GetQuoteResponse | BaseException]:
     """Ask all sellers at once and wait for the last; believe what they say."""
     request = pb.GetQuoteRequest(
@@ -24,6 +27,6 @@ async def collect(
     )
     metadata = (("authorization", f"Bearer {credential}"),)
     return await asyncio.gather(
-        *(stub.GetQuote(request, timeout=SELLER_TIMEOUT_S, metadata=metadata) for stub in stubs),
+        *(stub.GetQuote(request, timeout=timeout_s, metadata=metadata) for stub in stubs),
         return_exceptions=True,
     )
