@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from random import Random
 
@@ -47,8 +47,8 @@ async def measure(on_progress: OnProgress) -> list[Result]:
             *(sys.executable, "-m", "bench.memory", url, *addresses),
             stdout=asyncio.subprocess.PIPE,
         )
-        assert process.stdout is not None  # noqa: S101  it is a pipe: for the type checker
-        async for line in process.stdout:
+        stack.callback(_kill, process)
+        while line := await _line(process):
             collections, megabytes = map(float, line.split())
             points.append((collections, megabytes))
             on_progress(collections / COLLECTIONS)
@@ -77,6 +77,15 @@ async def measure(on_progress: OnProgress) -> list[Result]:
             ),
         )
     ]
+
+
+async def _line(process: asyncio.subprocess.Process) -> bytes:
+    return await process.stdout.readline() if process.stdout is not None else b""
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
 
 
 async def _aggregate(url: str, addresses: list[str]) -> None:
