@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.domain.events import AnswerBatch, Collected, Event
     from orchestrator.domain.purchase import Attempt, Candidate, Offer, Purchase, Release
     from sellers.model import (
+        CallFailed,
         CancelOutcome,
         GetOrderOutcome,
         HoldOutcome,
@@ -264,8 +265,8 @@ class Quotes(Protocol):
 class Sellers(Protocol):
     """The way to one seller. Nothing that a seller or the network does raises."""
 
-    async def requote(self, purchase: Purchase, seller_id: str) -> Candidate | None:
-        """Ask one seller again for the purchase's book; None when it gives no usable price."""
+    async def requote(self, purchase: Purchase, seller_id: str) -> Candidate | CallFailed | None:
+        """Ask one seller again for the purchase's book; None when it has no price."""
         ...
 
     async def hold(self, purchase: Purchase, attempt: Attempt) -> HoldOutcome:

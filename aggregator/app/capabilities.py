@@ -91,6 +91,10 @@ class CapabilityKeeper:
         found = await self._ask(seller)
         if found is None or isinstance(found, CallFailed) or found == seller.capabilities:
             return
+        now = self._directory.snapshot
+        if now is None or now.sellers.get(seller.seller_id) != seller:
+            # Somebody has changed it meanwhile: theirs stands, and its turn comes again.
+            return
         try:
             await self._registry.register([replace(seller, capabilities=found)])
         except InvalidArgument as error:

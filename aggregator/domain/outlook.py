@@ -62,7 +62,7 @@ class Outlooks:
                 if book_level is not None:
                     ratio = answer.outcome.total.minor / book_level
                     self._by_id[answer.seller_id].prices.add(math.log(ratio))
-            elif not isinstance(answer.outcome, CallFailed):
+            elif answer.answered:
                 self._by_id[answer.seller_id].prices.add(None)
 
     def level(self, answers: Iterable[Answer]) -> float | None:

@@ -45,7 +45,8 @@ class AggregatorQuotes:
             book_id=purchase.book_id,
             currency_code=purchase.max_price.currency,
             conditions=convert.conditions(purchase.conditions),
-            policy=pb.POLICY_BALANCED,
+            # Who has tried in vain wants to know everything.
+            policy=pb.POLICY_BEST_PRICE if purchase.plan.collections else pb.POLICY_BALANCED,
             affordable=mesh_convert.money_to_proto(purchase.max_price),
             customer_id=purchase.customer_id,
             # What was known the first time has not held.

@@ -72,8 +72,8 @@ class TransportSellers:
             supports_cancel_before_order=seller.capabilities.supports_cancel_before_order,
         )
 
-    async def requote(self, purchase: Purchase, seller_id: str) -> Candidate | None:
-        """Ask one seller again for the purchase's book; None when it gives no usable price."""
+    async def requote(self, purchase: Purchase, seller_id: str) -> Candidate | CallFailed | None:
+        """Ask one seller again for the purchase's book; None when it has no price."""
         outcome = await self._call(
             seller_id,
             _Call(Purpose.PURCHASE, QUOTE_S, books=1),
@@ -85,6 +85,8 @@ class TransportSellers:
                 timeout_s=QUOTE_S,
             ),
         )
+        if isinstance(outcome, CallFailed):
+            return outcome
         if not isinstance(outcome, Quote):
             return None
         return Candidate(seller_id, outcome.quote_id, outcome.total, outcome.expires_at)

@@ -164,8 +164,10 @@ class Steps:
     async def _requote(self, work: Work) -> Next:
         purchase = work.purchase
         seller_id = purchase.plan.candidates[0].seller_id
-        candidate = await self._sellers.requote(purchase, seller_id)
-        return self._saga.requoted(purchase, candidate, work.moment())
+        found = await self._sellers.requote(purchase, seller_id)
+        if isinstance(found, CallFailed):
+            return self._saga.requoted(purchase, None, work.moment(), reached=False)
+        return self._saga.requoted(purchase, found, work.moment())
 
     async def _hold(self, work: Work) -> Next:
         purchase, attempt = work.purchase, _attempt(work.purchase)

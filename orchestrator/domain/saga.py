@@ -170,7 +170,8 @@ class Saga:
             dearer=dearer if summary.answered else plan.dearer,
             answered=max(plan.answered, summary.answered),
             collections=plan.collections + 1,
-            obstructed=False,
+            # Sellers that were not waited for may be cheaper than any that is known: until they were, there is no "no".
+            obstructed=any(reason == "stopped" for reason, _ in summary.misses),
         )
         if self._worth_another(plan, moment):
             again = _to(replace(purchase, plan=plan), Stage.COLLECT)
@@ -185,10 +186,19 @@ class Saga:
             return self._answer(purchase, moment)
         return _finish(_to(purchase, Stage.VOID), Status.FAILED, FailureReason.OUT_OF_TIME)
 
-    def requoted(self, purchase: Purchase, candidate: Candidate | None, moment: Moment) -> Next:
-        """The cheapest seller was asked again; None when it gives no price now."""
+    def requoted(
+        self,
+        purchase: Purchase,
+        candidate: Candidate | None,
+        moment: Moment,
+        *,
+        reached: bool = True,
+    ) -> Next:
+        """The cheapest seller was asked again; None when it gives no price now, or was not ``reached``."""
         plan = replace(purchase.plan, candidates=purchase.plan.candidates[1:])
         purchase = replace(purchase, plan=plan)
+        if not reached:
+            purchase = _obstructed(purchase)
         if candidate is None or candidate.expires_at <= moment.now:
             return self._advance(purchase, moment)
         # However short its life is, it was given just now: the margin is for quotes that have waited.

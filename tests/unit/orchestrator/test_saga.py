@@ -126,6 +126,21 @@ def test_without_an_affordable_seller_the_answer_is_final_and_the_money_is_relea
     assert following.events[-1] == Finished()
 
 
+def test_after_an_early_stop_there_is_no_no() -> None:
+    summary = Collected("c", 9, 9, 5, 1, (("stopped", 3),), NOW, 1.0)
+    moment = Moment(NOW, 11.0)
+    first = SAGA.collected(purchase(), [candidate("atomic", 2500)], summary, moment).purchase
+    final = SAGA.refused(first, "out_of_stock", None, moment).purchase
+    assert (final.status, final.failure_reason) == (Status.FAILED, FailureReason.OUT_OF_TIME)
+
+
+def test_a_seller_that_could_not_be_asked_again_is_no_no() -> None:
+    before = purchase(plan=Plan(candidates=(candidate("held", 2000),), collections=2, answered=5))
+    unreached = SAGA.requoted(before, None, EARLY, reached=False).purchase
+    assert unreached.failure_reason is FailureReason.OUT_OF_TIME
+    assert SAGA.requoted(before, None, EARLY).purchase.status is Status.NOT_AVAILABLE
+
+
 def test_sellers_that_are_not_known_any_more_are_passed_over() -> None:
     following = collected(candidate("gone", 1000), candidate("held", 2500))
     assert following.purchase.attempt is not None
