@@ -118,6 +118,8 @@ class FailureReason(_message.Message):
         """The payment could not be captured after the order; the order was cancelled. Try another card."""
         out_of_time: FailureReason._Word.ValueType  # 7
         """It could not be finished in the time that a purchase may take. Try again."""
+        authorization_expiring: FailureReason._Word.ValueType  # 8
+        """The card reserves the amount for too short a time. Try another card."""
 
     class Word(_Word, metaclass=_WordEnumTypeWrapper):
         """In lower case, because JSON shows them by these names."""
@@ -138,6 +140,8 @@ class FailureReason(_message.Message):
     """The payment could not be captured after the order; the order was cancelled. Try another card."""
     out_of_time: FailureReason.Word.ValueType  # 7
     """It could not be finished in the time that a purchase may take. Try again."""
+    authorization_expiring: FailureReason.Word.ValueType  # 8
+    """The card reserves the amount for too short a time. Try another card."""
 
     def __init__(
         self,
@@ -314,6 +318,10 @@ class PurchaseRequest(_message.Message):
     NEXT_ACTION_FIELD_NUMBER: _builtins.int
     OFFER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
+    ACCEPTED_OFFER_OF_FIELD_NUMBER: _builtins.int
+    OFFER_ACCEPTED_BY_FIELD_NUMBER: _builtins.int
+    REFUNDED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Its id."""
     status: Global___PurchaseStatus.Word.ValueType
@@ -332,6 +340,14 @@ class PurchaseRequest(_message.Message):
     """What to do to get the book: "resubmit_with_higher_max_price". With `price_not_met`."""
     reason: Global___FailureReason.Word.ValueType
     """Why it failed. With `failed`."""
+    cancel_requested: _builtins.bool
+    """True once a cancellation was asked for."""
+    accepted_offer_of: _builtins.str
+    """The request whose offer this one accepts, where it does."""
+    offer_accepted_by: _builtins.str
+    """The request that accepts this one's offer, once there is one."""
+    refunded: _builtins.float
+    """What was given back later, because the seller took the order back. With `purchased`."""
     @_builtins.property
     def offer(self) -> Global___Offer:
         """What the book can be had for, for a short time. With `price_not_met`."""
@@ -349,11 +365,19 @@ class PurchaseRequest(_message.Message):
         next_action: _builtins.str | None = ...,
         offer: Global___Offer | None = ...,
         reason: Global___FailureReason.Word.ValueType | None = ...,
+        cancel_requested: _builtins.bool | None = ...,
+        accepted_offer_of: _builtins.str | None = ...,
+        offer_accepted_by: _builtins.str | None = ...,
+        refunded: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_confirmation", b"_confirmation", "_final_price", b"_final_price", "_lowest_price", b"_lowest_price", "_message", b"_message", "_next_action", b"_next_action", "_reason", b"_reason", "_seller_id", b"_seller_id", "confirmation", b"confirmation", "final_price", b"final_price", "lowest_price", b"lowest_price", "message", b"message", "next_action", b"next_action", "offer", b"offer", "reason", b"reason", "seller_id", b"seller_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accepted_offer_of", b"_accepted_offer_of", "_cancel_requested", b"_cancel_requested", "_confirmation", b"_confirmation", "_final_price", b"_final_price", "_lowest_price", b"_lowest_price", "_message", b"_message", "_next_action", b"_next_action", "_offer_accepted_by", b"_offer_accepted_by", "_reason", b"_reason", "_refunded", b"_refunded", "_seller_id", b"_seller_id", "accepted_offer_of", b"accepted_offer_of", "cancel_requested", b"cancel_requested", "confirmation", b"confirmation", "final_price", b"final_price", "lowest_price", b"lowest_price", "message", b"message", "next_action", b"next_action", "offer", b"offer", "offer_accepted_by", b"offer_accepted_by", "reason", b"reason", "refunded", b"refunded", "seller_id", b"seller_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confirmation", b"_confirmation", "_final_price", b"_final_price", "_lowest_price", b"_lowest_price", "_message", b"_message", "_next_action", b"_next_action", "_reason", b"_reason", "_seller_id", b"_seller_id", "confirmation", b"confirmation", "final_price", b"final_price", "lowest_price", b"lowest_price", "message", b"message", "next_action", b"next_action", "offer", b"offer", "reason", b"reason", "request_id", b"request_id", "seller_id", b"seller_id", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accepted_offer_of", b"_accepted_offer_of", "_cancel_requested", b"_cancel_requested", "_confirmation", b"_confirmation", "_final_price", b"_final_price", "_lowest_price", b"_lowest_price", "_message", b"_message", "_next_action", b"_next_action", "_offer_accepted_by", b"_offer_accepted_by", "_reason", b"_reason", "_refunded", b"_refunded", "_seller_id", b"_seller_id", "accepted_offer_of", b"accepted_offer_of", "cancel_requested", b"cancel_requested", "confirmation", b"confirmation", "final_price", b"final_price", "lowest_price", b"lowest_price", "message", b"message", "next_action", b"next_action", "offer", b"offer", "offer_accepted_by", b"offer_accepted_by", "reason", b"reason", "refunded", b"refunded", "request_id", b"request_id", "seller_id", b"seller_id", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__accepted_offer_of: _TypeAlias = _typing.Literal["accepted_offer_of"]  # noqa: Y015
+    _WhichOneofArgType__accepted_offer_of: _TypeAlias = _typing.Literal["_accepted_offer_of", b"_accepted_offer_of"]  # noqa: Y015
+    _WhichOneofReturnType__cancel_requested: _TypeAlias = _typing.Literal["cancel_requested"]  # noqa: Y015
+    _WhichOneofArgType__cancel_requested: _TypeAlias = _typing.Literal["_cancel_requested", b"_cancel_requested"]  # noqa: Y015
     _WhichOneofReturnType__confirmation: _TypeAlias = _typing.Literal["confirmation"]  # noqa: Y015
     _WhichOneofArgType__confirmation: _TypeAlias = _typing.Literal["_confirmation", b"_confirmation"]  # noqa: Y015
     _WhichOneofReturnType__final_price: _TypeAlias = _typing.Literal["final_price"]  # noqa: Y015
@@ -364,10 +388,18 @@ class PurchaseRequest(_message.Message):
     _WhichOneofArgType__message: _TypeAlias = _typing.Literal["_message", b"_message"]  # noqa: Y015
     _WhichOneofReturnType__next_action: _TypeAlias = _typing.Literal["next_action"]  # noqa: Y015
     _WhichOneofArgType__next_action: _TypeAlias = _typing.Literal["_next_action", b"_next_action"]  # noqa: Y015
+    _WhichOneofReturnType__offer_accepted_by: _TypeAlias = _typing.Literal["offer_accepted_by"]  # noqa: Y015
+    _WhichOneofArgType__offer_accepted_by: _TypeAlias = _typing.Literal["_offer_accepted_by", b"_offer_accepted_by"]  # noqa: Y015
     _WhichOneofReturnType__reason: _TypeAlias = _typing.Literal["reason"]  # noqa: Y015
     _WhichOneofArgType__reason: _TypeAlias = _typing.Literal["_reason", b"_reason"]  # noqa: Y015
+    _WhichOneofReturnType__refunded: _TypeAlias = _typing.Literal["refunded"]  # noqa: Y015
+    _WhichOneofArgType__refunded: _TypeAlias = _typing.Literal["_refunded", b"_refunded"]  # noqa: Y015
     _WhichOneofReturnType__seller_id: _TypeAlias = _typing.Literal["seller_id"]  # noqa: Y015
     _WhichOneofArgType__seller_id: _TypeAlias = _typing.Literal["_seller_id", b"_seller_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accepted_offer_of) -> _WhichOneofReturnType__accepted_offer_of | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cancel_requested) -> _WhichOneofReturnType__cancel_requested | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__confirmation) -> _WhichOneofReturnType__confirmation | None: ...
     @_typing.overload
@@ -379,7 +411,11 @@ class PurchaseRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__next_action) -> _WhichOneofReturnType__next_action | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__offer_accepted_by) -> _WhichOneofReturnType__offer_accepted_by | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reason) -> _WhichOneofReturnType__reason | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__refunded) -> _WhichOneofReturnType__refunded | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seller_id) -> _WhichOneofReturnType__seller_id | None: ...
 
@@ -654,6 +690,14 @@ class Step(_message.Message):
         """The charge was refused after the order; the order is being cancelled."""
         order_cancelled: Step._Name.ValueType  # 14
         """The order at seller_id was cancelled."""
+        cancel_requested: Step._Name.ValueType  # 15
+        """The customer asked for the request to be cancelled."""
+        refunded: Step._Name.ValueType  # 16
+        """total was given back."""
+        flagged: Step._Name.ValueType  # 17
+        """People look into it."""
+        resolved: Step._Name.ValueType  # 18
+        """People have looked into it."""
 
     class Name(_Name, metaclass=_NameEnumTypeWrapper):
         """The steps, in lower case, because JSON shows them by these names."""
@@ -688,6 +732,14 @@ class Step(_message.Message):
     """The charge was refused after the order; the order is being cancelled."""
     order_cancelled: Step.Name.ValueType  # 14
     """The order at seller_id was cancelled."""
+    cancel_requested: Step.Name.ValueType  # 15
+    """The customer asked for the request to be cancelled."""
+    refunded: Step.Name.ValueType  # 16
+    """total was given back."""
+    flagged: Step.Name.ValueType  # 17
+    """People look into it."""
+    resolved: Step.Name.ValueType  # 18
+    """People have looked into it."""
 
     NAME_FIELD_NUMBER: _builtins.int
     SELLER_ID_FIELD_NUMBER: _builtins.int
@@ -876,3 +928,607 @@ class Collection(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__best_total) -> _WhichOneofReturnType__best_total | None: ...
 
 Global___Collection: _TypeAlias = Collection  # noqa: Y015
+
+@_typing.final
+class CancelPurchaseRequestRequest(_message.Message):
+    """Cancels a purchase request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """CreatePurchaseRequestResponse.request_id. Required."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelPurchaseRequestRequest: _TypeAlias = CancelPurchaseRequestRequest  # noqa: Y015
+
+@_typing.final
+class AcceptOfferRequest(_message.Message):
+    """Accepts the offer of a purchase request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PAYMENT_TOKEN_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The request that ended with the offer. Required."""
+    payment_token: _builtins.str
+    """The payment provider's token for the card; the first one, where the provider allows it, when empty."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        payment_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment_token", b"payment_token", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptOfferRequest: _TypeAlias = AcceptOfferRequest  # noqa: Y015
+
+@_typing.final
+class AcceptOfferResponse(_message.Message):
+    """An accepted offer is a new purchase request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    STATUS_URL_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The new request's id, a UUID."""
+    status: Global___PurchaseStatus.Word.ValueType
+    """Where it stands; `pending` for a new request."""
+    status_url: _builtins.str
+    """Path at which its status can be read."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        status: Global___PurchaseStatus.Word.ValueType = ...,
+        status_url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "status", b"status", "status_url", b"status_url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptOfferResponse: _TypeAlias = AcceptOfferResponse  # noqa: Y015
+
+@_typing.final
+class WebhookEndpoint(_message.Message):
+    """An address to which webhooks are sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    ENABLED_FIELD_NUMBER: _builtins.int
+    DISABLED_REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    endpoint_id: _builtins.str
+    """Its id, a UUID."""
+    url: _builtins.str
+    """The address."""
+    enabled: _builtins.bool
+    """False once it answered 410, or failed for as long as is tried."""
+    disabled_reason: _builtins.str
+    """Why it is disabled, in a sentence; empty while it is enabled."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was registered."""
+
+    def __init__(
+        self,
+        *,
+        endpoint_id: _builtins.str = ...,
+        url: _builtins.str = ...,
+        enabled: _builtins.bool = ...,
+        disabled_reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disabled_reason", b"disabled_reason", "enabled", b"enabled", "endpoint_id", b"endpoint_id", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WebhookEndpoint: _TypeAlias = WebhookEndpoint  # noqa: Y015
+
+@_typing.final
+class CreateWebhookEndpointRequest(_message.Message):
+    """Registers an address."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """An https address of at most 2,000 characters. Required."""
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateWebhookEndpointRequest: _TypeAlias = CreateWebhookEndpointRequest  # noqa: Y015
+
+@_typing.final
+class CreateWebhookEndpointResponse(_message.Message):
+    """The endpoint, and its secret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    secret: _builtins.str
+    """The secret that messages are signed with ("whsec_..."). It is never shown again."""
+    @_builtins.property
+    def endpoint(self) -> Global___WebhookEndpoint:
+        """The endpoint."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: Global___WebhookEndpoint | None = ...,
+        secret: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateWebhookEndpointResponse: _TypeAlias = CreateWebhookEndpointResponse  # noqa: Y015
+
+@_typing.final
+class ListWebhookEndpointsRequest(_message.Message):
+    """Lists endpoints."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWebhookEndpointsRequest: _TypeAlias = ListWebhookEndpointsRequest  # noqa: Y015
+
+@_typing.final
+class ListWebhookEndpointsResponse(_message.Message):
+    """All endpoints of the caller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___WebhookEndpoint]:
+        """The oldest first."""
+
+    def __init__(
+        self,
+        *,
+        endpoints: _abc.Iterable[Global___WebhookEndpoint] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWebhookEndpointsResponse: _TypeAlias = ListWebhookEndpointsResponse  # noqa: Y015
+
+@_typing.final
+class RotateWebhookSecretRequest(_message.Message):
+    """Makes a new secret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    endpoint_id: _builtins.str
+    """The endpoint. Required."""
+    def __init__(
+        self,
+        *,
+        endpoint_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateWebhookSecretRequest: _TypeAlias = RotateWebhookSecretRequest  # noqa: Y015
+
+@_typing.final
+class RotateWebhookSecretResponse(_message.Message):
+    """The new secret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECRET_FIELD_NUMBER: _builtins.int
+    secret: _builtins.str
+    """It is never shown again."""
+    def __init__(
+        self,
+        *,
+        secret: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateWebhookSecretResponse: _TypeAlias = RotateWebhookSecretResponse  # noqa: Y015
+
+@_typing.final
+class EnableWebhookEndpointRequest(_message.Message):
+    """Enables an endpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    endpoint_id: _builtins.str
+    """The endpoint. Required."""
+    def __init__(
+        self,
+        *,
+        endpoint_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnableWebhookEndpointRequest: _TypeAlias = EnableWebhookEndpointRequest  # noqa: Y015
+
+@_typing.final
+class EnableWebhookEndpointResponse(_message.Message):
+    """The endpoint is enabled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def endpoint(self) -> Global___WebhookEndpoint:
+        """The endpoint."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: Global___WebhookEndpoint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnableWebhookEndpointResponse: _TypeAlias = EnableWebhookEndpointResponse  # noqa: Y015
+
+@_typing.final
+class DeleteWebhookEndpointRequest(_message.Message):
+    """Removes an endpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    endpoint_id: _builtins.str
+    """The endpoint. Required."""
+    def __init__(
+        self,
+        *,
+        endpoint_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteWebhookEndpointRequest: _TypeAlias = DeleteWebhookEndpointRequest  # noqa: Y015
+
+@_typing.final
+class DeleteWebhookEndpointResponse(_message.Message):
+    """The endpoint is removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteWebhookEndpointResponse: _TypeAlias = DeleteWebhookEndpointResponse  # noqa: Y015
+
+@_typing.final
+class SetNotificationEmailRequest(_message.Message):
+    """Sets the address for e-mail."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EMAIL_FIELD_NUMBER: _builtins.int
+    email: _builtins.str
+    """The address; empty for none."""
+    def __init__(
+        self,
+        *,
+        email: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetNotificationEmailRequest: _TypeAlias = SetNotificationEmailRequest  # noqa: Y015
+
+@_typing.final
+class SetNotificationEmailResponse(_message.Message):
+    """The address is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EMAIL_FIELD_NUMBER: _builtins.int
+    email: _builtins.str
+    """As it is now; empty for none."""
+    def __init__(
+        self,
+        *,
+        email: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetNotificationEmailResponse: _TypeAlias = SetNotificationEmailResponse  # noqa: Y015
+
+@_typing.final
+class GetNotificationEmailRequest(_message.Message):
+    """Asks for the address for e-mail."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetNotificationEmailRequest: _TypeAlias = GetNotificationEmailRequest  # noqa: Y015
+
+@_typing.final
+class GetNotificationEmailResponse(_message.Message):
+    """The address for e-mail."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EMAIL_FIELD_NUMBER: _builtins.int
+    email: _builtins.str
+    """Empty for none."""
+    def __init__(
+        self,
+        *,
+        email: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetNotificationEmailResponse: _TypeAlias = GetNotificationEmailResponse  # noqa: Y015
+
+@_typing.final
+class ListDeliveriesRequest(_message.Message):
+    """Lists deliveries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most deliveries in the answer; 1 to 100, 20 when 0."""
+    page_token: _builtins.str
+    """ListDeliveriesResponse.next_page_token of the page before; empty for the first."""
+    request_id: _builtins.str
+    """Only those of this request; of all, when empty."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeliveriesRequest: _TypeAlias = ListDeliveriesRequest  # noqa: Y015
+
+@_typing.final
+class ListDeliveriesResponse(_message.Message):
+    """A page of deliveries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Give this as page_token for the next page; empty after the last."""
+    @_builtins.property
+    def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delivery]:
+        """The newest first."""
+
+    def __init__(
+        self,
+        *,
+        deliveries: _abc.Iterable[Global___Delivery] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliveries", b"deliveries", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeliveriesResponse: _TypeAlias = ListDeliveriesResponse  # noqa: Y015
+
+@_typing.final
+class DeliveryState(_message.Message):
+    """The words for where a delivery stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Word:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _WordEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DeliveryState._Word.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        unspecified: DeliveryState._Word.ValueType  # 0
+        """Never used."""
+        waiting: DeliveryState._Word.ValueType  # 1
+        """To be tried, or to be tried again."""
+        delivered: DeliveryState._Word.ValueType  # 2
+        """The receiver has it."""
+        failed: DeliveryState._Word.ValueType  # 3
+        """Given up."""
+
+    class Word(_Word, metaclass=_WordEnumTypeWrapper):
+        """In lower case, because JSON shows them by these names."""
+
+    unspecified: DeliveryState.Word.ValueType  # 0
+    """Never used."""
+    waiting: DeliveryState.Word.ValueType  # 1
+    """To be tried, or to be tried again."""
+    delivered: DeliveryState.Word.ValueType  # 2
+    """The receiver has it."""
+    failed: DeliveryState.Word.ValueType  # 3
+    """Given up."""
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeliveryState: _TypeAlias = DeliveryState  # noqa: Y015
+
+@_typing.final
+class Delivery(_message.Message):
+    """One message to one receiver."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    RECEIVER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    TRIES_FIELD_NUMBER: _builtins.int
+    LAST_STATUS_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    LAST_TRY_TIME_FIELD_NUMBER: _builtins.int
+    NEXT_TRY_TIME_FIELD_NUMBER: _builtins.int
+    message_id: _builtins.str
+    """The webhook-id, the same in every try."""
+    request_id: _builtins.str
+    """The request that it tells of."""
+    type: _builtins.str
+    """What it tells: "purchase_request.final" or "purchase_request.refunded"."""
+    receiver: _builtins.str
+    """The address: of a webhook, or of an e-mail."""
+    state: Global___DeliveryState.Word.ValueType
+    """Where it stands."""
+    tries: _builtins.int
+    """How often it was tried."""
+    last_status: _builtins.int
+    """The HTTP status of the last try, where there was one."""
+    last_error: _builtins.str
+    """What was wrong with the last try, in a sentence; empty when nothing was."""
+    @_builtins.property
+    def last_try_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was tried last; not set before the first try."""
+
+    @_builtins.property
+    def next_try_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is tried next; not set when it is not."""
+
+    def __init__(
+        self,
+        *,
+        message_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        type: _builtins.str = ...,
+        receiver: _builtins.str = ...,
+        state: Global___DeliveryState.Word.ValueType = ...,
+        tries: _builtins.int = ...,
+        last_status: _builtins.int | None = ...,
+        last_error: _builtins.str = ...,
+        last_try_time: _timestamp_pb2.Timestamp | None = ...,
+        next_try_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_status", b"_last_status", "last_status", b"last_status", "last_try_time", b"last_try_time", "next_try_time", b"next_try_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_status", b"_last_status", "last_error", b"last_error", "last_status", b"last_status", "last_try_time", b"last_try_time", "message_id", b"message_id", "next_try_time", b"next_try_time", "receiver", b"receiver", "request_id", b"request_id", "state", b"state", "tries", b"tries", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__last_status: _TypeAlias = _typing.Literal["last_status"]  # noqa: Y015
+    _WhichOneofArgType__last_status: _TypeAlias = _typing.Literal["_last_status", b"_last_status"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_status) -> _WhichOneofReturnType__last_status | None: ...
+
+Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
+
+@_typing.final
+class ReceivePaymentEventResponse(_message.Message):
+    """The event was taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceivePaymentEventResponse: _TypeAlias = ReceivePaymentEventResponse  # noqa: Y015

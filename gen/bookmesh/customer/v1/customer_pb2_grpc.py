@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from bookmesh.customer.v1 import customer_pb2 as bookmesh_dot_customer_dot_v1_dot_customer__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -55,6 +56,16 @@ class PurchaseServiceStub:
                 request_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.WatchPurchaseRequestRequest.SerializeToString,
                 response_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.WatchPurchaseRequestResponse.FromString,
                 _registered_method=True)
+        self.CancelPurchaseRequest = channel.unary_unary(
+                '/bookmesh.customer.v1.PurchaseService/CancelPurchaseRequest',
+                request_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.CancelPurchaseRequestRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.PurchaseRequest.FromString,
+                _registered_method=True)
+        self.AcceptOffer = channel.unary_unary(
+                '/bookmesh.customer.v1.PurchaseService/AcceptOffer',
+                request_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.AcceptOfferRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.AcceptOfferResponse.FromString,
+                _registered_method=True)
 
 
 class PurchaseServiceServicer:
@@ -101,6 +112,27 @@ class PurchaseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CancelPurchaseRequest(self, request, context):
+        """Cancels a request, as far as that is still possible. The answer is the request as it then is: `cancelled`, or
+        `pending` with cancel_requested while a step under way is being taken back; it then ends as `cancelled`, unless the
+        seller turns out to have sold the book already. Safe to repeat. FAILED_PRECONDITION (400), reason CANNOT_CANCEL,
+        when the book is already ordered, or the request has ended otherwise. NOT_FOUND as for GetPurchaseRequest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcceptOffer(self, request, context):
+        """Buys at the offered price: creates a new purchase request whose max_price is the offer's price, and answers as
+        CreatePurchaseRequest does (202 over REST, 402 when the card is refused). At most one request comes of an offer:
+        accepting again gives the same one. FAILED_PRECONDITION (400) with reason NO_OFFER when the request did not end as
+        `price_not_met`, OFFER_EXPIRED after offer.expires_at, PAYMENT_TOKEN_REQUIRED when the first payment_token cannot be
+        used again and none was sent. NOT_FOUND as for GetPurchaseRequest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PurchaseServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -123,6 +155,16 @@ def add_PurchaseServiceServicer_to_server(servicer, server):
                     servicer.WatchPurchaseRequest,
                     request_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.WatchPurchaseRequestRequest.FromString,
                     response_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.WatchPurchaseRequestResponse.SerializeToString,
+            ),
+            'CancelPurchaseRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelPurchaseRequest,
+                    request_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.CancelPurchaseRequestRequest.FromString,
+                    response_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.PurchaseRequest.SerializeToString,
+            ),
+            'AcceptOffer': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptOffer,
+                    request_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.AcceptOfferRequest.FromString,
+                    response_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.AcceptOfferResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -234,6 +276,543 @@ class PurchaseService:
             '/bookmesh.customer.v1.PurchaseService/WatchPurchaseRequest',
             bookmesh_dot_customer_dot_v1_dot_customer__pb2.WatchPurchaseRequestRequest.SerializeToString,
             bookmesh_dot_customer_dot_v1_dot_customer__pb2.WatchPurchaseRequestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelPurchaseRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.customer.v1.PurchaseService/CancelPurchaseRequest',
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.CancelPurchaseRequestRequest.SerializeToString,
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.PurchaseRequest.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptOffer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.customer.v1.PurchaseService/AcceptOffer',
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.AcceptOfferRequest.SerializeToString,
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.AcceptOfferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class NotificationServiceStub:
+    """How a customer is told of the end of purchase requests, besides asking and watching.
+
+    A webhook is an HTTPS POST, signed as the Standard Webhooks specification says (headers webhook-id,
+    webhook-timestamp and webhook-signature; HMAC-SHA-256 under the endpoint's secret). The body is
+    `{"type": "purchase_request.final", "timestamp": ..., "data": <PurchaseRequest>}`; the other type is
+    `purchase_request.refunded`. The same message always has the same webhook-id: use it to drop repetitions. An answer
+    2xx within 15 s is success. Anything else is tried again after about 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h and
+    24 h; 410 Gone disables the endpoint. Redirects are not followed.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.CreateWebhookEndpoint = channel.unary_unary(
+                '/bookmesh.customer.v1.NotificationService/CreateWebhookEndpoint',
+                request_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.CreateWebhookEndpointRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.CreateWebhookEndpointResponse.FromString,
+                _registered_method=True)
+        self.ListWebhookEndpoints = channel.unary_unary(
+                '/bookmesh.customer.v1.NotificationService/ListWebhookEndpoints',
+                request_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.ListWebhookEndpointsRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.ListWebhookEndpointsResponse.FromString,
+                _registered_method=True)
+        self.RotateWebhookSecret = channel.unary_unary(
+                '/bookmesh.customer.v1.NotificationService/RotateWebhookSecret',
+                request_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.RotateWebhookSecretRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.RotateWebhookSecretResponse.FromString,
+                _registered_method=True)
+        self.EnableWebhookEndpoint = channel.unary_unary(
+                '/bookmesh.customer.v1.NotificationService/EnableWebhookEndpoint',
+                request_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.EnableWebhookEndpointRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.EnableWebhookEndpointResponse.FromString,
+                _registered_method=True)
+        self.DeleteWebhookEndpoint = channel.unary_unary(
+                '/bookmesh.customer.v1.NotificationService/DeleteWebhookEndpoint',
+                request_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.DeleteWebhookEndpointRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.DeleteWebhookEndpointResponse.FromString,
+                _registered_method=True)
+        self.SetNotificationEmail = channel.unary_unary(
+                '/bookmesh.customer.v1.NotificationService/SetNotificationEmail',
+                request_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.SetNotificationEmailRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.SetNotificationEmailResponse.FromString,
+                _registered_method=True)
+        self.GetNotificationEmail = channel.unary_unary(
+                '/bookmesh.customer.v1.NotificationService/GetNotificationEmail',
+                request_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.GetNotificationEmailRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.GetNotificationEmailResponse.FromString,
+                _registered_method=True)
+        self.ListDeliveries = channel.unary_unary(
+                '/bookmesh.customer.v1.NotificationService/ListDeliveries',
+                request_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.ListDeliveriesRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.ListDeliveriesResponse.FromString,
+                _registered_method=True)
+
+
+class NotificationServiceServicer:
+    """How a customer is told of the end of purchase requests, besides asking and watching.
+
+    A webhook is an HTTPS POST, signed as the Standard Webhooks specification says (headers webhook-id,
+    webhook-timestamp and webhook-signature; HMAC-SHA-256 under the endpoint's secret). The body is
+    `{"type": "purchase_request.final", "timestamp": ..., "data": <PurchaseRequest>}`; the other type is
+    `purchase_request.refunded`. The same message always has the same webhook-id: use it to drop repetitions. An answer
+    2xx within 15 s is success. Anything else is tried again after about 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h and
+    24 h; 410 Gone disables the endpoint. Redirects are not followed.
+    """
+
+    def CreateWebhookEndpoint(self, request, context):
+        """Registers an address to which webhooks are sent. The answer alone has the secret that they are signed with.
+        INVALID_ARGUMENT, reason WEBHOOK_URL_INVALID, when it is not https or leads into a private network.
+        RESOURCE_EXHAUSTED above 10 endpoints a customer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWebhookEndpoints(self, request, context):
+        """Lists the caller's endpoints, the oldest first; never more than 10.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateWebhookSecret(self, request, context):
+        """Makes a new secret. For 24 h each message is signed with both, so that the receiver can change over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnableWebhookEndpoint(self, request, context):
+        """Sends again to an endpoint that was disabled; what was not delivered meanwhile is not sent again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteWebhookEndpoint(self, request, context):
+        """Removes an endpoint. NOT_FOUND when the caller has none of this id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetNotificationEmail(self, request, context):
+        """Sets the address that is told by e-mail; an empty one ends that.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetNotificationEmail(self, request, context):
+        """Gives the address that is told by e-mail.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeliveries(self, request, context):
+        """Lists what was sent or tried, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_NotificationServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'CreateWebhookEndpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateWebhookEndpoint,
+                    request_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.CreateWebhookEndpointRequest.FromString,
+                    response_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.CreateWebhookEndpointResponse.SerializeToString,
+            ),
+            'ListWebhookEndpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWebhookEndpoints,
+                    request_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.ListWebhookEndpointsRequest.FromString,
+                    response_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.ListWebhookEndpointsResponse.SerializeToString,
+            ),
+            'RotateWebhookSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateWebhookSecret,
+                    request_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.RotateWebhookSecretRequest.FromString,
+                    response_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.RotateWebhookSecretResponse.SerializeToString,
+            ),
+            'EnableWebhookEndpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnableWebhookEndpoint,
+                    request_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.EnableWebhookEndpointRequest.FromString,
+                    response_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.EnableWebhookEndpointResponse.SerializeToString,
+            ),
+            'DeleteWebhookEndpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteWebhookEndpoint,
+                    request_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.DeleteWebhookEndpointRequest.FromString,
+                    response_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.DeleteWebhookEndpointResponse.SerializeToString,
+            ),
+            'SetNotificationEmail': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetNotificationEmail,
+                    request_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.SetNotificationEmailRequest.FromString,
+                    response_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.SetNotificationEmailResponse.SerializeToString,
+            ),
+            'GetNotificationEmail': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNotificationEmail,
+                    request_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.GetNotificationEmailRequest.FromString,
+                    response_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.GetNotificationEmailResponse.SerializeToString,
+            ),
+            'ListDeliveries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeliveries,
+                    request_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.ListDeliveriesRequest.FromString,
+                    response_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.ListDeliveriesResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'bookmesh.customer.v1.NotificationService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('bookmesh.customer.v1.NotificationService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class NotificationService:
+    """How a customer is told of the end of purchase requests, besides asking and watching.
+
+    A webhook is an HTTPS POST, signed as the Standard Webhooks specification says (headers webhook-id,
+    webhook-timestamp and webhook-signature; HMAC-SHA-256 under the endpoint's secret). The body is
+    `{"type": "purchase_request.final", "timestamp": ..., "data": <PurchaseRequest>}`; the other type is
+    `purchase_request.refunded`. The same message always has the same webhook-id: use it to drop repetitions. An answer
+    2xx within 15 s is success. Anything else is tried again after about 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h and
+    24 h; 410 Gone disables the endpoint. Redirects are not followed.
+    """
+
+    @staticmethod
+    def CreateWebhookEndpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.customer.v1.NotificationService/CreateWebhookEndpoint',
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.CreateWebhookEndpointRequest.SerializeToString,
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.CreateWebhookEndpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWebhookEndpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.customer.v1.NotificationService/ListWebhookEndpoints',
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.ListWebhookEndpointsRequest.SerializeToString,
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.ListWebhookEndpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateWebhookSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.customer.v1.NotificationService/RotateWebhookSecret',
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.RotateWebhookSecretRequest.SerializeToString,
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.RotateWebhookSecretResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnableWebhookEndpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.customer.v1.NotificationService/EnableWebhookEndpoint',
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.EnableWebhookEndpointRequest.SerializeToString,
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.EnableWebhookEndpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteWebhookEndpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.customer.v1.NotificationService/DeleteWebhookEndpoint',
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.DeleteWebhookEndpointRequest.SerializeToString,
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.DeleteWebhookEndpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetNotificationEmail(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.customer.v1.NotificationService/SetNotificationEmail',
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.SetNotificationEmailRequest.SerializeToString,
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.SetNotificationEmailResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNotificationEmail(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.customer.v1.NotificationService/GetNotificationEmail',
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.GetNotificationEmailRequest.SerializeToString,
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.GetNotificationEmailResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeliveries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.customer.v1.NotificationService/ListDeliveries',
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.ListDeliveriesRequest.SerializeToString,
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.ListDeliveriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class PaymentEventServiceStub:
+    """What the payment provider calls.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ReceivePaymentEvent = channel.unary_unary(
+                '/bookmesh.customer.v1.PaymentEventService/ReceivePaymentEvent',
+                request_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+                response_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.ReceivePaymentEventResponse.FromString,
+                _registered_method=True)
+
+
+class PaymentEventServiceServicer:
+    """What the payment provider calls.
+    """
+
+    def ReceivePaymentEvent(self, request, context):
+        """Takes a webhook of the payment provider; authenticated by its signature (the Stripe-Signature header) alone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_PaymentEventServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ReceivePaymentEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReceivePaymentEvent,
+                    request_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                    response_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.ReceivePaymentEventResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'bookmesh.customer.v1.PaymentEventService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('bookmesh.customer.v1.PaymentEventService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class PaymentEventService:
+    """What the payment provider calls.
+    """
+
+    @staticmethod
+    def ReceivePaymentEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.customer.v1.PaymentEventService/ReceivePaymentEvent',
+            google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.ReceivePaymentEventResponse.FromString,
             options,
             channel_credentials,
             insecure,

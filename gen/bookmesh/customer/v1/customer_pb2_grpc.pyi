@@ -19,6 +19,7 @@ decimal form once on arrival, and one with more decimals than the currency has i
 
 from bookmesh.customer.v1 import customer_pb2 as _customer_pb2
 from collections import abc as _abc
+from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
 import abc as _abc_1
 import grpc as _grpc
@@ -69,6 +70,19 @@ class PurchaseServiceStub:
     happens, and ends after the final status (`result`). Over REST it is newline-delimited JSON. An interrupted
     stream may be opened again: events repeat under the same event_id. NOT_FOUND as for GetPurchaseRequest.
     """
+    CancelPurchaseRequest: _grpc.UnaryUnaryMultiCallable[_customer_pb2.CancelPurchaseRequestRequest, _customer_pb2.PurchaseRequest]
+    """Cancels a request, as far as that is still possible. The answer is the request as it then is: `cancelled`, or
+    `pending` with cancel_requested while a step under way is being taken back; it then ends as `cancelled`, unless the
+    seller turns out to have sold the book already. Safe to repeat. FAILED_PRECONDITION (400), reason CANNOT_CANCEL,
+    when the book is already ordered, or the request has ended otherwise. NOT_FOUND as for GetPurchaseRequest.
+    """
+    AcceptOffer: _grpc.UnaryUnaryMultiCallable[_customer_pb2.AcceptOfferRequest, _customer_pb2.AcceptOfferResponse]
+    """Buys at the offered price: creates a new purchase request whose max_price is the offer's price, and answers as
+    CreatePurchaseRequest does (202 over REST, 402 when the card is refused). At most one request comes of an offer:
+    accepting again gives the same one. FAILED_PRECONDITION (400) with reason NO_OFFER when the request did not end as
+    `price_not_met`, OFFER_EXPIRED after offer.expires_at, PAYMENT_TOKEN_REQUIRED when the first payment_token cannot be
+    used again and none was sent. NOT_FOUND as for GetPurchaseRequest.
+    """
 
 @_typing.type_check_only
 class PurchaseServiceAsyncStub(PurchaseServiceStub):
@@ -96,6 +110,19 @@ class PurchaseServiceAsyncStub(PurchaseServiceStub):
     """Streams everything that happens in a request, from its beginning however late the caller joins, as it
     happens, and ends after the final status (`result`). Over REST it is newline-delimited JSON. An interrupted
     stream may be opened again: events repeat under the same event_id. NOT_FOUND as for GetPurchaseRequest.
+    """
+    CancelPurchaseRequest: _aio.UnaryUnaryMultiCallable[_customer_pb2.CancelPurchaseRequestRequest, _customer_pb2.PurchaseRequest]  # type: ignore[assignment]
+    """Cancels a request, as far as that is still possible. The answer is the request as it then is: `cancelled`, or
+    `pending` with cancel_requested while a step under way is being taken back; it then ends as `cancelled`, unless the
+    seller turns out to have sold the book already. Safe to repeat. FAILED_PRECONDITION (400), reason CANNOT_CANCEL,
+    when the book is already ordered, or the request has ended otherwise. NOT_FOUND as for GetPurchaseRequest.
+    """
+    AcceptOffer: _aio.UnaryUnaryMultiCallable[_customer_pb2.AcceptOfferRequest, _customer_pb2.AcceptOfferResponse]  # type: ignore[assignment]
+    """Buys at the offered price: creates a new purchase request whose max_price is the offer's price, and answers as
+    CreatePurchaseRequest does (202 over REST, 402 when the card is refused). At most one request comes of an offer:
+    accepting again gives the same one. FAILED_PRECONDITION (400) with reason NO_OFFER when the request did not end as
+    `price_not_met`, OFFER_EXPIRED after offer.expires_at, PAYMENT_TOKEN_REQUIRED when the first payment_token cannot be
+    used again and none was sent. NOT_FOUND as for GetPurchaseRequest.
     """
 
 class PurchaseServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -147,4 +174,208 @@ class PurchaseServiceServicer(metaclass=_abc_1.ABCMeta):
         stream may be opened again: events repeat under the same event_id. NOT_FOUND as for GetPurchaseRequest.
         """
 
+    @_abc_1.abstractmethod
+    def CancelPurchaseRequest(
+        self,
+        request: _customer_pb2.CancelPurchaseRequestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_customer_pb2.PurchaseRequest, _abc.Awaitable[_customer_pb2.PurchaseRequest]]:
+        """Cancels a request, as far as that is still possible. The answer is the request as it then is: `cancelled`, or
+        `pending` with cancel_requested while a step under way is being taken back; it then ends as `cancelled`, unless the
+        seller turns out to have sold the book already. Safe to repeat. FAILED_PRECONDITION (400), reason CANNOT_CANCEL,
+        when the book is already ordered, or the request has ended otherwise. NOT_FOUND as for GetPurchaseRequest.
+        """
+
+    @_abc_1.abstractmethod
+    def AcceptOffer(
+        self,
+        request: _customer_pb2.AcceptOfferRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_customer_pb2.AcceptOfferResponse, _abc.Awaitable[_customer_pb2.AcceptOfferResponse]]:
+        """Buys at the offered price: creates a new purchase request whose max_price is the offer's price, and answers as
+        CreatePurchaseRequest does (202 over REST, 402 when the card is refused). At most one request comes of an offer:
+        accepting again gives the same one. FAILED_PRECONDITION (400) with reason NO_OFFER when the request did not end as
+        `price_not_met`, OFFER_EXPIRED after offer.expires_at, PAYMENT_TOKEN_REQUIRED when the first payment_token cannot be
+        used again and none was sent. NOT_FOUND as for GetPurchaseRequest.
+        """
+
 def add_PurchaseServiceServicer_to_server(servicer: PurchaseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class NotificationServiceStub:
+    """How a customer is told of the end of purchase requests, besides asking and watching.
+
+    A webhook is an HTTPS POST, signed as the Standard Webhooks specification says (headers webhook-id,
+    webhook-timestamp and webhook-signature; HMAC-SHA-256 under the endpoint's secret). The body is
+    `{"type": "purchase_request.final", "timestamp": ..., "data": <PurchaseRequest>}`; the other type is
+    `purchase_request.refunded`. The same message always has the same webhook-id: use it to drop repetitions. An answer
+    2xx within 15 s is success. Anything else is tried again after about 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h and
+    24 h; 410 Gone disables the endpoint. Redirects are not followed.
+    """
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> NotificationServiceAsyncStub: ...
+    CreateWebhookEndpoint: _grpc.UnaryUnaryMultiCallable[_customer_pb2.CreateWebhookEndpointRequest, _customer_pb2.CreateWebhookEndpointResponse]
+    """Registers an address to which webhooks are sent. The answer alone has the secret that they are signed with.
+    INVALID_ARGUMENT, reason WEBHOOK_URL_INVALID, when it is not https or leads into a private network.
+    RESOURCE_EXHAUSTED above 10 endpoints a customer.
+    """
+    ListWebhookEndpoints: _grpc.UnaryUnaryMultiCallable[_customer_pb2.ListWebhookEndpointsRequest, _customer_pb2.ListWebhookEndpointsResponse]
+    """Lists the caller's endpoints, the oldest first; never more than 10."""
+    RotateWebhookSecret: _grpc.UnaryUnaryMultiCallable[_customer_pb2.RotateWebhookSecretRequest, _customer_pb2.RotateWebhookSecretResponse]
+    """Makes a new secret. For 24 h each message is signed with both, so that the receiver can change over."""
+    EnableWebhookEndpoint: _grpc.UnaryUnaryMultiCallable[_customer_pb2.EnableWebhookEndpointRequest, _customer_pb2.EnableWebhookEndpointResponse]
+    """Sends again to an endpoint that was disabled; what was not delivered meanwhile is not sent again."""
+    DeleteWebhookEndpoint: _grpc.UnaryUnaryMultiCallable[_customer_pb2.DeleteWebhookEndpointRequest, _customer_pb2.DeleteWebhookEndpointResponse]
+    """Removes an endpoint. NOT_FOUND when the caller has none of this id."""
+    SetNotificationEmail: _grpc.UnaryUnaryMultiCallable[_customer_pb2.SetNotificationEmailRequest, _customer_pb2.SetNotificationEmailResponse]
+    """Sets the address that is told by e-mail; an empty one ends that."""
+    GetNotificationEmail: _grpc.UnaryUnaryMultiCallable[_customer_pb2.GetNotificationEmailRequest, _customer_pb2.GetNotificationEmailResponse]
+    """Gives the address that is told by e-mail."""
+    ListDeliveries: _grpc.UnaryUnaryMultiCallable[_customer_pb2.ListDeliveriesRequest, _customer_pb2.ListDeliveriesResponse]
+    """Lists what was sent or tried, the newest first."""
+
+@_typing.type_check_only
+class NotificationServiceAsyncStub(NotificationServiceStub):
+    """How a customer is told of the end of purchase requests, besides asking and watching.
+
+    A webhook is an HTTPS POST, signed as the Standard Webhooks specification says (headers webhook-id,
+    webhook-timestamp and webhook-signature; HMAC-SHA-256 under the endpoint's secret). The body is
+    `{"type": "purchase_request.final", "timestamp": ..., "data": <PurchaseRequest>}`; the other type is
+    `purchase_request.refunded`. The same message always has the same webhook-id: use it to drop repetitions. An answer
+    2xx within 15 s is success. Anything else is tried again after about 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h and
+    24 h; 410 Gone disables the endpoint. Redirects are not followed.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    CreateWebhookEndpoint: _aio.UnaryUnaryMultiCallable[_customer_pb2.CreateWebhookEndpointRequest, _customer_pb2.CreateWebhookEndpointResponse]  # type: ignore[assignment]
+    """Registers an address to which webhooks are sent. The answer alone has the secret that they are signed with.
+    INVALID_ARGUMENT, reason WEBHOOK_URL_INVALID, when it is not https or leads into a private network.
+    RESOURCE_EXHAUSTED above 10 endpoints a customer.
+    """
+    ListWebhookEndpoints: _aio.UnaryUnaryMultiCallable[_customer_pb2.ListWebhookEndpointsRequest, _customer_pb2.ListWebhookEndpointsResponse]  # type: ignore[assignment]
+    """Lists the caller's endpoints, the oldest first; never more than 10."""
+    RotateWebhookSecret: _aio.UnaryUnaryMultiCallable[_customer_pb2.RotateWebhookSecretRequest, _customer_pb2.RotateWebhookSecretResponse]  # type: ignore[assignment]
+    """Makes a new secret. For 24 h each message is signed with both, so that the receiver can change over."""
+    EnableWebhookEndpoint: _aio.UnaryUnaryMultiCallable[_customer_pb2.EnableWebhookEndpointRequest, _customer_pb2.EnableWebhookEndpointResponse]  # type: ignore[assignment]
+    """Sends again to an endpoint that was disabled; what was not delivered meanwhile is not sent again."""
+    DeleteWebhookEndpoint: _aio.UnaryUnaryMultiCallable[_customer_pb2.DeleteWebhookEndpointRequest, _customer_pb2.DeleteWebhookEndpointResponse]  # type: ignore[assignment]
+    """Removes an endpoint. NOT_FOUND when the caller has none of this id."""
+    SetNotificationEmail: _aio.UnaryUnaryMultiCallable[_customer_pb2.SetNotificationEmailRequest, _customer_pb2.SetNotificationEmailResponse]  # type: ignore[assignment]
+    """Sets the address that is told by e-mail; an empty one ends that."""
+    GetNotificationEmail: _aio.UnaryUnaryMultiCallable[_customer_pb2.GetNotificationEmailRequest, _customer_pb2.GetNotificationEmailResponse]  # type: ignore[assignment]
+    """Gives the address that is told by e-mail."""
+    ListDeliveries: _aio.UnaryUnaryMultiCallable[_customer_pb2.ListDeliveriesRequest, _customer_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
+    """Lists what was sent or tried, the newest first."""
+
+class NotificationServiceServicer(metaclass=_abc_1.ABCMeta):
+    """How a customer is told of the end of purchase requests, besides asking and watching.
+
+    A webhook is an HTTPS POST, signed as the Standard Webhooks specification says (headers webhook-id,
+    webhook-timestamp and webhook-signature; HMAC-SHA-256 under the endpoint's secret). The body is
+    `{"type": "purchase_request.final", "timestamp": ..., "data": <PurchaseRequest>}`; the other type is
+    `purchase_request.refunded`. The same message always has the same webhook-id: use it to drop repetitions. An answer
+    2xx within 15 s is success. Anything else is tried again after about 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h and
+    24 h; 410 Gone disables the endpoint. Redirects are not followed.
+    """
+
+    @_abc_1.abstractmethod
+    def CreateWebhookEndpoint(
+        self,
+        request: _customer_pb2.CreateWebhookEndpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_customer_pb2.CreateWebhookEndpointResponse, _abc.Awaitable[_customer_pb2.CreateWebhookEndpointResponse]]:
+        """Registers an address to which webhooks are sent. The answer alone has the secret that they are signed with.
+        INVALID_ARGUMENT, reason WEBHOOK_URL_INVALID, when it is not https or leads into a private network.
+        RESOURCE_EXHAUSTED above 10 endpoints a customer.
+        """
+
+    @_abc_1.abstractmethod
+    def ListWebhookEndpoints(
+        self,
+        request: _customer_pb2.ListWebhookEndpointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_customer_pb2.ListWebhookEndpointsResponse, _abc.Awaitable[_customer_pb2.ListWebhookEndpointsResponse]]:
+        """Lists the caller's endpoints, the oldest first; never more than 10."""
+
+    @_abc_1.abstractmethod
+    def RotateWebhookSecret(
+        self,
+        request: _customer_pb2.RotateWebhookSecretRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_customer_pb2.RotateWebhookSecretResponse, _abc.Awaitable[_customer_pb2.RotateWebhookSecretResponse]]:
+        """Makes a new secret. For 24 h each message is signed with both, so that the receiver can change over."""
+
+    @_abc_1.abstractmethod
+    def EnableWebhookEndpoint(
+        self,
+        request: _customer_pb2.EnableWebhookEndpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_customer_pb2.EnableWebhookEndpointResponse, _abc.Awaitable[_customer_pb2.EnableWebhookEndpointResponse]]:
+        """Sends again to an endpoint that was disabled; what was not delivered meanwhile is not sent again."""
+
+    @_abc_1.abstractmethod
+    def DeleteWebhookEndpoint(
+        self,
+        request: _customer_pb2.DeleteWebhookEndpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_customer_pb2.DeleteWebhookEndpointResponse, _abc.Awaitable[_customer_pb2.DeleteWebhookEndpointResponse]]:
+        """Removes an endpoint. NOT_FOUND when the caller has none of this id."""
+
+    @_abc_1.abstractmethod
+    def SetNotificationEmail(
+        self,
+        request: _customer_pb2.SetNotificationEmailRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_customer_pb2.SetNotificationEmailResponse, _abc.Awaitable[_customer_pb2.SetNotificationEmailResponse]]:
+        """Sets the address that is told by e-mail; an empty one ends that."""
+
+    @_abc_1.abstractmethod
+    def GetNotificationEmail(
+        self,
+        request: _customer_pb2.GetNotificationEmailRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_customer_pb2.GetNotificationEmailResponse, _abc.Awaitable[_customer_pb2.GetNotificationEmailResponse]]:
+        """Gives the address that is told by e-mail."""
+
+    @_abc_1.abstractmethod
+    def ListDeliveries(
+        self,
+        request: _customer_pb2.ListDeliveriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_customer_pb2.ListDeliveriesResponse, _abc.Awaitable[_customer_pb2.ListDeliveriesResponse]]:
+        """Lists what was sent or tried, the newest first."""
+
+def add_NotificationServiceServicer_to_server(servicer: NotificationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class PaymentEventServiceStub:
+    """What the payment provider calls."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> PaymentEventServiceAsyncStub: ...
+    ReceivePaymentEvent: _grpc.UnaryUnaryMultiCallable[_httpbody_pb2.HttpBody, _customer_pb2.ReceivePaymentEventResponse]
+    """Takes a webhook of the payment provider; authenticated by its signature (the Stripe-Signature header) alone."""
+
+@_typing.type_check_only
+class PaymentEventServiceAsyncStub(PaymentEventServiceStub):
+    """What the payment provider calls."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ReceivePaymentEvent: _aio.UnaryUnaryMultiCallable[_httpbody_pb2.HttpBody, _customer_pb2.ReceivePaymentEventResponse]  # type: ignore[assignment]
+    """Takes a webhook of the payment provider; authenticated by its signature (the Stripe-Signature header) alone."""
+
+class PaymentEventServiceServicer(metaclass=_abc_1.ABCMeta):
+    """What the payment provider calls."""
+
+    @_abc_1.abstractmethod
+    def ReceivePaymentEvent(
+        self,
+        request: _httpbody_pb2.HttpBody,
+        context: _ServicerContext,
+    ) -> _typing.Union[_customer_pb2.ReceivePaymentEventResponse, _abc.Awaitable[_customer_pb2.ReceivePaymentEventResponse]]:
+        """Takes a webhook of the payment provider; authenticated by its signature (the Stripe-Signature header) alone."""
+
+def add_PaymentEventServiceServicer_to_server(servicer: PaymentEventServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

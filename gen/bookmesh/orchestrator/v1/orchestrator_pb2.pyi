@@ -173,6 +173,8 @@ class Purchase(_message.Message):
         """The capture was refused after the order."""
         FAILURE_REASON_OUT_OF_TIME: Purchase._FailureReason.ValueType  # 7
         """It could not be finished in time."""
+        FAILURE_REASON_AUTHORIZATION_EXPIRING: Purchase._FailureReason.ValueType  # 8
+        """The authorization would have ended too soon after an order."""
 
     class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
         """Why a purchase failed."""
@@ -193,6 +195,8 @@ class Purchase(_message.Message):
     """The capture was refused after the order."""
     FAILURE_REASON_OUT_OF_TIME: Purchase.FailureReason.ValueType  # 7
     """It could not be finished in time."""
+    FAILURE_REASON_AUTHORIZATION_EXPIRING: Purchase.FailureReason.ValueType  # 8
+    """The authorization would have ended too soon after an order."""
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
@@ -204,6 +208,10 @@ class Purchase(_message.Message):
     CONFIRMATION_FIELD_NUMBER: _builtins.int
     OFFER_FIELD_NUMBER: _builtins.int
     FAILURE_REASON_FIELD_NUMBER: _builtins.int
+    CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
+    ACCEPTED_OFFER_OF_FIELD_NUMBER: _builtins.int
+    OFFER_ACCEPTED_BY_FIELD_NUMBER: _builtins.int
+    REFUNDED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Its id, a UUID."""
     status: Global___Purchase.Status.ValueType
@@ -216,6 +224,12 @@ class Purchase(_message.Message):
     """The seller's order id. With PURCHASED."""
     failure_reason: Global___Purchase.FailureReason.ValueType
     """Why it failed. With FAILED."""
+    cancel_requested: _builtins.bool
+    """Whether the customer has asked for it to be cancelled."""
+    accepted_offer_of: _builtins.str
+    """The purchase whose offer it was made of; empty for any other."""
+    offer_accepted_by: _builtins.str
+    """The purchase that was made of its offer; empty when none was."""
     @_builtins.property
     def max_price(self) -> _money_pb2.Money:
         """The most to charge."""
@@ -232,6 +246,10 @@ class Purchase(_message.Message):
     def offer(self) -> Global___Offer:
         """The lowest total above max_price. With PRICE_NOT_MET."""
 
+    @_builtins.property
+    def refunded(self) -> _money_pb2.Money:
+        """What was given back after the capture. Not set when nothing was."""
+
     def __init__(
         self,
         *,
@@ -245,10 +263,14 @@ class Purchase(_message.Message):
         confirmation: _builtins.str = ...,
         offer: Global___Offer | None = ...,
         failure_reason: Global___Purchase.FailureReason.ValueType = ...,
+        cancel_requested: _builtins.bool = ...,
+        accepted_offer_of: _builtins.str = ...,
+        offer_accepted_by: _builtins.str = ...,
+        refunded: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "final_price", b"final_price", "max_price", b"max_price", "offer", b"offer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "final_price", b"final_price", "max_price", b"max_price", "offer", b"offer", "refunded", b"refunded"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["book_id", b"book_id", "confirmation", b"confirmation", "create_time", b"create_time", "failure_reason", b"failure_reason", "final_price", b"final_price", "max_price", b"max_price", "offer", b"offer", "request_id", b"request_id", "seller_id", b"seller_id", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_offer_of", b"accepted_offer_of", "book_id", b"book_id", "cancel_requested", b"cancel_requested", "confirmation", b"confirmation", "create_time", b"create_time", "failure_reason", b"failure_reason", "final_price", b"final_price", "max_price", b"max_price", "offer", b"offer", "offer_accepted_by", b"offer_accepted_by", "refunded", b"refunded", "request_id", b"request_id", "seller_id", b"seller_id", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -518,6 +540,14 @@ class Step(_message.Message):
         """The capture was refused."""
         NAME_ORDER_CANCELLED: Step._Name.ValueType  # 14
         """The order was cancelled."""
+        NAME_CANCEL_REQUESTED: Step._Name.ValueType  # 15
+        """The customer has asked for the purchase to be cancelled."""
+        NAME_REFUNDED: Step._Name.ValueType  # 16
+        """What was charged was given back."""
+        NAME_FLAGGED: Step._Name.ValueType  # 17
+        """An operator has to decide; the reason names the invariant in doubt."""
+        NAME_RESOLVED: Step._Name.ValueType  # 18
+        """An operator has decided; the reason says what."""
 
     class Name(_Name, metaclass=_NameEnumTypeWrapper):
         """The steps."""
@@ -552,6 +582,14 @@ class Step(_message.Message):
     """The capture was refused."""
     NAME_ORDER_CANCELLED: Step.Name.ValueType  # 14
     """The order was cancelled."""
+    NAME_CANCEL_REQUESTED: Step.Name.ValueType  # 15
+    """The customer has asked for the purchase to be cancelled."""
+    NAME_REFUNDED: Step.Name.ValueType  # 16
+    """What was charged was given back."""
+    NAME_FLAGGED: Step.Name.ValueType  # 17
+    """An operator has to decide; the reason names the invariant in doubt."""
+    NAME_RESOLVED: Step.Name.ValueType  # 18
+    """An operator has decided; the reason says what."""
 
     NAME_FIELD_NUMBER: _builtins.int
     SELLER_ID_FIELD_NUMBER: _builtins.int
@@ -616,3 +654,636 @@ class QuotesArrived(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QuotesArrived: _TypeAlias = QuotesArrived  # noqa: Y015
+
+@_typing.final
+class CancelPurchaseRequest(_message.Message):
+    """Cancels a purchase."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """The customer. Required."""
+    request_id: _builtins.str
+    """The purchase. Required."""
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """How long to wait for the end of what is under way, at most 10 s; not at all when not set."""
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        wait: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "request_id", b"request_id", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelPurchaseRequest: _TypeAlias = CancelPurchaseRequest  # noqa: Y015
+
+@_typing.final
+class CancelPurchaseResponse(_message.Message):
+    """The cancellation was taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURCHASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def purchase(self) -> Global___Purchase:
+        """As it is after the wait. Always set."""
+
+    def __init__(
+        self,
+        *,
+        purchase: Global___Purchase | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["purchase", b"purchase"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["purchase", b"purchase"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelPurchaseResponse: _TypeAlias = CancelPurchaseResponse  # noqa: Y015
+
+@_typing.final
+class AcceptOfferRequest(_message.Message):
+    """Accepts an offer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PAYMENT_TOKEN_FIELD_NUMBER: _builtins.int
+    NEW_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    AUTHORIZATION_WAIT_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """The customer. Required."""
+    request_id: _builtins.str
+    """The purchase that ended with the offer. Required."""
+    payment_token: _builtins.str
+    """The provider's token to pay with; the first purchase's, when empty."""
+    new_request_id: _builtins.str
+    """The id of the new purchase, as SubmitPurchaseRequest.request_id. Required."""
+    @_builtins.property
+    def authorization_wait(self) -> _duration_pb2.Duration:
+        """As SubmitPurchaseRequest.authorization_wait."""
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        payment_token: _builtins.str = ...,
+        new_request_id: _builtins.str = ...,
+        authorization_wait: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authorization_wait", b"authorization_wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_wait", b"authorization_wait", "customer_id", b"customer_id", "new_request_id", b"new_request_id", "payment_token", b"payment_token", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptOfferRequest: _TypeAlias = AcceptOfferRequest  # noqa: Y015
+
+@_typing.final
+class AcceptOfferResponse(_message.Message):
+    """The offer was accepted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURCHASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def purchase(self) -> Global___Purchase:
+        """The new purchase, as it is after the wait. Always set."""
+
+    def __init__(
+        self,
+        *,
+        purchase: Global___Purchase | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["purchase", b"purchase"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["purchase", b"purchase"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptOfferResponse: _TypeAlias = AcceptOfferResponse  # noqa: Y015
+
+@_typing.final
+class ReceivePaymentEventRequest(_message.Message):
+    """A webhook of the payment provider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    payload: _builtins.bytes
+    """The body, byte by byte. Required."""
+    signature: _builtins.str
+    """The signature that came with it. Required."""
+    def __init__(
+        self,
+        *,
+        payload: _builtins.bytes = ...,
+        signature: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceivePaymentEventRequest: _TypeAlias = ReceivePaymentEventRequest  # noqa: Y015
+
+@_typing.final
+class ReceivePaymentEventResponse(_message.Message):
+    """The event was kept, or was none of ours."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceivePaymentEventResponse: _TypeAlias = ReceivePaymentEventResponse  # noqa: Y015
+
+@_typing.final
+class Flag(_message.Message):
+    """A purchase that no rule can decide."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    INVARIANT_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    RAISE_TIME_FIELD_NUMBER: _builtins.int
+    RESOLVE_TIME_FIELD_NUMBER: _builtins.int
+    RESOLVED_BY_FIELD_NUMBER: _builtins.int
+    RESOLUTION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The purchase, a UUID."""
+    number: _builtins.int
+    """Counts the flags of the purchase from 1."""
+    invariant: _builtins.str
+    """The invariant in doubt: "I1" to "I12"."""
+    detail: _builtins.str
+    """What was seen."""
+    advice: _builtins.str
+    """What to do about it."""
+    resolved_by: _builtins.str
+    """Who resolved it: an operator, or the system."""
+    resolution: _builtins.str
+    """How."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """The money at stake, where there is any."""
+
+    @_builtins.property
+    def raise_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was raised."""
+
+    @_builtins.property
+    def resolve_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was resolved; not set while it is open."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+        invariant: _builtins.str = ...,
+        detail: _builtins.str = ...,
+        advice: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        raise_time: _timestamp_pb2.Timestamp | None = ...,
+        resolve_time: _timestamp_pb2.Timestamp | None = ...,
+        resolved_by: _builtins.str = ...,
+        resolution: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "raise_time", b"raise_time", "resolve_time", b"resolve_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "amount", b"amount", "detail", b"detail", "invariant", b"invariant", "number", b"number", "raise_time", b"raise_time", "request_id", b"request_id", "resolution", b"resolution", "resolve_time", b"resolve_time", "resolved_by", b"resolved_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Flag: _TypeAlias = Flag  # noqa: Y015
+
+@_typing.final
+class ListFlagsRequest(_message.Message):
+    """Lists flags."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most flags in the answer; 1 to 500, 100 when 0."""
+    page_token: _builtins.str
+    """ListFlagsResponse.next_page_token of the page before."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFlagsRequest: _TypeAlias = ListFlagsRequest  # noqa: Y015
+
+@_typing.final
+class ListFlagsResponse(_message.Message):
+    """A page of open flags."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLAGS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty after the last."""
+    @_builtins.property
+    def flags(self) -> _containers.RepeatedCompositeFieldContainer[Global___Flag]:
+        """The oldest first."""
+
+    def __init__(
+        self,
+        *,
+        flags: _abc.Iterable[Global___Flag] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flags", b"flags", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFlagsResponse: _TypeAlias = ListFlagsResponse  # noqa: Y015
+
+@_typing.final
+class InspectPurchaseRequest(_message.Message):
+    """Asks for everything about a purchase."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The purchase. Required."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InspectPurchaseRequest: _TypeAlias = InspectPurchaseRequest  # noqa: Y015
+
+@_typing.final
+class InspectPurchaseResponse(_message.Message):
+    """Everything about a purchase."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURCHASE_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    TRIES_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    DUE_TIME_FIELD_NUMBER: _builtins.int
+    PAYMENT_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    FLAGS_FIELD_NUMBER: _builtins.int
+    OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """Whose."""
+    stage: _builtins.str
+    """The step that it waits for, a word."""
+    tries: _builtins.int
+    """How often the effect of that was tried without a definite answer."""
+    epoch: _builtins.int
+    """How often it was claimed."""
+    @_builtins.property
+    def purchase(self) -> Global___Purchase:
+        """As its customer sees it."""
+
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """When it goes on; not set when nothing is left to do."""
+
+    @_builtins.property
+    def payment(self) -> Global___Payment:
+        """Its payment."""
+
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
+        """Its tries to buy, the first first."""
+
+    @_builtins.property
+    def flags(self) -> _containers.RepeatedCompositeFieldContainer[Global___Flag]:
+        """Its flags, the first first."""
+
+    @_builtins.property
+    def observations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Observation]:
+        """What others have told of it, the first first."""
+
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___WatchPurchaseResponse]:
+        """All its events but the quotes, the first first."""
+
+    def __init__(
+        self,
+        *,
+        purchase: Global___Purchase | None = ...,
+        customer_id: _builtins.str = ...,
+        stage: _builtins.str = ...,
+        tries: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
+        payment: Global___Payment | None = ...,
+        attempts: _abc.Iterable[Global___Attempt] | None = ...,
+        flags: _abc.Iterable[Global___Flag] | None = ...,
+        observations: _abc.Iterable[Global___Observation] | None = ...,
+        events: _abc.Iterable[Global___WatchPurchaseResponse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "payment", b"payment", "purchase", b"purchase"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "customer_id", b"customer_id", "due_time", b"due_time", "epoch", b"epoch", "events", b"events", "flags", b"flags", "observations", b"observations", "payment", b"payment", "purchase", b"purchase", "stage", b"stage", "tries", b"tries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InspectPurchaseResponse: _TypeAlias = InspectPurchaseResponse  # noqa: Y015
+
+@_typing.final
+class Payment(_message.Message):
+    """The payment of a purchase."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    AUTHORIZED_FIELD_NUMBER: _builtins.int
+    CAPTURED_FIELD_NUMBER: _builtins.int
+    REFUNDED_FIELD_NUMBER: _builtins.int
+    CAPTURE_BEFORE_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    """Where the money is: intended, authorized, declined, captured, voided or refunded."""
+    provider_id: _builtins.str
+    """The provider's name for it."""
+    @_builtins.property
+    def authorized(self) -> _money_pb2.Money:
+        """What is or was reserved."""
+
+    @_builtins.property
+    def captured(self) -> _money_pb2.Money:
+        """What was charged."""
+
+    @_builtins.property
+    def refunded(self) -> _money_pb2.Money:
+        """What was given back."""
+
+    @_builtins.property
+    def capture_before(self) -> _timestamp_pb2.Timestamp:
+        """Until when it can be captured, where that is known."""
+
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+        provider_id: _builtins.str = ...,
+        authorized: _money_pb2.Money | None = ...,
+        captured: _money_pb2.Money | None = ...,
+        refunded: _money_pb2.Money | None = ...,
+        capture_before: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authorized", b"authorized", "capture_before", b"capture_before", "captured", b"captured", "refunded", b"refunded"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorized", b"authorized", "capture_before", b"capture_before", "captured", b"captured", "provider_id", b"provider_id", "refunded", b"refunded", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Payment: _TypeAlias = Payment  # noqa: Y015
+
+@_typing.final
+class Attempt(_message.Message):
+    """One try to buy from one seller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SELLER_ID_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    HOLD_ID_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    AGREED_FIELD_NUMBER: _builtins.int
+    CHARGED_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    BEGIN_TIME_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Counts from 1."""
+    seller_id: _builtins.str
+    """Who."""
+    idempotency_key: _builtins.str
+    """The key of its hold and order."""
+    hold_id: _builtins.str
+    """The seller's name for the hold."""
+    order_id: _builtins.str
+    """The seller's name for the order."""
+    outcome: _builtins.str
+    """A word for how it ended; empty while it is under way."""
+    @_builtins.property
+    def agreed(self) -> _money_pb2.Money:
+        """What it was to cost."""
+
+    @_builtins.property
+    def charged(self) -> _money_pb2.Money:
+        """What the seller charges."""
+
+    @_builtins.property
+    def begin_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        seller_id: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+        hold_id: _builtins.str = ...,
+        order_id: _builtins.str = ...,
+        agreed: _money_pb2.Money | None = ...,
+        charged: _money_pb2.Money | None = ...,
+        outcome: _builtins.str = ...,
+        begin_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agreed", b"agreed", "begin_time", b"begin_time", "charged", b"charged"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreed", b"agreed", "begin_time", b"begin_time", "charged", b"charged", "hold_id", b"hold_id", "idempotency_key", b"idempotency_key", "number", b"number", "order_id", b"order_id", "outcome", b"outcome", "seller_id", b"seller_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
+
+@_typing.final
+class Observation(_message.Message):
+    """What somebody has told of a purchase."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    OBSERVE_TIME_FIELD_NUMBER: _builtins.int
+    OBSERVED_BY_FIELD_NUMBER: _builtins.int
+    CONSUMED_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Counts from 1."""
+    kind: _builtins.str
+    """What: payment_changed, order_changed or resolve."""
+    detail: _builtins.str
+    """The rest, as JSON."""
+    observed_by: _builtins.str
+    """Who: an operator, the reconciler, or the payment provider."""
+    consumed: _builtins.bool
+    """Whether a worker has acted on it."""
+    @_builtins.property
+    def observe_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        kind: _builtins.str = ...,
+        detail: _builtins.str = ...,
+        observe_time: _timestamp_pb2.Timestamp | None = ...,
+        observed_by: _builtins.str = ...,
+        consumed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["observe_time", b"observe_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumed", b"consumed", "detail", b"detail", "kind", b"kind", "number", b"number", "observe_time", b"observe_time", "observed_by", b"observed_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Observation: _TypeAlias = Observation  # noqa: Y015
+
+@_typing.final
+class ResolvePurchaseRequest(_message.Message):
+    """Decides about a purchase."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Decision:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _DecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ResolvePurchaseRequest._Decision.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        DECISION_UNSPECIFIED: ResolvePurchaseRequest._Decision.ValueType  # 0
+        """Never used."""
+        DECISION_RETRY: ResolvePurchaseRequest._Decision.ValueType  # 1
+        """Take the last step again."""
+        DECISION_ORDER_STANDS: ResolvePurchaseRequest._Decision.ValueType  # 2
+        """The seller has confirmed the order; order_id and total say what."""
+        DECISION_NO_ORDER: ResolvePurchaseRequest._Decision.ValueType  # 3
+        """There is no order, and there will be none."""
+        DECISION_PAYMENT_SETTLED: ResolvePurchaseRequest._Decision.ValueType  # 4
+        """The payment was settled by hand: what the provider says is taken as it is."""
+        DECISION_REFUND: ResolvePurchaseRequest._Decision.ValueType  # 5
+        """Give back what was charged."""
+        DECISION_CLOSE: ResolvePurchaseRequest._Decision.ValueType  # 6
+        """All is settled by hand; nothing is left to do."""
+
+    class Decision(_Decision, metaclass=_DecisionEnumTypeWrapper):
+        """What can be decided."""
+
+    DECISION_UNSPECIFIED: ResolvePurchaseRequest.Decision.ValueType  # 0
+    """Never used."""
+    DECISION_RETRY: ResolvePurchaseRequest.Decision.ValueType  # 1
+    """Take the last step again."""
+    DECISION_ORDER_STANDS: ResolvePurchaseRequest.Decision.ValueType  # 2
+    """The seller has confirmed the order; order_id and total say what."""
+    DECISION_NO_ORDER: ResolvePurchaseRequest.Decision.ValueType  # 3
+    """There is no order, and there will be none."""
+    DECISION_PAYMENT_SETTLED: ResolvePurchaseRequest.Decision.ValueType  # 4
+    """The payment was settled by hand: what the provider says is taken as it is."""
+    DECISION_REFUND: ResolvePurchaseRequest.Decision.ValueType  # 5
+    """Give back what was charged."""
+    DECISION_CLOSE: ResolvePurchaseRequest.Decision.ValueType  # 6
+    """All is settled by hand; nothing is left to do."""
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The purchase. Required."""
+    decision: Global___ResolvePurchaseRequest.Decision.ValueType
+    """What is decided. Required."""
+    reason: _builtins.str
+    """Why; kept. Required."""
+    operator: _builtins.str
+    """Who decides; kept. Required."""
+    order_id: _builtins.str
+    """The seller's name for the order. With ORDER_STANDS."""
+    @_builtins.property
+    def total(self) -> _money_pb2.Money:
+        """What the seller charges. With ORDER_STANDS."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        decision: Global___ResolvePurchaseRequest.Decision.ValueType = ...,
+        reason: _builtins.str = ...,
+        operator: _builtins.str = ...,
+        order_id: _builtins.str = ...,
+        total: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "operator", b"operator", "order_id", b"order_id", "reason", b"reason", "request_id", b"request_id", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolvePurchaseRequest: _TypeAlias = ResolvePurchaseRequest  # noqa: Y015
+
+@_typing.final
+class ResolvePurchaseResponse(_message.Message):
+    """The decision was kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolvePurchaseResponse: _TypeAlias = ResolvePurchaseResponse  # noqa: Y015

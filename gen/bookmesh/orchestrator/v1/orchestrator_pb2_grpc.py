@@ -55,6 +55,16 @@ class PurchaseServiceStub:
                 request_serializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.WatchPurchaseRequest.SerializeToString,
                 response_deserializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.WatchPurchaseResponse.FromString,
                 _registered_method=True)
+        self.CancelPurchase = channel.unary_unary(
+                '/bookmesh.orchestrator.v1.PurchaseService/CancelPurchase',
+                request_serializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.CancelPurchaseRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.CancelPurchaseResponse.FromString,
+                _registered_method=True)
+        self.AcceptOffer = channel.unary_unary(
+                '/bookmesh.orchestrator.v1.PurchaseService/AcceptOffer',
+                request_serializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.AcceptOfferRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.AcceptOfferResponse.FromString,
+                _registered_method=True)
 
 
 class PurchaseServiceServicer:
@@ -93,6 +103,26 @@ class PurchaseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CancelPurchase(self, request, context):
+        """Asks for a purchase to be given up. Answers with the purchase as it then is: CANCELLED, or PENDING with
+        cancel_requested while what is under way is being taken back; then it ends as CANCELLED, unless the order turns out
+        to stand. Idempotent. FAILED_PRECONDITION, reason CANNOT_CANCEL, when the order is committed or the purchase has
+        ended otherwise. NOT_FOUND as for GetPurchase.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcceptOffer(self, request, context):
+        """Makes a new purchase out of an offer, with the offered total as its max_price. At most one purchase is made out of
+        an offer: accepting again gives it. FAILED_PRECONDITION with reason NO_OFFER (the purchase did not end as
+        PRICE_NOT_MET), OFFER_EXPIRED, or PAYMENT_TOKEN_REQUIRED (the first token cannot be used again: send one). NOT_FOUND as
+        for GetPurchase; otherwise as SubmitPurchase.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PurchaseServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -115,6 +145,16 @@ def add_PurchaseServiceServicer_to_server(servicer, server):
                     servicer.WatchPurchase,
                     request_deserializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.WatchPurchaseRequest.FromString,
                     response_serializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.WatchPurchaseResponse.SerializeToString,
+            ),
+            'CancelPurchase': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelPurchase,
+                    request_deserializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.CancelPurchaseRequest.FromString,
+                    response_serializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.CancelPurchaseResponse.SerializeToString,
+            ),
+            'AcceptOffer': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptOffer,
+                    request_deserializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.AcceptOfferRequest.FromString,
+                    response_serializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.AcceptOfferResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -226,6 +266,302 @@ class PurchaseService:
             '/bookmesh.orchestrator.v1.PurchaseService/WatchPurchase',
             bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.WatchPurchaseRequest.SerializeToString,
             bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.WatchPurchaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelPurchase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.orchestrator.v1.PurchaseService/CancelPurchase',
+            bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.CancelPurchaseRequest.SerializeToString,
+            bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.CancelPurchaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptOffer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.orchestrator.v1.PurchaseService/AcceptOffer',
+            bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.AcceptOfferRequest.SerializeToString,
+            bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.AcceptOfferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class PaymentEventServiceStub:
+    """What a payment provider tells by itself.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ReceivePaymentEvent = channel.unary_unary(
+                '/bookmesh.orchestrator.v1.PaymentEventService/ReceivePaymentEvent',
+                request_serializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ReceivePaymentEventRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ReceivePaymentEventResponse.FromString,
+                _registered_method=True)
+
+
+class PaymentEventServiceServicer:
+    """What a payment provider tells by itself.
+    """
+
+    def ReceivePaymentEvent(self, request, context):
+        """Takes a webhook of the payment provider, exactly as it arrived. It is only a hint: the state is then asked for.
+        Safe to repeat. INVALID_ARGUMENT, reason SIGNATURE_INVALID, when it is not the provider's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_PaymentEventServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ReceivePaymentEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReceivePaymentEvent,
+                    request_deserializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ReceivePaymentEventRequest.FromString,
+                    response_serializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ReceivePaymentEventResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'bookmesh.orchestrator.v1.PaymentEventService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('bookmesh.orchestrator.v1.PaymentEventService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class PaymentEventService:
+    """What a payment provider tells by itself.
+    """
+
+    @staticmethod
+    def ReceivePaymentEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.orchestrator.v1.PaymentEventService/ReceivePaymentEvent',
+            bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ReceivePaymentEventRequest.SerializeToString,
+            bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ReceivePaymentEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class OperatorServiceStub:
+    """For the people who operate Bookmesh. Each call is kept with the name of the caller.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListFlags = channel.unary_unary(
+                '/bookmesh.orchestrator.v1.OperatorService/ListFlags',
+                request_serializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ListFlagsRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ListFlagsResponse.FromString,
+                _registered_method=True)
+        self.InspectPurchase = channel.unary_unary(
+                '/bookmesh.orchestrator.v1.OperatorService/InspectPurchase',
+                request_serializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.InspectPurchaseRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.InspectPurchaseResponse.FromString,
+                _registered_method=True)
+        self.ResolvePurchase = channel.unary_unary(
+                '/bookmesh.orchestrator.v1.OperatorService/ResolvePurchase',
+                request_serializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ResolvePurchaseRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ResolvePurchaseResponse.FromString,
+                _registered_method=True)
+
+
+class OperatorServiceServicer:
+    """For the people who operate Bookmesh. Each call is kept with the name of the caller.
+    """
+
+    def ListFlags(self, request, context):
+        """Lists the flags that wait for somebody's decision, the oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InspectPurchase(self, request, context):
+        """Shows all that is known of a purchase, whosever it is. NOT_FOUND when there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolvePurchase(self, request, context):
+        """Decides what no rule could. The decision is kept, and a worker acts on it within a second. FAILED_PRECONDITION,
+        reason DECISION_DOES_NOT_FIT, when the purchase is in no state for it; nothing is changed then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_OperatorServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListFlags': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFlags,
+                    request_deserializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ListFlagsRequest.FromString,
+                    response_serializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ListFlagsResponse.SerializeToString,
+            ),
+            'InspectPurchase': grpc.unary_unary_rpc_method_handler(
+                    servicer.InspectPurchase,
+                    request_deserializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.InspectPurchaseRequest.FromString,
+                    response_serializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.InspectPurchaseResponse.SerializeToString,
+            ),
+            'ResolvePurchase': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolvePurchase,
+                    request_deserializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ResolvePurchaseRequest.FromString,
+                    response_serializer=bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ResolvePurchaseResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'bookmesh.orchestrator.v1.OperatorService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('bookmesh.orchestrator.v1.OperatorService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class OperatorService:
+    """For the people who operate Bookmesh. Each call is kept with the name of the caller.
+    """
+
+    @staticmethod
+    def ListFlags(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.orchestrator.v1.OperatorService/ListFlags',
+            bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ListFlagsRequest.SerializeToString,
+            bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ListFlagsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InspectPurchase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.orchestrator.v1.OperatorService/InspectPurchase',
+            bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.InspectPurchaseRequest.SerializeToString,
+            bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.InspectPurchaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolvePurchase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.orchestrator.v1.OperatorService/ResolvePurchase',
+            bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ResolvePurchaseRequest.SerializeToString,
+            bookmesh_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ResolvePurchaseResponse.FromString,
             options,
             channel_credentials,
             insecure,

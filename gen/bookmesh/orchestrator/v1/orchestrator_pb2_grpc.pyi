@@ -47,6 +47,18 @@ class PurchaseServiceStub:
     """Streams all events of a purchase from the first, then as they happen, and ends after the final one. NOT_FOUND as
     for GetPurchase.
     """
+    CancelPurchase: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.CancelPurchaseRequest, _orchestrator_pb2.CancelPurchaseResponse]
+    """Asks for a purchase to be given up. Answers with the purchase as it then is: CANCELLED, or PENDING with
+    cancel_requested while what is under way is being taken back; then it ends as CANCELLED, unless the order turns out
+    to stand. Idempotent. FAILED_PRECONDITION, reason CANNOT_CANCEL, when the order is committed or the purchase has
+    ended otherwise. NOT_FOUND as for GetPurchase.
+    """
+    AcceptOffer: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.AcceptOfferRequest, _orchestrator_pb2.AcceptOfferResponse]
+    """Makes a new purchase out of an offer, with the offered total as its max_price. At most one purchase is made out of
+    an offer: accepting again gives it. FAILED_PRECONDITION with reason NO_OFFER (the purchase did not end as
+    PRICE_NOT_MET), OFFER_EXPIRED, or PAYMENT_TOKEN_REQUIRED (the first token cannot be used again: send one). NOT_FOUND as
+    for GetPurchase; otherwise as SubmitPurchase.
+    """
 
 @_typing.type_check_only
 class PurchaseServiceAsyncStub(PurchaseServiceStub):
@@ -66,6 +78,18 @@ class PurchaseServiceAsyncStub(PurchaseServiceStub):
     WatchPurchase: _aio.UnaryStreamMultiCallable[_orchestrator_pb2.WatchPurchaseRequest, _orchestrator_pb2.WatchPurchaseResponse]  # type: ignore[assignment]
     """Streams all events of a purchase from the first, then as they happen, and ends after the final one. NOT_FOUND as
     for GetPurchase.
+    """
+    CancelPurchase: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.CancelPurchaseRequest, _orchestrator_pb2.CancelPurchaseResponse]  # type: ignore[assignment]
+    """Asks for a purchase to be given up. Answers with the purchase as it then is: CANCELLED, or PENDING with
+    cancel_requested while what is under way is being taken back; then it ends as CANCELLED, unless the order turns out
+    to stand. Idempotent. FAILED_PRECONDITION, reason CANNOT_CANCEL, when the order is committed or the purchase has
+    ended otherwise. NOT_FOUND as for GetPurchase.
+    """
+    AcceptOffer: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.AcceptOfferRequest, _orchestrator_pb2.AcceptOfferResponse]  # type: ignore[assignment]
+    """Makes a new purchase out of an offer, with the offered total as its max_price. At most one purchase is made out of
+    an offer: accepting again gives it. FAILED_PRECONDITION with reason NO_OFFER (the purchase did not end as
+    PRICE_NOT_MET), OFFER_EXPIRED, or PAYMENT_TOKEN_REQUIRED (the first token cannot be used again: send one). NOT_FOUND as
+    for GetPurchase; otherwise as SubmitPurchase.
     """
 
 class PurchaseServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -109,4 +133,126 @@ class PurchaseServiceServicer(metaclass=_abc_1.ABCMeta):
         for GetPurchase.
         """
 
+    @_abc_1.abstractmethod
+    def CancelPurchase(
+        self,
+        request: _orchestrator_pb2.CancelPurchaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.CancelPurchaseResponse, _abc.Awaitable[_orchestrator_pb2.CancelPurchaseResponse]]:
+        """Asks for a purchase to be given up. Answers with the purchase as it then is: CANCELLED, or PENDING with
+        cancel_requested while what is under way is being taken back; then it ends as CANCELLED, unless the order turns out
+        to stand. Idempotent. FAILED_PRECONDITION, reason CANNOT_CANCEL, when the order is committed or the purchase has
+        ended otherwise. NOT_FOUND as for GetPurchase.
+        """
+
+    @_abc_1.abstractmethod
+    def AcceptOffer(
+        self,
+        request: _orchestrator_pb2.AcceptOfferRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.AcceptOfferResponse, _abc.Awaitable[_orchestrator_pb2.AcceptOfferResponse]]:
+        """Makes a new purchase out of an offer, with the offered total as its max_price. At most one purchase is made out of
+        an offer: accepting again gives it. FAILED_PRECONDITION with reason NO_OFFER (the purchase did not end as
+        PRICE_NOT_MET), OFFER_EXPIRED, or PAYMENT_TOKEN_REQUIRED (the first token cannot be used again: send one). NOT_FOUND as
+        for GetPurchase; otherwise as SubmitPurchase.
+        """
+
 def add_PurchaseServiceServicer_to_server(servicer: PurchaseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class PaymentEventServiceStub:
+    """What a payment provider tells by itself."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> PaymentEventServiceAsyncStub: ...
+    ReceivePaymentEvent: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.ReceivePaymentEventRequest, _orchestrator_pb2.ReceivePaymentEventResponse]
+    """Takes a webhook of the payment provider, exactly as it arrived. It is only a hint: the state is then asked for.
+    Safe to repeat. INVALID_ARGUMENT, reason SIGNATURE_INVALID, when it is not the provider's.
+    """
+
+@_typing.type_check_only
+class PaymentEventServiceAsyncStub(PaymentEventServiceStub):
+    """What a payment provider tells by itself."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ReceivePaymentEvent: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.ReceivePaymentEventRequest, _orchestrator_pb2.ReceivePaymentEventResponse]  # type: ignore[assignment]
+    """Takes a webhook of the payment provider, exactly as it arrived. It is only a hint: the state is then asked for.
+    Safe to repeat. INVALID_ARGUMENT, reason SIGNATURE_INVALID, when it is not the provider's.
+    """
+
+class PaymentEventServiceServicer(metaclass=_abc_1.ABCMeta):
+    """What a payment provider tells by itself."""
+
+    @_abc_1.abstractmethod
+    def ReceivePaymentEvent(
+        self,
+        request: _orchestrator_pb2.ReceivePaymentEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.ReceivePaymentEventResponse, _abc.Awaitable[_orchestrator_pb2.ReceivePaymentEventResponse]]:
+        """Takes a webhook of the payment provider, exactly as it arrived. It is only a hint: the state is then asked for.
+        Safe to repeat. INVALID_ARGUMENT, reason SIGNATURE_INVALID, when it is not the provider's.
+        """
+
+def add_PaymentEventServiceServicer_to_server(servicer: PaymentEventServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class OperatorServiceStub:
+    """For the people who operate Bookmesh. Each call is kept with the name of the caller."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> OperatorServiceAsyncStub: ...
+    ListFlags: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.ListFlagsRequest, _orchestrator_pb2.ListFlagsResponse]
+    """Lists the flags that wait for somebody's decision, the oldest first."""
+    InspectPurchase: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.InspectPurchaseRequest, _orchestrator_pb2.InspectPurchaseResponse]
+    """Shows all that is known of a purchase, whosever it is. NOT_FOUND when there is none."""
+    ResolvePurchase: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.ResolvePurchaseRequest, _orchestrator_pb2.ResolvePurchaseResponse]
+    """Decides what no rule could. The decision is kept, and a worker acts on it within a second. FAILED_PRECONDITION,
+    reason DECISION_DOES_NOT_FIT, when the purchase is in no state for it; nothing is changed then.
+    """
+
+@_typing.type_check_only
+class OperatorServiceAsyncStub(OperatorServiceStub):
+    """For the people who operate Bookmesh. Each call is kept with the name of the caller."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ListFlags: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.ListFlagsRequest, _orchestrator_pb2.ListFlagsResponse]  # type: ignore[assignment]
+    """Lists the flags that wait for somebody's decision, the oldest first."""
+    InspectPurchase: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.InspectPurchaseRequest, _orchestrator_pb2.InspectPurchaseResponse]  # type: ignore[assignment]
+    """Shows all that is known of a purchase, whosever it is. NOT_FOUND when there is none."""
+    ResolvePurchase: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.ResolvePurchaseRequest, _orchestrator_pb2.ResolvePurchaseResponse]  # type: ignore[assignment]
+    """Decides what no rule could. The decision is kept, and a worker acts on it within a second. FAILED_PRECONDITION,
+    reason DECISION_DOES_NOT_FIT, when the purchase is in no state for it; nothing is changed then.
+    """
+
+class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
+    """For the people who operate Bookmesh. Each call is kept with the name of the caller."""
+
+    @_abc_1.abstractmethod
+    def ListFlags(
+        self,
+        request: _orchestrator_pb2.ListFlagsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.ListFlagsResponse, _abc.Awaitable[_orchestrator_pb2.ListFlagsResponse]]:
+        """Lists the flags that wait for somebody's decision, the oldest first."""
+
+    @_abc_1.abstractmethod
+    def InspectPurchase(
+        self,
+        request: _orchestrator_pb2.InspectPurchaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.InspectPurchaseResponse, _abc.Awaitable[_orchestrator_pb2.InspectPurchaseResponse]]:
+        """Shows all that is known of a purchase, whosever it is. NOT_FOUND when there is none."""
+
+    @_abc_1.abstractmethod
+    def ResolvePurchase(
+        self,
+        request: _orchestrator_pb2.ResolvePurchaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.ResolvePurchaseResponse, _abc.Awaitable[_orchestrator_pb2.ResolvePurchaseResponse]]:
+        """Decides what no rule could. The decision is kept, and a worker acts on it within a second. FAILED_PRECONDITION,
+        reason DECISION_DOES_NOT_FIT, when the purchase is in no state for it; nothing is changed then.
+        """
+
+def add_OperatorServiceServicer_to_server(servicer: OperatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
