@@ -28,6 +28,9 @@ FAILURES: Final = {
         "The card refused the charge, so the order was cancelled; nothing was charged. Try another card"
     ),
     "out_of_time": "The purchase could not be finished in time; nothing was charged. Try again",
+    "authorization_expiring": (
+        "The card reserves the amount for too short a time; nothing was charged. Try another card"
+    ),
 }
 """By the word for why it failed."""
 
