@@ -11,16 +11,11 @@ import asyncpg
 
 from aggregator.domain.registration import not_registered
 from mesh import errors
-from mesh.postgres import statements
+from mesh.postgres import DOWN, statements
 from sellers.model import Capabilities, Seller, SellerState
 
-_DOWN = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
+_NOT_NOW = (
+    *DOWN,
     asyncpg.TransactionRollbackError,
     asyncpg.LockNotAvailableError,
     asyncpg.ReadOnlySQLTransactionError,
@@ -114,7 +109,7 @@ async def reachable(what: str) -> AsyncIterator[None]:
     """
     try:
         yield
-    except _DOWN as error:
+    except _NOT_NOW as error:
         raise errors.Unavailable(
             f"the database of {what} does not answer ({type(error).__name__}): try again",
             retry_after_s=1.0,
