@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from orchestrator.domain.purchase import FailureReason, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
     from uuid import UUID
@@ -295,9 +296,13 @@ class Sellers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Authorized:
-    """The amount is reserved, under the provider's name for it."""
+    """The amount is reserved, under the provider's name for it.
+
+    ``capture_before`` is when the provider lets the reservation lapse; None when it does not say.
+    """
 
     provider_id: str
+    capture_before: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,19 +319,24 @@ class Captured:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Nothing is charged, and nothing ever will be under this key; a word for why."""
+    """Nothing is charged or given back, and nothing ever will be under this key; a word for why."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Voided:
-    """Nothing is reserved any more."""
+    """Nothing is reserved any more: released now, released before, or lapsed by itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class AlreadyCaptured:
     """What should be released has been charged: somebody has to look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refunded:
+    """The amount is given back, or on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,15 +349,84 @@ class Unknown:
 AuthorizeOutcome: TypeAlias = Authorized | Declined | Unknown
 CaptureOutcome: TypeAlias = Captured | Refused | Unknown
 VoidOutcome: TypeAlias = Voided | AlreadyCaptured | Unknown
+RefundOutcome: TypeAlias = Refunded | Refused | Unknown
+
+
+class PaymentState(StrEnum):
+    """Where a payment stands at the provider."""
+
+    UNDECIDED = "undecided"
+    """The provider is still at it."""
+    DECLINED = "declined"
+    """Nothing was ever reserved."""
+    AUTHORIZED = "authorized"
+    """The amount is reserved."""
+    CAPTURED = "captured"
+    """Some of it is charged; what was given back since stands beside it."""
+    VOIDED = "voided"
+    """Nothing is reserved any more: released, or lapsed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderPayment:
+    """A payment as the provider has it.
+
+    Attributes:
+        provider_id: the provider's name for it.
+        reference: our name for the purchase, as it was given with the authorization; None when there is none.
+        state: where it stands.
+        authorized: what was asked to be reserved.
+        captured: what was charged, 0 when nothing was.
+        refunded: how much of that was given back.
+        capture_before: when the reservation lapses; None when the provider does not say.
+        created_at: when it was made, by the provider's clock.
+
+    """
+
+    provider_id: str
+    reference: str | None
+    state: PaymentState
+    authorized: Money
+    captured: Money
+    refunded: Money
+    capture_before: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderEvent:
+    """A provider's word that something about a payment changed: a hint to look, never the truth itself.
+
+    Attributes:
+        event_id: the same when the event is delivered again.
+        provider_id: the provider's name for the payment.
+        reference: our name for the purchase, when the event carries it.
+
+    """
+
+    event_id: str
+    provider_id: str
+    reference: str | None
 
 
 class PaymentProvider(Protocol):
-    """Two-phase payment. Idempotent: the same key gives the first answer, without a second effect."""
+    """Two-phase payment. Idempotent: the same key gives the first answer, without a second effect.
+
+    Nothing that the provider or the network does raises. A key that was used with other content is a fault of this
+    program: every method that takes a key raises ``ValueError`` then, and nothing was done.
+    """
+
+    reusable_tokens: bool
+    """Whether a token that was authorized may be authorized again, for another purchase."""
 
     async def authorize(
-        self, key: str, token: str, amount: Money, reference: str
+        self, key: str, token: str, amount: Money, reference: str, intended_at: datetime
     ) -> AuthorizeOutcome:
-        """Reserve an amount on the card behind a token. ``reference`` is our name for the purchase."""
+        """Reserve an amount on the card behind a token.
+
+        ``reference`` is our name for the purchase; ``intended_at`` is when this authorization was first committed to,
+        before any call: providers forget keys after a day, and only that tells a retry from a second authorization.
+        """
         ...
 
     async def capture(self, key: str, provider_id: str, amount: Money) -> CaptureOutcome:
@@ -356,6 +435,25 @@ class PaymentProvider(Protocol):
 
     async def void(self, key: str, provider_id: str) -> VoidOutcome:
         """Release what is reserved."""
+        ...
+
+    async def refund(self, key: str, provider_id: str, amount: Money) -> RefundOutcome:
+        """Give back at most what was charged and not given back before. For the reconciler and operators alone."""
+        ...
+
+    async def get(self, provider_id: str) -> ProviderPayment | Unknown | None:
+        """Give a payment as it is now; None when the provider has none of that name."""
+        ...
+
+    def list_since(self, since: datetime, page_size: int = 100) -> AsyncIterator[ProviderPayment]:
+        """Give all payments made at ``since`` or later, in no particular order, ``page_size`` a call.
+
+        A payment that changes meanwhile is given as it was or as it is.
+
+        Raises:
+            mesh.errors.Unavailable: while iterating, when the provider does not answer; start again.
+
+        """
         ...
 
 

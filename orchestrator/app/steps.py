@@ -137,6 +137,7 @@ class Steps:
             self._vault.open(work.token, purchase.request_id),
             purchase.max_price,
             str(purchase.request_id),
+            purchase.created_at,
         )
         match outcome:
             case Authorized(provider_id):

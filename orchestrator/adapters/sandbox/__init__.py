@@ -9,8 +9,11 @@
     tok_lost_authorize   authorized; the first answer is lost
     tok_lost_capture     authorized; captured, and the first answer to that is lost
     tok_lost_void        authorized; voided, and the first answer to that is lost
+    tok_lost_refund      authorized, captured; refunded, and the first answer to that is lost
     tok_capture_fails    authorized; the capture is refused
-    any other tok_...    authorized, captured, voided, at once
+    tok_refund_fails     authorized, captured; the refund is refused
+    tok_expires          authorized for 12 hours
+    any other tok_...    authorized for 7 days, captured, voided, refunded, at once
 
 Answers are kept by idempotency key for good; the same key with other content is an error of the caller's program. An
 answer that is lost or late has been committed: the same key gives it.
@@ -20,11 +23,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from mesh import postgres
+from mesh.errors import Unavailable
+from mesh.money import Money
 from orchestrator.domain.purchase import FailureReason
 from orchestrator.ports import (
     AlreadyCaptured,
@@ -33,6 +39,10 @@ from orchestrator.ports import (
     Captured,
     CaptureOutcome,
     Declined,
+    PaymentState,
+    ProviderPayment,
+    Refunded,
+    RefundOutcome,
     Refused,
     Unknown,
     Voided,
@@ -40,13 +50,12 @@ from orchestrator.ports import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from asyncpg.pool import PoolConnectionProxy
 
     from mesh.clock import Clock
     from mesh.ids import NewId
-    from mesh.money import Money
 
 _Answer = dict[str, Any]
 
@@ -61,13 +70,19 @@ _DECLINES = {
 }
 _DELAYS_S = {"tok_slow": 1.5, "tok_slow_decline": 3.0}
 _CAPTURE_REFUSED = {"tok_capture_fails"}
+_REFUND_REFUSED = {"tok_refund_fails"}
+_LIVES = {"tok_expires": timedelta(hours=12)}
+_USUAL_LIFE = timedelta(days=7)
 _SPECIAL = {
     *_DECLINES,
     *_DELAYS_S,
     "tok_lost_authorize",
     "tok_lost_capture",
     "tok_lost_void",
+    "tok_lost_refund",
     *_CAPTURE_REFUSED,
+    *_REFUND_REFUSED,
+    *_LIVES,
 }
 
 
@@ -83,6 +98,8 @@ class _Answered:
 class SandboxPaymentProvider:
     """The sandbox, with its ledger in the schema ``sandbox_provider``."""
 
+    reusable_tokens = True
+
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], clock: Clock, new_id: NewId) -> None:
         """Use a pool of connections to the database with the ledger."""
         self._pool = pool
@@ -91,7 +108,12 @@ class SandboxPaymentProvider:
         self._sql = postgres.statements("orchestrator.adapters.sandbox")
 
     async def authorize(
-        self, key: str, token: str, amount: Money, reference: str
+        self,
+        key: str,
+        token: str,
+        amount: Money,
+        reference: str,
+        intended_at: datetime,  # noqa: ARG002  keys are kept for good, whenever it was intended
     ) -> AuthorizeOutcome:
         """Reserve an amount on the card behind a token."""
         kind = _kind(token)
@@ -100,6 +122,8 @@ class SandboxPaymentProvider:
             if kind in _DECLINES:
                 return {"declined": _DECLINES[kind].value}
             authorization_id = f"auth_{self._new_id().hex}"
+            now = self._clock.now()
+            capture_before = now + _LIVES.get(kind, _USUAL_LIFE)
             await connection.execute(
                 self._sql["insert_authorization"],
                 authorization_id,
@@ -107,8 +131,13 @@ class SandboxPaymentProvider:
                 amount.currency,
                 amount.minor,
                 reference,
+                capture_before,
+                now,
             )
-            return {"authorization_id": authorization_id}
+            return {
+                "authorization_id": authorization_id,
+                "capture_before": capture_before.isoformat(),
+            }
 
         content = f"authorize {kind} {amount.minor} {amount.currency} {reference}"
         answered = await self._once(key, content, lambda _connection: _constant(kind), work)
@@ -118,17 +147,24 @@ class SandboxPaymentProvider:
             return Unknown("the answer did not arrive")
         if "declined" in answered.answer:
             return Declined(FailureReason(answered.answer["declined"]))
-        return Authorized(answered.answer["authorization_id"])
+        # Answers that were kept before the sandbox told it have none.
+        capture_before = answered.answer.get("capture_before")
+        return Authorized(
+            answered.answer["authorization_id"],
+            datetime.fromisoformat(capture_before) if capture_before else None,
+        )
 
     async def capture(self, key: str, provider_id: str, amount: Money) -> CaptureOutcome:
         """Charge at most what is reserved, once, and release the rest."""
 
         async def work(connection: PoolConnectionProxy[asyncpg.Record]) -> _Answer:
-            row = await connection.fetchrow(self._sql["lock_authorization"], provider_id)
+            row = await self._lock(connection, provider_id)
             if row is None or row["currency"] != amount.currency:
                 return {"refused": "no_such_authorization"}
             if row["state"] != "authorized":
                 return {"refused": f"already_{row['state']}"}
+            if row["lapsed"]:
+                return {"refused": "lapsed"}
             if row["token_kind"] in _CAPTURE_REFUSED:
                 return {"refused": "insufficient_funds"}
             if amount.minor > row["authorized_minor"]:
@@ -148,7 +184,7 @@ class SandboxPaymentProvider:
         """Release what is reserved."""
 
         async def work(connection: PoolConnectionProxy[asyncpg.Record]) -> _Answer:
-            row = await connection.fetchrow(self._sql["lock_authorization"], provider_id)
+            row = await self._lock(connection, provider_id)
             if row is not None and row["state"] == "captured":
                 return {"captured": True}
             await connection.execute(self._sql["void"], provider_id)
@@ -160,6 +196,65 @@ class SandboxPaymentProvider:
         if not answered.replayed and await self._unheard(answered.kind, "tok_lost_void"):
             return Unknown("the answer did not arrive")
         return AlreadyCaptured() if "captured" in answered.answer else Voided()
+
+    async def refund(self, key: str, provider_id: str, amount: Money) -> RefundOutcome:
+        """Give back at most what was charged and not given back before."""
+
+        async def work(connection: PoolConnectionProxy[asyncpg.Record]) -> _Answer:
+            row = await self._lock(connection, provider_id)
+            if row is None or row["currency"] != amount.currency:
+                return {"refused": "no_such_authorization"}
+            if row["state"] != "captured":
+                return {"refused": "not_captured"}
+            if row["token_kind"] in _REFUND_REFUSED:
+                return {"refused": "card_closed"}
+            if amount.minor > row["captured_minor"] - row["refunded_minor"]:
+                return {"refused": "above_captured"}
+            await connection.execute(self._sql["refund"], provider_id, amount.minor)
+            return {}
+
+        content = f"refund {provider_id} {amount.minor} {amount.currency}"
+        answered = await self._once(key, content, self._kind_of(provider_id), work)
+        if isinstance(answered, Unknown):
+            return answered
+        if not answered.replayed and await self._unheard(answered.kind, "tok_lost_refund"):
+            return Unknown("the answer did not arrive")
+        return Refused(answered.answer["refused"]) if "refused" in answered.answer else Refunded()
+
+    async def get(self, provider_id: str) -> ProviderPayment | Unknown | None:
+        """Give a payment as it is now."""
+        try:
+            row = await self._pool.fetchrow(
+                self._sql["get_payment"], provider_id, self._clock.now()
+            )
+        except postgres.DOWN as error:
+            return _no_answer(error)
+        return None if row is None else _payment(row)
+
+    async def list_since(
+        self, since: datetime, page_size: int = 100
+    ) -> AsyncIterator[ProviderPayment]:
+        """Give all payments made since then, oldest first."""
+        last, last_id = since, ""
+        while True:
+            try:
+                rows = await self._pool.fetch(
+                    self._sql["list_payments"], self._clock.now(), last, last_id, page_size
+                )
+            except postgres.DOWN as error:
+                raise Unavailable(_no_answer(error).detail) from error
+            for row in rows:
+                yield _payment(row)
+            if len(rows) < page_size:
+                return
+            last, last_id = rows[-1]["created_at"], rows[-1]["authorization_id"]
+
+    async def _lock(
+        self, connection: PoolConnectionProxy[asyncpg.Record], provider_id: str
+    ) -> asyncpg.Record | None:
+        return await connection.fetchrow(
+            self._sql["lock_authorization"], provider_id, self._clock.now()
+        )
 
     async def _once(
         self,
@@ -179,7 +274,7 @@ class SandboxPaymentProvider:
                     await connection.execute(self._sql["put_key"], key, content, json.dumps(answer))
                     return _Answered(answer, kind, replayed=False)
         except postgres.DOWN as error:
-            return Unknown(f"the sandbox's ledger does not answer: {type(error).__name__}")
+            return _no_answer(error)
         if kept["content"] != content:
             msg = f"idempotency key {key} was used for other content"
             raise ValueError(msg)
@@ -189,7 +284,7 @@ class SandboxPaymentProvider:
         self, provider_id: str
     ) -> Callable[[PoolConnectionProxy[asyncpg.Record]], Awaitable[str]]:
         async def read(connection: PoolConnectionProxy[asyncpg.Record]) -> str:
-            row = await connection.fetchrow(self._sql["lock_authorization"], provider_id)
+            row = await self._lock(connection, provider_id)
             return row["token_kind"] if row else "tok"
 
         return read
@@ -201,6 +296,24 @@ class SandboxPaymentProvider:
         )
         await self._clock.sleep(min(delay_s, TIMEOUT_S))
         return delay_s >= TIMEOUT_S
+
+
+def _no_answer(error: BaseException) -> Unknown:
+    return Unknown(f"the sandbox's ledger does not answer: {type(error).__name__}")
+
+
+def _payment(row: asyncpg.Record) -> ProviderPayment:
+    currency = row["currency"]
+    return ProviderPayment(
+        provider_id=row["authorization_id"],
+        reference=row["reference"],
+        state=PaymentState(row["state"]),
+        authorized=Money(currency, row["authorized_minor"]),
+        captured=Money(currency, row["captured_minor"]),
+        refunded=Money(currency, row["refunded_minor"]),
+        capture_before=row["capture_before"],
+        created_at=row["created_at"],
+    )
 
 
 async def _constant(kind: str) -> str:
