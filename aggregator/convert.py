@@ -36,7 +36,9 @@ _MISS_REASONS: dict[MissReason, quote_pb2.Miss.Reason.ValueType] = {
     MissReason.STOPPED: quote_pb2.Miss.REASON_STOPPED,
     MissReason.CIRCUIT_OPEN: quote_pb2.Miss.REASON_CIRCUIT_OPEN,
     MissReason.NO_BUDGET: quote_pb2.Miss.REASON_NO_BUDGET,
+    MissReason.BUSY: quote_pb2.Miss.REASON_BUSY,
     MissReason.TOO_SLOW: quote_pb2.Miss.REASON_TOO_SLOW,
+    MissReason.NO_CREDENTIAL: quote_pb2.Miss.REASON_NO_CREDENTIAL,
 }
 
 

@@ -44,6 +44,8 @@ from sellers.model import (
     ReleaseOutcome,
     Seller,
     SellerState,
+    Unavailable,
+    UnavailableReason,
 )
 
 MAX_ANSWER_BYTES = 1024 * 1024
@@ -105,6 +107,8 @@ _OUR_LIMITS = ("received message larger than max", "received metadata size excee
 
 _NO_CONNECTION = ("failed to connect", "errors resolving", "dns resolution failed")
 """How grpc's own UNAVAILABLE begins when there is no connection."""
+
+_NOT_CARRIED = Unavailable(UnavailableReason.NOT_CARRIED)
 
 _AnswerT = TypeVar("_AnswerT")
 _Method: TypeAlias = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes | None]
@@ -173,7 +177,7 @@ class SellerTransport:
         timeout_s: float,
     ) -> QuoteOutcome:
         """Ask for the price of one copy, in this currency and one of these conditions."""
-        return await self._ask(
+        outcome = await self._ask(
             seller,
             "GetQuote",
             _quote_request(book_id, currency, conditions),
@@ -186,6 +190,8 @@ class SellerTransport:
                 now=self._clock.now(),
             ),
         )
+        # Not as the contract has it, but there is no doubt about what the seller means.
+        return _NOT_CARRIED if _is_not_found(outcome) else outcome
 
     async def batch_get_quotes(
         self,
@@ -358,7 +364,7 @@ class SellerTransport:
         metadata = self._credentials.metadata(seller.credential_reference)
         if metadata is None:
             detail = f"we have no credential {seller.credential_reference!r}"
-            return CallFailed(FailureKind.REFUSED, definitely_not_done=True, detail=detail)
+            return CallFailed(FailureKind.NO_CREDENTIAL, definitely_not_done=True, detail=detail)
         if timeout_s <= 0:
             return CallFailed(
                 FailureKind.TIMED_OUT, definitely_not_done=True, detail="no time was left"

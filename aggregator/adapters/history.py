@@ -37,7 +37,9 @@ _LETTERS: dict[Condition | MissReason, str] = {
     MissReason.STOPPED: "S",
     MissReason.CIRCUIT_OPEN: "B",
     MissReason.NO_BUDGET: "P",
+    MissReason.BUSY: "Y",
     MissReason.TOO_SLOW: "W",
+    MissReason.NO_CREDENTIAL: "K",
 }
 """As the table ``aggregator.quote_outcome`` has them."""
 

@@ -38,7 +38,7 @@ from sellers.admission.model import (
     Wait,
 )
 from sellers.admission.outcomes import outcome_of
-from sellers.model import CallFailed, Condition, FailureKind, QuoteOutcome, Seller
+from sellers.model import BatchOutcome, CallFailed, Condition, FailureKind, QuoteOutcome, Seller
 
 _MOST_CALLS = 16
 """Most calls to one seller that are asked for in one round of admission."""
@@ -50,10 +50,14 @@ _LONGEST_NAP_S = 0.25
 """Where the budget is used up admission is asked so often: others may have given theirs back, and questions that have
 arrived meanwhile may have less time than it takes."""
 
-_GIVEN_BY_NETWORK = frozenset({FailureKind.TIMED_OUT, FailureKind.UNREACHABLE})
-
 _MOST_BOOKS = 1000
 """Most books that are asked about in one round: reading so many answers takes some 30 ms."""
+
+_OUR_FAULT = CallFailed(
+    FailureKind.INVALID_ANSWER,
+    definitely_not_done=False,
+    detail="a fault of ours; it has been logged",
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -433,7 +437,7 @@ class Gatherer:
                     self._put(seller, waiting)
             return
         try:
-            outcomes = await self._outcomes(seller, questions)
+            answer = await self._call(seller, questions)
         except asyncio.CancelledError:
             # Sent, and perhaps not arrived yet: its slot is not free before it would have timed out.
             waited_s = self._clock.monotonic() - sent_s
@@ -443,40 +447,34 @@ class Gatherer:
         except Exception:  # noqa: BLE001  a fault of ours with one seller must not cost the others their answers
             _log.exception("asking a seller failed in our own code", seller_id=seller.seller_id)
             self._admission.report(grant, Outcome.OURS)
-            ours = CallFailed(
-                FailureKind.INVALID_ANSWER,
-                definitely_not_done=False,
-                detail="a fault of ours; it has been logged",
-            )
-            outcomes = [ours] * len(questions)
+            answer = _OUR_FAULT
         else:
-            self._admission.report(grant, _outcome(outcomes))
+            self._admission.report(grant, outcome_of(answer))
         now = self._clock.monotonic()
-        self._outlooks.learn_latency(seller.seller_id, outcomes[0], now - sent_s)
-        for waiting, outcome in zip(questions, outcomes, strict=True):
-            self._answer(seller, waiting, outcome, now)
+        self._outlooks.learn_latency(seller.seller_id, answer, now - sent_s)
+        if isinstance(answer, tuple):
+            by_book = dict(zip(_books(questions), answer, strict=True))
+            for waiting in questions:
+                self._answer(seller, waiting, by_book[waiting.question.book_id], now)
+        else:
+            for waiting in questions:
+                self._answer(seller, waiting, answer, now)
 
-    async def _outcomes(
+    async def _call(
         self, seller: Seller, questions: Sequence[Waiting]
-    ) -> Sequence[QuoteOutcome]:
+    ) -> QuoteOutcome | BatchOutcome:
         first = questions[0].question
-        # Once each: who must have it fresh and who need not may ask about the same book.
-        books = list(dict.fromkeys(waiting.question.book_id for waiting in questions))
+        books = _books(questions)
         # Whoever has less time than that cancels. So a seller is blamed for its own silence only, and whoever joins
         # later with more time has it.
         timeout_s = self._settings.seller_s
         if len(books) == 1:
-            outcome = await self._source.get_quote(
+            return await self._source.get_quote(
                 seller, first.book_id, first.currency, first.conditions, timeout_s=timeout_s
             )
-            return [outcome] * len(questions)
-        batch = await self._source.batch_get_quotes(
+        return await self._source.batch_get_quotes(
             seller, books, first.currency, first.conditions, timeout_s=timeout_s
         )
-        if isinstance(batch, CallFailed):
-            return [batch] * len(questions)
-        by_book = dict(zip(books, batch, strict=True))
-        return [by_book[waiting.question.book_id] for waiting in questions]
 
     def _put(self, seller: Seller, waiting: Waiting) -> None:
         key = (seller.seller_id, waiting.question.currency, waiting.question.conditions)
@@ -519,10 +517,6 @@ def _calls(lot: _Lot) -> list[int]:
     return ([lot.batch] * full + ([rest] if rest else []))[:_MOST_CALLS]
 
 
-def _outcome(outcomes: Sequence[QuoteOutcome]) -> Outcome:
-    """Say how a call went: one wrong item in a batch counts against its seller."""
-    failed = [outcome for outcome in outcomes if isinstance(outcome, CallFailed)]
-    if not failed:
-        return Outcome.SUCCESS
-    # These are of the whole call, and may be the fault of our own network.
-    return outcome_of(failed[0]) if failed[0].kind in _GIVEN_BY_NETWORK else Outcome.FAILURE
+def _books(questions: Sequence[Waiting]) -> list[str]:
+    """Give the books of a call, each once: who must have it fresh and who need not may ask about the same one."""
+    return list(dict.fromkeys(waiting.question.book_id for waiting in questions))

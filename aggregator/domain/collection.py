@@ -45,10 +45,20 @@ class MissReason(StrEnum):
     STOPPED = "stopped"
     CIRCUIT_OPEN = "circuit_open"
     NO_BUDGET = "no_budget"
+    BUSY = "busy"
     TOO_SLOW = "too_slow"
+    NO_CREDENTIAL = "no_credential"
 
 
-_NOT_ASKED = frozenset({MissReason.CIRCUIT_OPEN, MissReason.NO_BUDGET, MissReason.TOO_SLOW})
+_NOT_ASKED = frozenset(
+    {
+        MissReason.CIRCUIT_OPEN,
+        MissReason.NO_BUDGET,
+        MissReason.BUSY,
+        MissReason.TOO_SLOW,
+        MissReason.NO_CREDENTIAL,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +103,7 @@ _BY_FAILURE = {
     FailureKind.SELLER_ERROR: MissReason.SELLER_ERROR,
     FailureKind.RATE_LIMITED: MissReason.RATE_LIMITED,
     FailureKind.REFUSED: MissReason.REFUSED,
+    FailureKind.NO_CREDENTIAL: MissReason.NO_CREDENTIAL,
     FailureKind.INVALID_ANSWER: MissReason.INVALID_ANSWER,
     # None of these answers a GetQuote: a seller that says so is not right in itself.
     FailureKind.IN_FLIGHT: MissReason.SELLER_ERROR,

@@ -10,7 +10,7 @@ _NO_NAME = ("errors resolving", "dns resolution failed")
 
 
 def outcome_of(answer: object) -> Outcome:
-    """Say how a call ended, from any outcome of ``SellerTransport``.
+    """Say how a call ended, from any outcome of ``SellerTransport``: the one rule for whom a call blames.
 
     Whatever the seller is free to say is a success ("sold out", "rejected", "not found"); a batch is, if at least half
     of its books got a proper answer. A call that was cancelled has no answer: report it as OURS.
@@ -20,18 +20,25 @@ def outcome_of(answer: object) -> Outcome:
         return Outcome.FAILURE if wrong * 2 > len(answer) else Outcome.SUCCESS
     if not isinstance(answer, CallFailed):
         return Outcome.SUCCESS
+    if _was_never_sent(answer):
+        return Outcome.NOT_SENT
     match answer.kind:
         case FailureKind.IN_FLIGHT | FailureKind.KEY_MISMATCH | FailureKind.NOT_FOUND:
             return Outcome.SUCCESS
         case FailureKind.TIMED_OUT:
-            return Outcome.NOT_SENT if answer.definitely_not_done else Outcome.SILENCE
-        case FailureKind.UNREACHABLE:
-            nameless = answer.detail.lower().startswith(_NO_NAME)
-            return Outcome.NOT_SENT if nameless else Outcome.FAILURE
-        case (
-            FailureKind.SELLER_ERROR
-            | FailureKind.RATE_LIMITED
-            | FailureKind.REFUSED
-            | FailureKind.INVALID_ANSWER
-        ):
+            return Outcome.SILENCE
+        case _:
             return Outcome.FAILURE
+
+
+def _was_never_sent(failed: CallFailed) -> bool:
+    """Say whether the seller cannot have seen the call, for a reason that is ours."""
+    match failed.kind:
+        case FailureKind.NO_CREDENTIAL:
+            return True
+        case FailureKind.TIMED_OUT:
+            return failed.definitely_not_done
+        case FailureKind.UNREACHABLE:
+            return failed.detail.lower().startswith(_NO_NAME)
+        case _:
+            return False

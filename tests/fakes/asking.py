@@ -11,7 +11,7 @@ from functools import wraps
 from random import Random
 from typing import ParamSpec
 
-from aggregator.app.collect import Limits, QuoteCollector, Wish
+from aggregator.app.collect import Limits, OnKnown, QuoteCollector, Wish
 from aggregator.app.gather import Gatherer, GatherSettings
 from aggregator.domain.cached import CacheSettings
 from aggregator.domain.collection import Answer, MissReason, Question, Summary, miss_reason
@@ -23,7 +23,15 @@ from sellers.admission.admission import Admission, rules_of
 from sellers.admission.ledger import Ledger, Report, Request, Standing, Verdict
 from sellers.admission.model import AdmissionSettings, Ask, Decision, Grant, Outcome, Purpose
 from sellers.admission.valkey import FleetUnavailable
-from sellers.model import BatchOutcome, CallFailed, Condition, Quote, QuoteOutcome, Seller
+from sellers.model import (
+    BatchOutcome,
+    CallFailed,
+    Condition,
+    FailureKind,
+    Quote,
+    QuoteOutcome,
+    Seller,
+)
 from sellers.registry import Directory
 from tests.fakes.quote_cache import Memory, MemoryQuoteCache
 from tests.fakes.seller import registered
@@ -125,7 +133,12 @@ class ScriptedSellers:
         *,
         timeout_s: float,
     ) -> BatchOutcome:
-        return tuple(await self._answers(seller, tuple(book_ids), timeout_s))
+        answers = await self._answers(seller, tuple(book_ids), timeout_s)
+        for answer in answers:
+            # An item of a batch can be wrong alone; whatever else fails is the call.
+            if isinstance(answer, CallFailed) and answer.kind is not FailureKind.INVALID_ANSWER:
+                return answer
+        return tuple(answers)
 
     def calls_to(self, seller_id: str) -> list[Call]:
         return [call for call in self.calls if call.seller_id == seller_id]
@@ -309,6 +322,7 @@ class Fleet:
         settings: GatherSettings | None = None,
         limits: Limits | None = None,
         admission: CallAdmission | None = None,
+        on_known: OnKnown = lambda _question, _sellers, _good_for_s: None,
     ) -> Process:
         """Start one more."""
         clock, outlooks = VirtualClock(), Outlooks()
@@ -329,6 +343,7 @@ class Fleet:
             clock=clock,
             new_id=uuid7_factory(clock, Random(len(self._processes))),
             limits=limits or Limits(),
+            on_known=on_known,
         )
         process = Process(collector, cache, gatherer, counting, outlooks, tasks)
         self._processes.append(process)

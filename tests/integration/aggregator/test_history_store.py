@@ -131,6 +131,7 @@ async def test_every_kind_of_answer_is_read_back_by_the_view(
         FailureKind.IN_FLIGHT: "seller_error",
         FailureKind.KEY_MISMATCH: "seller_error",
         FailureKind.NOT_FOUND: "seller_error",
+        FailureKind.NO_CREDENTIAL: "no_credential",
     }
     no_price: dict[str, tuple[CallFailed | Unavailable, bool | None, str]] = {
         **{f"failed-{kind}": (failed(kind), None, error) for kind, error in kinds.items()},
@@ -145,6 +146,7 @@ async def test_every_kind_of_answer_is_read_back_by_the_view(
             MissReason.STOPPED,
             MissReason.CIRCUIT_OPEN,
             MissReason.NO_BUDGET,
+            MissReason.BUSY,
             MissReason.TOO_SLOW,
         )
     }
@@ -168,7 +170,7 @@ async def test_every_kind_of_answer_is_read_back_by_the_view(
         Answer("slow", failed(FailureKind.TIMED_OUT), 40.0),
         Answer("known", quote("known"), 0.0, cached=True),
     ]
-    assert len(answers) == 31
+    assert len(answers) == 33
     Random(1).shuffle(answers)
     given = record(answers)
     await store.write([given])

@@ -37,6 +37,8 @@ from sellers.model import (
     Released,
     Seller,
     SellerState,
+    Unavailable,
+    UnavailableReason,
 )
 from sellers.transport import MAX_ANSWER_BYTES, MAX_METADATA_BYTES, SellerTransport
 from tests.fakes.seller import (
@@ -155,8 +157,17 @@ async def test_without_a_credential_the_call_is_not_sent(transport: SellerTransp
         seller = replace(registered("acme", fake.endpoint), credential_reference="nobody")
         outcome = await ask(transport, seller)
         assert isinstance(outcome, CallFailed)
-        assert (outcome.kind, outcome.definitely_not_done) == (FailureKind.REFUSED, True)
+        assert (outcome.kind, outcome.definitely_not_done) == (FailureKind.NO_CREDENTIAL, True)
         assert fake.requests == []
+
+
+async def test_a_seller_that_does_not_find_a_book_does_not_carry_it(
+    transport: SellerTransport,
+) -> None:
+    unknown = fail_with(grpc.StatusCode.NOT_FOUND, "no such book")
+    async with fake_seller(GetQuote=unknown) as fake:
+        outcome = await ask(transport, registered("acme", fake.endpoint))
+    assert outcome == Unavailable(UnavailableReason.NOT_CARRIED)
 
 
 async def test_nobody_listens(transport: SellerTransport) -> None:

@@ -370,18 +370,23 @@ async def test_a_slot_for_a_call_that_is_cancelled_before_it_begins_is_given_bac
         assert mesh.sellers.calls == []
 
 
+@pytest.mark.parametrize(
+    ("wrong", "outcome"), [(1, Outcome.SUCCESS), (5, Outcome.SUCCESS), (6, Outcome.FAILURE)]
+)
 @in_virtual_time
-async def test_a_wrong_item_of_a_batch_is_a_miss_alone_but_counts_against_its_seller() -> None:
+async def test_wrong_items_of_a_batch_are_misses_alone_and_blame_the_call_if_they_are_most_of_it(
+    wrong: int, outcome: Outcome
+) -> None:
     def says(book: str) -> QuoteOutcome:
-        return WRONG if book == "-3" else quoted()
+        return WRONG if int(book.removeprefix("-")) < wrong else quoted()
 
     async with fleet(seller("acme", batch=10)) as mesh:
         mesh.sellers.says["acme"] = says
         process = await mesh.process()
         results = await ask_for(process, 10)
-        assert process.admission.outcomes("acme") == [Outcome.FAILURE]
-    assert [bool(result.quoted) for result in results] == [number != 3 for number in range(10)]
-    assert results[3].misses == {"acme": MissReason.INVALID_ANSWER}
+        assert process.admission.outcomes("acme") == [outcome]
+    assert [bool(result.quoted) for result in results] == [n >= wrong for n in range(10)]
+    assert results[0].misses == {"acme": MissReason.INVALID_ANSWER}
 
 
 @pytest.mark.parametrize(
@@ -391,13 +396,13 @@ async def test_a_wrong_item_of_a_batch_is_a_miss_alone_but_counts_against_its_se
         (FailureKind.RATE_LIMITED, Outcome.FAILURE),
         (FailureKind.INVALID_ANSWER, Outcome.FAILURE),
         (FailureKind.REFUSED, Outcome.FAILURE),
-        (FailureKind.NOT_FOUND, Outcome.FAILURE),
+        (FailureKind.NOT_FOUND, Outcome.SUCCESS),
         (FailureKind.TIMED_OUT, Outcome.SILENCE),
         (FailureKind.UNREACHABLE, Outcome.FAILURE),
     ],
 )
 @pytest.mark.parametrize("books", [1, 5])
-def test_a_call_that_fails_counts_against_its_seller(
+def test_what_a_failed_call_says_of_its_seller(
     failure: FailureKind, outcome: Outcome, books: int
 ) -> None:
     says = fails(CallFailed(failure, definitely_not_done=False, detail=""))
@@ -414,10 +419,21 @@ def test_a_call_that_fails_counts_against_its_seller(
             detail="DNS resolution failed for acme:1",
         ),
         CallFailed(FailureKind.TIMED_OUT, definitely_not_done=True, detail="no time was left"),
+        CallFailed(FailureKind.NO_CREDENTIAL, definitely_not_done=True, detail="no credential"),
     ],
 )
 def test_a_fault_of_ours_does_not(ours: CallFailed, books: int) -> None:
     assert run_virtually(_reported(fails(ours), books)) == [Outcome.NOT_SENT]
+
+
+@in_virtual_time
+async def test_a_seller_for_which_we_have_no_credential_was_not_asked() -> None:
+    async with fleet(seller("acme")) as mesh:
+        mesh.sellers.says["acme"] = fails(
+            CallFailed(FailureKind.NO_CREDENTIAL, definitely_not_done=True, detail="")
+        )
+        result = await (await mesh.process()).collect()
+        assert (result.misses, result.summary.asked) == ({"acme": MissReason.NO_CREDENTIAL}, 0)
 
 
 async def _reported(says: Says, books: int) -> list[Outcome]:

@@ -131,6 +131,10 @@ class Miss(_message.Message):
         """Not asked: it usually takes longer than there was time."""
         REASON_STOPPED: Miss._Reason.ValueType  # 15
         """Asked, or about to be; but what it could still save was worth less than waiting for it."""
+        REASON_BUSY: Miss._Reason.ValueType  # 16
+        """Not asked: for all the time there was, as many calls to it were under way as it may have at once."""
+        REASON_NO_CREDENTIAL: Miss._Reason.ValueType  # 17
+        """Not asked: we have no credential for it."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """The kinds of miss. The first four are answers of the seller; with the others nothing is known of its stock."""
@@ -167,6 +171,10 @@ class Miss(_message.Message):
     """Not asked: it usually takes longer than there was time."""
     REASON_STOPPED: Miss.Reason.ValueType  # 15
     """Asked, or about to be; but what it could still save was worth less than waiting for it."""
+    REASON_BUSY: Miss.Reason.ValueType  # 16
+    """Not asked: for all the time there was, as many calls to it were under way as it may have at once."""
+    REASON_NO_CREDENTIAL: Miss.Reason.ValueType  # 17
+    """Not asked: we have no credential for it."""
 
     SELLER_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int

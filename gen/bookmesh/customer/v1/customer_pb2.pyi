@@ -865,8 +865,8 @@ class Miss(_message.Message):
     """Who."""
     reason: _builtins.str
     """Why, a word: not_carried, out_of_stock, condition, currency (the seller answered); timed_out, unreachable,
-    seller_error, rate_limited, refused, invalid_answer, stopped, circuit_open, no_budget, too_slow, not_selected (it did
-    not).
+    seller_error, rate_limited, refused, invalid_answer, stopped, circuit_open, no_budget, busy, too_slow, no_credential,
+    not_selected (it did not).
     """
     latency_ms: _builtins.int
     """Time from asking to the miss, in milliseconds; 0 for a seller that was not asked."""
