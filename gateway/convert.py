@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from decimal import Decimal
 from uuid import UUID
 
-from google.type import money_pb2
-
 from bookmesh.common.v1 import quote_pb2 as common_pb
 from bookmesh.customer.v1 import customer_pb2 as pb
 from bookmesh.orchestrator.v1 import orchestrator_pb2
 from bookmesh.seller.v1 import seller_pb2
-from gateway.domain import sentences
+from customers import sentences
+from customers.form import double, failure_word, purchase_request, status
 from mesh import book_id, convert, errors, money
 from mesh.book_id import BookIdError
 from mesh.errors import FieldViolation
@@ -116,7 +115,7 @@ def created(purchase: orchestrator_pb2.Purchase) -> pb.CreatePurchaseRequestResp
     """Give the answer to a customer whose request was accepted."""
     return pb.CreatePurchaseRequestResponse(
         request_id=purchase.request_id,
-        status=_status(purchase.status),
+        status=status(purchase.status),
         status_url=status_url(purchase.request_id),
     )
 
@@ -125,7 +124,7 @@ def card_fault(purchase: orchestrator_pb2.Purchase) -> errors.FailedPrecondition
     """Give the error for a customer whose card was refused; None for a purchase that did not fail by its card."""
     if purchase.status != _Status.STATUS_FAILED or purchase.failure_reason not in _CARD_FAULTS:
         return None
-    word = _failure_word(purchase.failure_reason)
+    word = failure_word(purchase.failure_reason)
     return errors.FailedPrecondition(
         sentences.FAILURES[word],
         reason=word.upper(),
@@ -136,55 +135,20 @@ def card_fault(purchase: orchestrator_pb2.Purchase) -> errors.FailedPrecondition
     )
 
 
-def purchase_request(purchase: orchestrator_pb2.Purchase) -> pb.PurchaseRequest:
-    """Give what has become of a purchase: only the fields that belong to its status."""
-    message = pb.PurchaseRequest(request_id=purchase.request_id, status=_status(purchase.status))
-    match purchase.status:
-        case _Status.STATUS_PURCHASED:
-            message.final_price = _double(purchase.final_price)
-            message.seller_id = purchase.seller_id
-            message.confirmation = purchase.confirmation
-        case _Status.STATUS_PRICE_NOT_MET:
-            lowest = convert.money_from_proto(purchase.offer.total)
-            max_price = convert.money_from_proto(purchase.max_price)
-            message.lowest_price = _double(purchase.offer.total)
-            message.message = sentences.price_not_met(lowest, max_price)
-            message.next_action = sentences.RESUBMIT
-            message.offer.CopyFrom(
-                pb.Offer(
-                    price=_double(purchase.offer.total),
-                    currency_code=lowest.currency,
-                    seller_id=purchase.offer.seller_id,
-                    expires_at=purchase.offer.expires_at,
-                )
-            )
-        case _Status.STATUS_NOT_AVAILABLE:
-            message.message = sentences.NOT_AVAILABLE
-        case _Status.STATUS_FAILED:
-            word = _failure_word(purchase.failure_reason)
-            message.reason = pb.FailureReason.Word.Value(word)
-            message.message = sentences.FAILURES[word]
-        case _Status.STATUS_CANCELLED:
-            message.message = sentences.CANCELLED
-        case _:
-            pass  # pending: nothing more is known
-    return message
-
-
 def summary(purchase: orchestrator_pb2.Purchase) -> pb.PurchaseRequestSummary:
     """Give a purchase as a line of a list."""
     message = pb.PurchaseRequestSummary(
         request_id=purchase.request_id,
-        status=_status(purchase.status),
+        status=status(purchase.status),
         book_id=purchase.book_id,
-        max_price=_double(purchase.max_price),
+        max_price=double(purchase.max_price),
         currency_code=purchase.max_price.currency_code,
         create_time=purchase.create_time,
     )
     if purchase.status == _Status.STATUS_PURCHASED:
-        message.final_price = _double(purchase.final_price)
+        message.final_price = double(purchase.final_price)
     elif purchase.status == _Status.STATUS_PRICE_NOT_MET:
-        message.lowest_price = _double(purchase.offer.total)
+        message.lowest_price = double(purchase.offer.total)
     return message
 
 
@@ -256,7 +220,7 @@ def _step(step: orchestrator_pb2.Step) -> pb.Step:
     if step.seller_id:
         message.seller_id = step.seller_id
     if step.HasField("total"):
-        message.total = _double(step.total)
+        message.total = double(step.total)
     if step.reason:
         message.reason = step.reason
     return message
@@ -265,9 +229,9 @@ def _step(step: orchestrator_pb2.Step) -> pb.Step:
 def _quote(quote: common_pb.Quote) -> pb.Quote:
     return pb.Quote(
         seller_id=quote.seller_id,
-        total=_double(quote.total),
-        price=_double(quote.price),
-        shipping=_double(quote.shipping),
+        total=double(quote.total),
+        price=double(quote.price),
+        shipping=double(quote.shipping),
         condition=_condition_to_customer(quote.condition),
         latency_ms=quote.latency.ToMilliseconds(),
     )
@@ -279,19 +243,6 @@ def _miss(miss: common_pb.Miss) -> pb.Miss:
         reason=common_pb.Miss.Reason.Name(miss.reason).removeprefix("REASON_").lower(),
         latency_ms=miss.latency.ToMilliseconds(),
     )
-
-
-def _double(amount: money_pb2.Money) -> float:
-    """Give the double that is nearest to an amount; its shortest decimal form is the amount itself."""
-    return float(convert.money_from_proto(amount).decimal())
-
-
-def _status(status: orchestrator_pb2.Purchase.Status.ValueType) -> pb.PurchaseStatus.Word.ValueType:
-    return pb.PurchaseStatus.Word.Value(_Status.Name(status).removeprefix("STATUS_").lower())
-
-
-def _failure_word(reason: orchestrator_pb2.Purchase.FailureReason.ValueType) -> str:
-    return _Reason.Name(reason).removeprefix("FAILURE_REASON_").lower()
 
 
 def _condition_to_mesh(word: pb.BookCondition.Word.ValueType) -> seller_pb2.Condition.ValueType:

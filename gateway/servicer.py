@@ -8,7 +8,8 @@ import structlog
 
 from bookmesh.customer.v1 import customer_pb2 as pb
 from bookmesh.customer.v1.customer_pb2_grpc import PurchaseServiceServicer
-from gateway import convert
+from customers.form import purchase_request
+from gateway import callers, convert
 from gateway.ports import Identities, Orchestrator
 from mesh import errors
 from mesh.grpc import deadline
@@ -47,11 +48,11 @@ class PurchaseServicer(PurchaseServiceServicer):
         self, request: pb.CreatePurchaseRequestRequest, context: Context
     ) -> pb.CreatePurchaseRequestResponse:
         """Submit a purchase; say where its status can be read, and which status REST answers with."""
-        customer_id = self._customer(context)
+        customer_id = callers.customer_of(self._identities, context)
         longest_wait_s = deadline.timeout(AUTHORIZATION_WAIT_S + _SUBMIT_MARGIN_S)
         submission = convert.submission(
             request,
-            _values(context, convert.IDEMPOTENCY_KEY),
+            callers.metadata(context, convert.IDEMPOTENCY_KEY),
             customer_id=customer_id,
             request_id=self._new_id(),
             authorization_wait_s=max(0.0, longest_wait_s - _SUBMIT_MARGIN_S),
@@ -74,18 +75,18 @@ class PurchaseServicer(PurchaseServiceServicer):
         self, request: pb.GetPurchaseRequestRequest, context: Context
     ) -> pb.PurchaseRequest:
         """Tell what has become of a request."""
-        customer_id = self._customer(context)
+        customer_id = callers.customer_of(self._identities, context)
         try:
             purchase = await self._orchestrator.get(customer_id, _id(request.request_id))
         except errors.NotFound:
             raise _not_found() from None
-        return convert.purchase_request(purchase)
+        return purchase_request(purchase)
 
     async def ListPurchaseRequests(
         self, request: pb.ListPurchaseRequestsRequest, context: Context
     ) -> pb.ListPurchaseRequestsResponse:
         """List the caller's own requests."""
-        customer_id = self._customer(context)
+        customer_id = callers.customer_of(self._identities, context)
         page = await self._orchestrator.page(customer_id, request.page_size, request.page_token)
         return pb.ListPurchaseRequestsResponse(
             purchase_requests=[convert.summary(purchase) for purchase in page.purchases],
@@ -96,30 +97,13 @@ class PurchaseServicer(PurchaseServiceServicer):
         self, request: pb.WatchPurchaseRequestRequest, context: Context
     ) -> AsyncIterator[pb.WatchPurchaseRequestResponse]:
         """Pass on the events of a request as they happen."""
-        customer_id = self._customer(context)
+        customer_id = callers.customer_of(self._identities, context)
         events = convert.Events()
         try:
             async for event in self._orchestrator.watch(customer_id, _id(request.request_id)):
                 yield events.to_customer(event)
         except errors.NotFound:
             raise _not_found() from None
-
-    def _customer(self, context: Context) -> str:
-        match _values(context, "authorization"):
-            case []:
-                raise errors.Unauthenticated(
-                    "no token: send metadata authorization: Bearer <token>", reason="TOKEN_MISSING"
-                )
-            case [value] if value[:7].lower() == "bearer ":
-                return self._identities.customer_of(value[7:].strip())
-            case _:
-                raise errors.Unauthenticated(
-                    "the authorization must be one Bearer token", reason="TOKEN_INVALID"
-                )
-
-
-def _values(context: Context, key: str) -> list[str]:
-    return [str(value) for name, value in context.invocation_metadata() or () if name == key]
 
 
 def _id(request_id: str) -> str:

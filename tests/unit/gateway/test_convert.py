@@ -17,8 +17,8 @@ from bookmesh.common.v1 import quote_pb2 as common_pb
 from bookmesh.customer.v1 import customer_pb2 as pb
 from bookmesh.orchestrator.v1 import orchestrator_pb2 as internal
 from bookmesh.seller.v1 import seller_pb2
+from customers import form, sentences
 from gateway import convert
-from gateway.domain import sentences
 from mesh import convert as mesh_convert
 from mesh import errors
 from mesh.money import Money
@@ -239,14 +239,14 @@ def test_a_new_request_is_pending_and_says_where_to_look() -> None:
 def test_the_answer_has_the_fields_of_its_status_alone(
     purchase: internal.Purchase, rest: dict[str, Any]
 ) -> None:
-    assert shown(convert.purchase_request(purchase)) == {"request_id": ID} | rest
+    assert shown(form.purchase_request(purchase)) == {"request_id": ID} | rest
 
 
 def test_fields_of_another_status_are_not_shown() -> None:
     """The orchestrator knows the price of an order before it is charged; the customer does not see it."""
     early = bought(2499)
     early.status = internal.Purchase.STATUS_PENDING
-    assert shown(convert.purchase_request(early)) == {"request_id": ID, "status": "pending"}
+    assert shown(form.purchase_request(early)) == {"request_id": ID, "status": "pending"}
 
 
 def test_a_line_of_a_list_has_the_prices_of_its_status() -> None:
@@ -272,7 +272,7 @@ def test_a_line_of_a_list_has_the_prices_of_its_status() -> None:
 
 @pytest.mark.parametrize("word", sorted({*dict(pb.FailureReason.Word.items())} - {"unspecified"}))
 def test_every_reason_has_its_word_and_its_sentence(word: str) -> None:
-    answer = shown(convert.purchase_request(failed(word)))
+    answer = shown(form.purchase_request(failed(word)))
     assert answer["reason"] == word
     assert "nothing was charged" in answer["message"]
 
@@ -425,4 +425,4 @@ def test_the_end_of_a_collection_has_the_lowest_total_of_that_collection() -> No
 
 def test_the_result_is_what_get_answers() -> None:
     final = event(internal.WatchPurchaseResponse(result=bought(2499)))
-    assert convert.Events().to_customer(final).result == convert.purchase_request(bought(2499))
+    assert convert.Events().to_customer(final).result == form.purchase_request(bought(2499))
