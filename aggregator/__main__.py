@@ -57,7 +57,8 @@ async def run(settings: Settings) -> None:
     PostgreSQL.
     """
     clock = SystemClock()
-    new_id = uuid7_factory(clock, SystemRandom())
+    rng = SystemRandom()
+    new_id = uuid7_factory(clock, rng)
     directory, outlooks = Directory(), Outlooks()
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(
@@ -83,6 +84,7 @@ async def run(settings: Settings) -> None:
             directory,
             settings=CapabilitySettings(),
             clock=clock,
+            rng=rng,
         )
         keeping = HistorySettings(
             buffer_quotes=settings.history_buffer_quotes, days=settings.history_days

@@ -98,6 +98,10 @@ class CapabilityChecks(Protocol):
         """Take sellers that were not asked for so long; nobody else in the fleet gets them for the same time."""
         ...
 
+    async def retry(self, seller_id: str, older_than_s: float, after_s: float) -> None:
+        """Let whoever claims what is that old get a seller again in so many seconds."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:

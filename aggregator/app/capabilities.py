@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Protocol
 
 import structlog
@@ -25,12 +28,17 @@ class CapabilitySettings:
 
     every_s: float = 3600.0
     """How old what we know may become."""
-    look_every_s: float = 30.0
+    look_every_s: float = 10.0
     """How often to look for sellers whose turn it is."""
-    at_once: int = 20
-    """How many are asked each time, at most."""
+    at_once: int = 10
+    """How many are asked at the same time, at most."""
     timeout_s: float = 3.0
     """How long each has to answer."""
+    retry_s: float = 30.0
+    """When one that did not answer is asked again; twice as long after each further time, and up to half of that more,
+    so that those that failed together do not come together."""
+    longest_retry_s: float = 1800.0
+    """The longest such time, before what comes on top of it."""
 
 
 class CapabilitySource(Protocol):
@@ -54,6 +62,7 @@ class CapabilityKeeper:
         *,
         settings: CapabilitySettings,
         clock: Clock,
+        rng: Random,
     ) -> None:
         self._checks = checks
         self._source = source
@@ -62,6 +71,8 @@ class CapabilityKeeper:
         self._directory = directory
         self._settings = settings
         self._clock = clock
+        self._rng = rng
+        self._failures: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Look for sellers whose turn it is, until cancelled."""
@@ -71,39 +82,83 @@ class CapabilityKeeper:
                 await self.check()
             except Unavailable as error:
                 _log.warning("capabilities are not checked for now", detail=error.message)
+            except Exception:  # noqa: BLE001  the aggregator does its work without what this finds out
+                _log.exception("checking capabilities failed in our own code")
 
     async def check(self) -> None:
-        """Ask those whose turn it is.
+        """Ask those whose turn it is, some at a time.
 
         Raises:
             Unavailable: while the registry cannot be reached.
 
         """
         snapshot = self._directory.snapshot
-        if snapshot is None:
-            return
-        for seller_id in await self._checks.claim(self._settings.every_s, self._settings.at_once):
-            seller = snapshot.sellers.get(seller_id)
-            if seller is not None:
-                await self._check(seller)
+        more = snapshot is not None
+        while snapshot is not None and more:
+            claimed = await self._checks.claim(self._settings.every_s, self._settings.at_once)
+            async with asyncio.TaskGroup() as tasks:
+                for seller_id in claimed:
+                    if seller_id in snapshot.sellers:
+                        tasks.create_task(self._check(snapshot.sellers[seller_id]))
+            more = len(claimed) == self._settings.at_once
 
     async def _check(self, seller: Seller) -> None:
+        """Bring one seller up to date, or have its turn come again soon."""
+        try:
+            done = await self._update(seller)
+        except Unavailable:
+            done = False
+        except Exception:  # noqa: BLE001  a fault with one seller must not keep the others from being asked
+            _log.exception(
+                "checking capabilities failed in our own code", seller_id=seller.seller_id
+            )
+            done = False
+        if done:
+            del self._failures[seller.seller_id]
+            return
+        settings = self._settings
+        pause_s = min(
+            settings.retry_s * 2 ** self._failures[seller.seller_id], settings.longest_retry_s
+        )
+        self._failures[seller.seller_id] += 1
+        pause_s *= self._rng.uniform(1.0, 1.5)
+        _log.info(
+            "a seller has not said what it can do",
+            seller_id=seller.seller_id,
+            retry_after_s=round(pause_s),
+        )
+        try:
+            await self._checks.retry(seller.seller_id, settings.every_s, pause_s)
+        except Unavailable as error:
+            _log.warning(
+                "this seller is not asked again before its usual turn",
+                seller_id=seller.seller_id,
+                detail=error.message,
+            )
+
+    async def _update(self, seller: Seller) -> bool:
+        """Ask a seller and take over what has changed; False if it was not asked or did not answer."""
         found = await self._ask(seller)
-        if found is None or isinstance(found, CallFailed) or found == seller.capabilities:
-            return
+        if found is None or isinstance(found, CallFailed):
+            return False
         now = self._directory.snapshot
-        if now is None or now.sellers.get(seller.seller_id) != seller:
-            # Somebody has changed it meanwhile: theirs stands, and its turn comes again.
-            return
+        if (
+            found == seller.capabilities
+            or now is None
+            or now.sellers.get(seller.seller_id) != seller
+        ):
+            # In the last case somebody has changed it meanwhile: theirs stands.
+            return True
         try:
             await self._registry.register([replace(seller, capabilities=found)])
         except InvalidArgument as error:
             _log.error("a seller can do less than it must: not taken over", detail=error.message)
         else:
             _log.info("a seller can do something else now", seller_id=seller.seller_id)
+        return True
 
     async def _ask(self, seller: Seller) -> CapabilitiesOutcome | None:
-        """Ask one seller, if admission lets the call pass now; None if not: its turn comes again."""
+        """Ask one seller, if admission lets the call pass now; None if not."""
         ask = Ask(Limits.of(seller), timeout_s=self._settings.timeout_s)
         [decision] = await self._admission.admit([ask], Purpose.QUOTE)
         if not isinstance(decision, Allowed):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from random import Random
 
 import asyncpg
 import pytest
@@ -59,6 +60,7 @@ class Replica:
             self.directory,
             settings=CapabilitySettings(),
             clock=CLOCK,
+            rng=Random(1),
         )
 
 
@@ -121,3 +123,37 @@ async def test_a_seller_that_can_do_less_than_it_must_stays_as_it_is_known(
     snapshot = replica.directory.snapshot
     assert snapshot is not None
     assert snapshot.sellers["acme"].capabilities == acme
+
+
+async def test_a_seller_that_did_not_answer_is_asked_again_much_sooner_than_the_others(
+    pool: asyncpg.Pool, sellers: Sellers
+) -> None:
+    replica = Replica(pool, sellers)
+    await replica.registry.refresh()
+    sellers.answers["beta"] = FAILED
+    pauses = []
+    for _ in range(9):
+        await replica.keeper.check()
+        pauses.append(await _turns_in_s(pool, "beta"))
+        await pool.execute(
+            "UPDATE aggregator.seller SET capabilities_checked_at = now() - interval '2 hours'"
+            " WHERE seller_id = 'beta'"
+        )
+    settings = CapabilitySettings()
+    for number, pause_s in enumerate(pauses):
+        least_s = min(settings.retry_s * 2**number, settings.longest_retry_s)
+        assert least_s - 5 <= pause_s <= least_s * 1.5
+    assert sellers.asked.count("acme") == 1
+    sellers.answers["beta"] = sellers.answers["acme"]
+    await replica.keeper.check()
+    assert await _turns_in_s(pool, "beta") > settings.longest_retry_s * 1.5
+
+
+async def _turns_in_s(pool: asyncpg.Pool, seller_id: str) -> float:
+    """Say in how many seconds a seller's turn comes again."""
+    asked_s: float = await pool.fetchval(
+        "SELECT extract(epoch FROM now() - capabilities_checked_at)::float8 FROM aggregator.seller"
+        " WHERE seller_id = $1",
+        seller_id,
+    )
+    return CapabilitySettings().every_s - asked_s
