@@ -1,0 +1,1 @@
+"""HTTP, webhooks and the ledger of the simulated provider."""
