@@ -37,8 +37,8 @@ lint: install gen-check breaking ## All checks: style, types, imports, contracts
 gen: install ## Write gen/ from protos/
 	$(BIN)/python tools/generate.py
 
-bench: install ## Measure; prints a table and writes build/bench.json
-	@$(BIN)/python -m bench
+bench: install ## Measure; prints a table and writes build/bench.json (BOOKS=file.csv: its demand besides Zipf's)
+	@BOOKS='$(BOOKS)' $(BIN)/python -m bench
 
 gen-check: install
 	$(BIN)/python tools/generate.py --check

@@ -23,6 +23,8 @@ from bench import (
     many_books,
     memory,
     one_book,
+    purchase_time,
+    throughput,
 )
 from bench.drawing import draw
 from bench.harness import Result, show, write
@@ -40,6 +42,8 @@ MEASUREMENTS: dict[str, ModuleType] = {
         early_stop,
         memory,
         history,
+        throughput,
+        purchase_time,
     )
 }
 FILE = Path("build/bench.json")

@@ -11,9 +11,9 @@ from pathlib import Path
 from random import Random
 
 BOOKS = 1_000_000
-_FIRST_ISBN = 9_780_000_000_000
+_FIRST_ISBN = 978_000_000_000
+"""Without its check digit."""
 _CHUNK = 4096
-_OTHER = Path("../shared/data/books.csv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +39,23 @@ class Demand:
         cumulated = list(accumulate(weights))
         while True:
             for book in rng.choices(books, cum_weights=cumulated, k=_CHUNK):
-                yield str(book)
+                yield book if isinstance(book, str) else _isbn(str(book))
 
 
 ZIPF = Demand("Zipf(1.0)")
 
 
 def others() -> list[Demand]:
-    """Give the demand that ``BOOKS`` names, else the file of real books if it is there.
+    """Give the demand that ``BOOKS`` names, if it does.
 
     Raises:
         SystemExit: if ``BOOKS`` names what is not such a file.
 
     """
     named = os.environ.get("BOOKS")
-    file = Path(named) if named else _OTHER
-    if not named and not file.exists():
+    if not named:
         return []
+    file = Path(named)
     try:
         _read(file)
     except (OSError, KeyError, ValueError) as error:
@@ -63,6 +63,12 @@ def others() -> list[Demand]:
             f"BOOKS={file}: {error!r}; it must be a CSV with a heading and the columns isbn13 and demand (above 0)"
         ) from error
     return [Demand(file.name, file)]
+
+
+def _isbn(digits: str) -> str:
+    """Give an ISBN-13 from its first 12 digits."""
+    checked = sum(int(digit) * (1, 3)[place % 2] for place, digit in enumerate(digits))
+    return f"{digits}{-checked % 10}"
 
 
 def _read(file: Path) -> tuple[list[str], list[float]]:
