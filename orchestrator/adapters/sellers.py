@@ -13,6 +13,7 @@ from sellers.model import CallFailed, FailureKind, HoldRef, Quote, QuoteRef, Sel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from datetime import datetime
 
     from mesh.clock import Clock
     from orchestrator.domain.purchase import Attempt, Purchase, Release
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         CancelOutcome,
         GetOrderOutcome,
         HoldOutcome,
+        ListOrdersOutcome,
         PlaceOutcome,
         ReleaseOutcome,
         Seller,
@@ -34,11 +36,17 @@ QUOTE_S = 3.0
 HOLD_S = 2.0
 RELEASE_S = 2.0
 ORDER_S = 3.0
+LIST_S = 4.0
 """How long a seller has for each kind of call, in seconds."""
-
 
 SLOT_S = 2.0
 """How long a call waits for a slot at a seller that is called as often as it allows, in seconds."""
+
+LEISURE_SLOT_S = 70.0
+"""Likewise, where nobody waits for the answer: longer than the window in which calls are counted."""
+
+LIST_PAGE = 500
+"""Orders in a page of a seller's list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,7 @@ class _Call:
     purpose: Purpose
     timeout_s: float
     books: int = 0
+    slot_s: float = SLOT_S
 
 
 class TransportSellers:
@@ -150,6 +159,45 @@ class TransportSellers:
             lambda seller: self._transport.cancel_order(seller, attempt.key, timeout_s=ORDER_S),
         )
 
+    # Comparing books: nobody waits for these, and they need no attempt of ours.
+
+    def ids(self) -> list[str]:
+        """Give the ids of all sellers in the registry, disabled ones too, in alphabetical order."""
+        snapshot = self._directory.snapshot
+        return sorted(snapshot.sellers) if snapshot is not None else []
+
+    async def list_orders(
+        self, seller_id: str, changed_from: datetime, page_token: str
+    ) -> ListOrdersOutcome:
+        """List our orders at a seller that changed at or after a time, oldest change first, a page a call."""
+        return await self._call(
+            seller_id,
+            _Call(Purpose.RESOLVE, LIST_S, slot_s=LEISURE_SLOT_S),
+            lambda seller: self._transport.list_orders(
+                seller,
+                updated_from=changed_from,
+                page_size=LIST_PAGE,
+                page_token=page_token,
+                timeout_s=LIST_S,
+            ),
+        )
+
+    async def find_order(self, seller_id: str, key: str) -> GetOrderOutcome:
+        """Ask a seller for the order under a key."""
+        return await self._call(
+            seller_id,
+            _Call(Purpose.RESOLVE, ORDER_S, slot_s=LEISURE_SLOT_S),
+            lambda seller: self._transport.get_order(seller, key, timeout_s=ORDER_S),
+        )
+
+    async def cancel_stray(self, seller_id: str, key: str) -> CancelOutcome:
+        """Cancel the order under a key that no purchase of ours has."""
+        return await self._call(
+            seller_id,
+            _Call(Purpose.RESOLVE, ORDER_S, slot_s=LEISURE_SLOT_S),
+            lambda seller: self._transport.cancel_order(seller, key, timeout_s=ORDER_S),
+        )
+
     async def _call(
         self, seller_id: str, call: _Call, make: Callable[[Seller], Awaitable[_OutcomeT]]
     ) -> _OutcomeT | CallFailed:
@@ -158,7 +206,7 @@ class TransportSellers:
         if seller is None:
             return _not_made(FailureKind.UNREACHABLE, "not in the registry, or disabled")
         ask = Ask(Limits.of(seller), timeout_s=call.timeout_s, books=call.books)
-        until = self._clock.monotonic() + SLOT_S
+        until = self._clock.monotonic() + call.slot_s
         decision = await self._admission.acquire(ask, call.purpose, until=until)
         if isinstance(decision, Refused):
             return _not_made(FailureKind.RATE_LIMITED, f"not called: {decision.reason}")
