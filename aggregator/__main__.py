@@ -41,7 +41,7 @@ from mesh.postgres import open_pool
 from mesh.settings import load
 from sellers.admission.opening import open_admission
 from sellers.credentials import Credentials
-from sellers.registry import Directory
+from sellers.registry import Directory, Snapshot
 from sellers.transport import SellerTransport
 
 _SERVICES = aggregator_pb2.DESCRIPTOR.services_by_name
@@ -69,11 +69,16 @@ async def run(settings: Settings) -> None:
         admission = await stack.enter_async_context(open_admission(settings, directory, clock))
         valkey = await stack.enter_async_context(open_client(settings.valkey_url))
         cache = ValkeyQuoteCache(valkey, clock, str(new_id()), CacheSettings())
+
+        def on_change(snapshot: Snapshot) -> None:
+            sellers.retain(snapshot.sellers.values())
+            outlooks.retain({seller.seller_id for seller in snapshot.active})
+
         registry = Registry(
             PostgresSellerStore(pool),
             directory,
             clock,
-            on_change=lambda snapshot: sellers.retain(snapshot.sellers.values()),
+            on_change=on_change,
             poll_s=settings.registry_poll_s,
         )
         capabilities = CapabilityKeeper(

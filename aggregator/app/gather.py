@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import copy_context
@@ -46,6 +46,8 @@ _MOST_CALLS = 16
 _WINDOW_S = 60.0
 """Over how long sellers' limits count: what is used up now is free again by then."""
 
+_LEAST_NAP_S = 0.001
+
 _LONGEST_NAP_S = 0.25
 """Where the budget is used up admission is asked so often: others may have given theirs back, and questions that have
 arrived meanwhile may have less time than it takes."""
@@ -58,6 +60,14 @@ _OUR_FAULT = CallFailed(
     definitely_not_done=False,
     detail="a fault of ours; it has been logged",
 )
+
+_LACKING = {
+    Reason.NO_BUDGET: MissReason.NO_BUDGET,
+    Reason.WARMING_UP: MissReason.NO_BUDGET,
+    Reason.CONCURRENCY: MissReason.BUSY,
+    Reason.CIRCUIT_OPEN: MissReason.CIRCUIT_OPEN,
+}
+"""How a question is answered that admission did not let pass in time."""
 
 _log = structlog.get_logger(__name__)
 
@@ -120,6 +130,7 @@ class Waiting:
 class _Call:
     """A call under way, and the questions that it answers."""
 
+    seller_id: str
     questions: Sequence[Waiting]
     task: asyncio.Task[None]
 
@@ -134,6 +145,8 @@ class _Lot:
         first_s: since when the first of them waits, or the others went without it.
         send_by_s: when the first of them has to be sent at the latest.
         retry_s: admission is not asked before.
+        lacking: what questions wait for that admission has not let pass; those that it makes too late are answered so.
+        late_s: when the first of these is too late.
         scarce: how much the budget was below plenty, 0 to 1, at ``scarce_s``.
         scarce_s: see there.
         pace_s: how far apart calls are that use up evenly what is left.
@@ -144,6 +157,8 @@ class _Lot:
     __slots__ = (
         "_by_customer",
         "first_s",
+        "lacking",
+        "late_s",
         "most",
         "pace_s",
         "retry_s",
@@ -162,6 +177,8 @@ class _Lot:
         self.first_s = 0.0
         self.send_by_s = math.inf
         self.retry_s = 0.0
+        self.lacking: MissReason | None = None
+        self.late_s = math.inf
         self.scarce = 0.0
         self.scarce_s = 0.0
         self.pace_s = _WINDOW_S
@@ -172,6 +189,11 @@ class _Lot:
     def batch(self) -> int:
         """Most questions in one call."""
         return max(1, min(self.seller.capabilities.max_batch_size, self.most))
+
+    @property
+    def used_s(self) -> float:
+        """When it was used last."""
+        return max(self.first_s, self.scarce_s, self.sent_s)
 
     def put(self, waiting: Waiting) -> None:
         if not self.size:
@@ -212,13 +234,13 @@ class _Lot:
             self.send_by_s = min(waiting.send_by_s for waiting in self)
         return taken
 
-    def drop(self, unwanted: Callable[[Waiting], bool]) -> list[Waiting]:
-        """Take out the questions of which this is true."""
+    def drop(self, why: Callable[[Waiting], MissReason | None]) -> list[tuple[Waiting, MissReason]]:
+        """Take out the questions for which there is a reason, and give them with it."""
         dropped = []
-        for waiting in [waiting for waiting in self if unwanted(waiting)]:
-            if waiting.lot is self:
+        for waiting in list(self):
+            if waiting.lot is self and (reason := why(waiting)) is not None:
                 self.forget(waiting)
-                dropped.append(waiting)
+                dropped.append((waiting, reason))
         return dropped
 
     def __iter__(self) -> Iterator[Waiting]:
@@ -266,6 +288,9 @@ class Gatherer:
         self._filled: dict[_Key, _Lot] = {}
         self._changed = asyncio.Event()
         self._calls: set[asyncio.Task[None]] = set()
+        self._busy: defaultdict[str, set[_Lot]] = defaultdict(set)
+        self._sentinels: dict[str, asyncio.Task[None]] = {}
+        self._swept_s = -math.inf
 
     def ask(
         self,
@@ -305,10 +330,29 @@ class Gatherer:
             if waiting.lot is not None:
                 waiting.lot.forget(waiting)
             call = waiting.call
-            if call is not None and all(other.on_answer is None for other in call.questions):
+            if (
+                call is not None
+                and all(other.on_answer is None for other in call.questions)
+                and not self._goes_on(call)
+            ):
                 call.task.cancel()
                 calls.add(call.task)
         return calls
+
+    def _goes_on(self, call: _Call) -> bool:
+        """Say whether a call goes on although nobody waits for its answer.
+
+        A call that its callers leave blames nobody, so a seller that hangs would never be found out if they all left
+        early: once a seller has said nothing for as long as a call may take, one call at a time runs to its end. That
+        costs no call more, and blames no healthy seller: only one that lets a call's whole time pass is blamed, by the
+        same rule as ever, and any answer ends its silence.
+        """
+        sentinel = self._sentinels.setdefault(call.seller_id, call.task)
+        silent_s = self._clock.monotonic() - self._outlooks[call.seller_id].silent_since_s
+        if silent_s < self._settings.seller_s and sentinel is call.task:
+            del self._sentinels[call.seller_id]
+            return False
+        return sentinel is call.task
 
     async def run(self) -> None:
         """Send what is due, until cancelled; then calls under way are cancelled too."""
@@ -317,14 +361,28 @@ class Gatherer:
                 await self._until_due()
                 self._changed.clear()
                 await self._send_due()
+                self._forget_idle()
         finally:
             for task in self._calls:
                 task.cancel()
             await asyncio.gather(*self._calls, return_exceptions=True)
 
+    def _forget_idle(self) -> None:
+        """Drop lots that have not been used for so long that nothing they know still matters, every now and then."""
+        now = self._clock.monotonic()
+        if now - self._swept_s < _WINDOW_S:
+            return
+        self._swept_s = now
+        for key, lot in list(self._lots.items()):
+            if key not in self._filled and now - lot.used_s > _WINDOW_S:
+                del self._lots[key]
+
     async def _until_due(self) -> None:
         while not self._changed.is_set():
-            due_s = min((lot.due_s(self._settings) for lot in self._filled.values()), default=None)
+            due_s = min(
+                (min(lot.due_s(self._settings), lot.late_s) for lot in self._filled.values()),
+                default=None,
+            )
             delay_s = None if due_s is None else due_s - self._clock.monotonic()
             if delay_s is not None and delay_s <= 0:
                 return
@@ -336,13 +394,13 @@ class Gatherer:
         now = self._clock.monotonic()
         due: list[tuple[_Lot, int]] = []
         for key, lot in list(self._filled.items()):
-            if lot.due_s(self._settings) > now:
-                continue
-            self._skip_later_than(now, lot, MissReason.TOO_SLOW)
-            if lot.size:
-                due.extend((lot, books) for books in _calls(lot))
-            else:
+            is_due = lot.due_s(self._settings) <= now
+            if is_due or lot.late_s <= now:
+                self._skip_later_than(now, lot)
+            if not lot.size:
                 del self._filled[key]
+            elif is_due:
+                due.extend((lot, books) for books in _calls(lot))
         for part in _rounds(due):
             await self._send(part)
 
@@ -370,7 +428,7 @@ class Gatherer:
                 plenty = self._settings.plenty * lot.seller.capabilities.calls_per_minute
                 lot.scarce, lot.scarce_s = max(0.0, 1.0 - calls_left / plenty), now
                 lot.pace_s = _WINDOW_S / max(1, calls_left)
-                lot.most, lot.retry_s = NO_LIMIT, 0.0
+                lot.most, lot.retry_s, lot.lacking = NO_LIMIT, 0.0, None
                 self._start(lot, grant, lot.take(books, now))
             case Wait(after_s, _, books_left) if books_left < books > 1 and (
                 books_left or math.isinf(after_s)
@@ -381,18 +439,33 @@ class Gatherer:
                 if reason is Reason.NO_BUDGET:
                     lot.scarce, lot.scarce_s, lot.pace_s = 1.0, now, _WINDOW_S
                 lot.most, lot.retry_s = NO_LIMIT, now + min(after_s, _LONGEST_NAP_S)
-                self._skip_later_than(now + after_s, lot, MissReason.NO_BUDGET)
-            case Refused(Reason.CIRCUIT_OPEN):
-                self._skip(lot, MissReason.CIRCUIT_OPEN, lambda _: True)
-            case Refused():
-                self._skip(lot, MissReason.NO_BUDGET, lambda _: True)
+                lot.lacking = _LACKING[reason]
+                if reason is Reason.CONCURRENCY:
+                    # A call may end at any time.
+                    self._busy[lot.seller.seller_id].add(lot)
+                    self._skip_later_than(now, lot)
+                else:
+                    self._skip_later_than(now + after_s, lot)
+            case Refused(reason):
+                self._skip(lot, lambda _: _LACKING[reason])
             case _:
                 assert_never(decision)
 
-    def _skip_later_than(self, sent_s: float, lot: _Lot, reason: MissReason) -> None:
+    def _skip_later_than(self, sent_s: float, lot: _Lot) -> None:
         """Answer the questions that would come too late if they were sent at a time."""
         usual_s = self._usual_s(lot)
-        self._skip(lot, reason, lambda waiting: waiting.until_s <= sent_s + usual_s)
+
+        def too_late(waiting: Waiting) -> MissReason | None:
+            if waiting.until_s > sent_s + usual_s:
+                return None
+            never = waiting.until_s <= waiting.asked_s + usual_s
+            return MissReason.TOO_SLOW if never or lot.lacking is None else lot.lacking
+
+        self._skip(lot, too_late)
+        lot.late_s = math.inf
+        if lot.size and lot.lacking is not None:
+            first_s = min(waiting.until_s for waiting in lot) - usual_s
+            lot.late_s = max(first_s, self._clock.monotonic() + _LEAST_NAP_S)
 
     def _usual_s(self, lot: _Lot) -> float:
         """Give the time that the lot's seller takes; 0 if it should be found out anew."""
@@ -400,9 +473,10 @@ class Gatherer:
             return 0.0
         return self._outlooks[lot.seller.seller_id].usual_s()
 
-    def _skip(self, lot: _Lot, reason: MissReason, unwanted: Callable[[Waiting], bool]) -> None:
+    def _skip(self, lot: _Lot, why: Callable[[Waiting], MissReason | None]) -> None:
+        """Answer the questions that are not asked, for whatever reason is given."""
         now = self._clock.monotonic()
-        for waiting in lot.drop(unwanted):
+        for waiting, reason in lot.drop(why):
             self._answer(lot.seller, waiting, Skipped(reason), now)
 
     def _start(self, lot: _Lot, grant: Grant, questions: Sequence[Waiting]) -> None:
@@ -410,13 +484,14 @@ class Gatherer:
             self._admission.report(grant, Outcome.NOT_SENT)
             return
         lot.sent_s = self._clock.monotonic()
+        self._outlooks.learn_asked(lot.seller.seller_id, lot.sent_s)
         # In the trace of the first who asked.
         task = asyncio.create_task(
             self._carry_out(lot.seller, grant, questions), context=questions[0].context
         )
         self._calls.add(task)
         task.add_done_callback(partial(self._ended, grant))
-        call = _Call(questions, task)
+        call = _Call(lot.seller.seller_id, questions, task)
         for waiting in questions:
             waiting.call = call
 
@@ -425,6 +500,12 @@ class Gatherer:
         if not grant.reported:
             # Cancelled before it began.
             self._admission.report(grant, Outcome.NOT_SENT)
+        if self._sentinels.get(grant.seller_id) is task:
+            del self._sentinels[grant.seller_id]
+        for lot in self._busy.pop(grant.seller_id, ()):
+            # What waits for a call to end need not wait any longer.
+            lot.retry_s = 0.0
+            self._changed.set()
 
     async def _carry_out(self, seller: Seller, grant: Grant, questions: Sequence[Waiting]) -> None:
         """Make one call and hand its answers on."""

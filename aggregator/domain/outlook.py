@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from aggregator.domain.collection import Answer
 from aggregator.domain.latency import LatencyHistogram
@@ -16,14 +16,23 @@ USUAL = 0.5
 
 
 class Outlook:
-    """Latency and prices of one seller."""
+    """Latency and prices of one seller.
 
-    __slots__ = ("answered", "latency", "prices")
+    Attributes:
+        latency: how long its answers take.
+        prices: what it asks, beside the others.
+        answered: whether it ever has.
+        silent_since_s: when it was first asked after its last answer, by the monotonic clock; infinite when it was not.
+
+    """
+
+    __slots__ = ("answered", "latency", "prices", "silent_since_s")
 
     def __init__(self) -> None:
         self.latency = LatencyHistogram()
         self.prices = PriceHistory()
         self.answered = False
+        self.silent_since_s = math.inf
 
     def usual_s(self) -> float:
         """Give the seller's usual time in seconds; 0 before it has answered at all."""
@@ -31,7 +40,7 @@ class Outlook:
 
 
 class Outlooks:
-    """The outlooks of all sellers that were ever asked."""
+    """The outlooks of all sellers that were ever asked, save those that were let go."""
 
     def __init__(self) -> None:
         self._by_id: defaultdict[str, Outlook] = defaultdict(Outlook)
@@ -39,6 +48,16 @@ class Outlooks:
     def __getitem__(self, seller_id: str) -> Outlook:
         """Give a seller's outlook; a blank one for a seller never asked."""
         return self._by_id[seller_id]
+
+    def retain(self, seller_ids: Collection[str]) -> None:
+        """Forget all sellers but these."""
+        for seller_id in self._by_id.keys() - seller_ids:
+            del self._by_id[seller_id]
+
+    def learn_asked(self, seller_id: str, now: float) -> None:
+        """Take note that a seller is asked now."""
+        outlook = self._by_id[seller_id]
+        outlook.silent_since_s = min(outlook.silent_since_s, now)
 
     def learn_latency(self, seller_id: str, outcome: object, latency_s: float) -> None:
         """Take note of how long an answer took, or that none came in so long."""
@@ -48,6 +67,8 @@ class Outlooks:
             outlook.answered = True
         elif outcome.kind is FailureKind.TIMED_OUT:
             outlook.latency.add_longer_than(latency_s)
+            return
+        outlook.silent_since_s = math.inf
 
     def learn_unanswered(self, seller_id: str, waited_s: float) -> None:
         """Take note that nobody waited any longer for an answer."""

@@ -113,6 +113,10 @@ class Admission:
         else:
             self._own.admit(self._now_ms(), ())
         self._longest_call_s = settings.longest_call_s
+        self._quotes_at_once = settings.calls_at_once - (
+            settings.calls_at_once * settings.reserve_percent // 100
+        )
+        self._full: set[str] = set()
         self._own_at_once = max(1, settings.calls_at_once // settings.processes)
         self._fleet_answers = True
         self._lost = asyncio.Event()
@@ -151,6 +155,9 @@ class Admission:
         verdicts: list[Verdict] | None = None
         if self._fleet_answers:
             try:
+                if not self._full.isdisjoint(request.seller_id for request in requests):
+                    # What has ended may be the slot that is waited for.
+                    await self._send_reports()
                 verdicts = await self._ask_fleet(requests)
             except FleetUnavailable as error:
                 self._lose_fleet(error)
@@ -160,6 +167,10 @@ class Admission:
         decisions: list[Decision] = []
         for ask, request, verdict in zip(asks, requests, verdicts, strict=True):
             books_left = _books_left(request.books_cap, verdict.books_used)
+            if verdict.code == Code.CONCURRENCY:
+                self._full.add(request.seller_id)
+            else:
+                self._full.discard(request.seller_id)
             if verdict.code == Code.ALLOWED:
                 grant = Grant(
                     seller_id=request.seller_id,
@@ -242,10 +253,8 @@ class Admission:
 
     async def flush(self) -> None:
         """Send the reports that have gathered."""
-        reports, self._reports = self._reports, []
         try:
-            for part in _parts(reports):
-                await self._fleet.report(part)
+            await self._send_reports()
         except FleetUnavailable as error:
             # Not sent again, as they may have been counted: those calls end when their time is over.
             self._lose_fleet(error)
@@ -287,10 +296,15 @@ class Admission:
             calls.quotes if quote else calls.fleet,
             ask.books,
             books.quotes if quote else books.fleet,
-            self._settings.calls_at_once,
+            self._quotes_at_once if quote else self._settings.calls_at_once,
             self._hold_ms(ask),
             purpose is Purpose.RESOLVE,
         )
+
+    async def _send_reports(self) -> None:
+        reports, self._reports = self._reports, []
+        for part in _parts(reports):
+            await self._fleet.report(part)
 
     async def _ask_fleet(self, requests: Sequence[Request]) -> list[Verdict]:
         verdicts: list[Verdict] = []
@@ -305,7 +319,8 @@ class Admission:
         calls, books = self._shares(ask.limits)
         at_once = self._own_at_once
         if fleets is not None:
-            at_once = min(at_once, self._settings.calls_at_once - fleets.in_flight)
+            fleets_at_once = self._request(ask, purpose).concurrency
+            at_once = min(at_once, fleets_at_once - fleets.in_flight)
         now = self._clock.monotonic()
         request = Request(
             ask.limits.seller_id,

@@ -225,7 +225,8 @@ class AdmissionSettings:
         send_within_s: after how long a grant that was not used is void.
         local_percent: how much of each limit never belongs to Valkey.
         reserve_percent: how much of what Valkey grants is not for quotes.
-        calls_at_once: most calls that one seller has under way.
+        calls_at_once: most calls that one seller has under way; for quotes less the reserve, so that those who come for
+            the slots as they free up do not keep purchases out.
         busy_poll_s: when to ask again if that many are.
         breaker_failure_percent: share of failures that opens a breaker.
         breaker_calls: the fewest calls in ``window_s`` that open one.
@@ -250,7 +251,7 @@ class AdmissionSettings:
     local_percent: int = 20
     reserve_percent: int = 20
     calls_at_once: int = 16
-    busy_poll_s: float = 0.02
+    busy_poll_s: float = 0.1
     breaker_failure_percent: int = 50
     breaker_calls: int = 10
     breaker_open_s: float = 30.0

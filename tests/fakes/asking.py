@@ -41,6 +41,7 @@ _P = ParamSpec("_P")
 
 NEW = frozenset({Condition.NEW})
 AMPLE_S = 30.0
+_TIMED_OUT = CallFailed(FailureKind.TIMED_OUT, definitely_not_done=False, detail="")
 
 
 def in_virtual_time(test: Callable[_P, Coroutine[None, None, None]]) -> Callable[_P, None]:
@@ -85,7 +86,7 @@ def quoted(minor: int = 2000) -> Quote:
 
 @dataclass(slots=True)
 class Call:
-    """A call as its seller saw it; ``ended`` says how: ``answered`` or ``cancelled``, and empty while under way."""
+    """A call as its seller saw it; ``ended`` is ``answered``, ``timed out``, ``cancelled``, or empty if it has not."""
 
     seller_id: str
     books: tuple[str, ...]
@@ -148,11 +149,15 @@ class ScriptedSellers:
     ) -> list[QuoteOutcome]:
         call = Call(seller.seller_id, books, VirtualClock().monotonic(), timeout_s)
         self.calls.append(call)
+        latency_s = self.latency_s.get(seller.seller_id, 0.0)
         try:
-            await asyncio.sleep(self.latency_s.get(seller.seller_id, 0.0))
+            await asyncio.sleep(min(latency_s, timeout_s))
         except asyncio.CancelledError:
             call.ended = "cancelled"
             raise
+        if latency_s > timeout_s:
+            call.ended = "timed out"
+            return [_TIMED_OUT] * len(books)
         call.ended = "answered"
         says = self.says.get(seller.seller_id)
         return [says(book) if says is not None else quoted() for book in books]

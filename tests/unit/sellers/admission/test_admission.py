@@ -370,3 +370,25 @@ def test_settings_that_cannot_be_kept_to_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=problem):
         AdmissionSettings(**settings)  # type: ignore[arg-type]  # the fields are of several kinds
+
+
+def test_a_slot_that_is_free_again_is_known_to_whoever_asks_for_it() -> None:
+    async def main() -> None:
+        house = House(AdmissionSettings(processes=4, calls_at_once=2))
+        first, _ = allowed(await house.ask(Purpose.PURCHASE, 2))
+        [busy] = await house.ask(Purpose.PURCHASE, wait_s=1.0)
+        assert isinstance(busy, Wait)
+        assert busy.reason is Reason.CONCURRENCY
+        house.admission.report(first.grant, Outcome.SUCCESS)
+        assert allowed(await house.ask(Purpose.PURCHASE))
+
+    run_virtually(main())
+
+
+def test_quotes_leave_some_of_the_calls_at_once_to_purchases() -> None:
+    async def main() -> None:
+        house = House(AdmissionSettings(calls_at_once=16))
+        assert len(allowed(await house.ask(Purpose.QUOTE, 20))) == 13
+        assert len(allowed(await house.ask(Purpose.PURCHASE, 20))) == 3
+
+    run_virtually(main())
