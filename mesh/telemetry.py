@@ -1,15 +1,23 @@
-"""Logs and traces of a service: OpenTelemetry for the spans, structlog for lines of JSON that carry the trace id."""
+"""What a service tells of itself: spans and metrics by OpenTelemetry, and lines of JSON that carry the trace id.
+
+Whoever has something to count asks ``opentelemetry.metrics.get_meter`` for an instrument, wherever it is: without a
+collector it does nothing. Units are base units (seconds, bytes), labels have few values: never an id of a purchase.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import structlog
-from opentelemetry import context, trace
+from opentelemetry import context, metrics, trace
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -27,20 +35,51 @@ _TRACEPARENT = "traceparent"
 _propagator = TraceContextTextMapPropagator()
 
 
-def exporting() -> bool:
-    """Say whether the environment names a collector for spans (``OTEL_EXPORTER_OTLP_[TRACES_]ENDPOINT``)."""
+_LAST_WORDS_S = 2.0
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 60.0)
+"""Bounds of the buckets of histograms of times."""
+
+
+class Telemetry:
+    """The telemetry of this process."""
+
+    def __init__(self, spans: TracerProvider, measured: MeterProvider | None) -> None:
+        """Keep what has to be shut down; ``measured`` is None where nobody collects metrics."""
+        self._spans = spans
+        self._measured = measured
+
+    def shutdown(self) -> None:
+        """Send what has not been sent yet, for two seconds at most: a collector that is gone must not hold us up."""
+        last_words = threading.Thread(target=self._shutdown, daemon=True)
+        last_words.start()
+        last_words.join(_LAST_WORDS_S)
+
+    def _shutdown(self) -> None:
+        self._spans.shutdown()
+        if self._measured is not None:
+            self._measured.shutdown()
+
+
+def exporting(signal: str = "TRACES") -> bool:
+    """Say whether the environment names a collector (``OTEL_EXPORTER_OTLP_ENDPOINT``, or that of ``signal`` alone).
+
+    Args:
+        signal: ``TRACES`` or ``METRICS``.
+
+    """
     return any(
         os.environ.get(name)
-        for name in ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+        for name in (f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
     )
 
 
-def set_up(service: str, instance: str, log_level: str) -> TracerProvider:
-    """Set up logs and traces for this process; the caller shuts the provider down at the end.
+def set_up(service: str, instance: str, log_level: str) -> Telemetry:
+    """Set up logs, spans and metrics for this process; the caller shuts them down at the end.
 
-    Spans go to the collector that the environment names (OpenTelemetry's own variables; sampling by
-    ``OTEL_TRACES_SAMPLER``). Without one nothing is recorded, but trace ids are made and passed on, so that the logs
-    of all services still tell which lines belong together.
+    Spans and metrics go to the collector that the environment names (OpenTelemetry's own variables; sampling by
+    ``OTEL_TRACES_SAMPLER``, ``OTEL_METRIC_EXPORT_INTERVAL`` in milliseconds). Without one nothing is recorded, but
+    trace ids are made and passed on, so that the logs of all services still tell which lines belong together.
 
     Args:
         service: name of the service (``gateway``).
@@ -50,13 +89,17 @@ def set_up(service: str, instance: str, log_level: str) -> TracerProvider:
     """
     resource = Resource.create({SERVICE_NAME: service, SERVICE_INSTANCE_ID: instance})
     if exporting():
-        provider = TracerProvider(resource=resource)
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        spans = TracerProvider(resource=resource)
+        spans.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     else:
-        provider = TracerProvider(resource=resource, sampler=ALWAYS_OFF)
-    trace.set_tracer_provider(provider)
+        spans = TracerProvider(resource=resource, sampler=ALWAYS_OFF)
+    trace.set_tracer_provider(spans)
+    measured = None
+    if exporting("METRICS"):
+        measured = MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())], resource)
+        metrics.set_meter_provider(measured)
     _set_up_logs(service, instance, log_level)
-    return provider
+    return Telemetry(spans, measured)
 
 
 def current_traceparent() -> str | None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar, cast
 
 import grpc
 import structlog
 from google.protobuf.message import DecodeError
+from opentelemetry import metrics
 
-from mesh import errors
+from mesh import errors, telemetry
 from mesh.errors import FieldViolation, MeshError
 from mesh.grpc import deadline
 from mesh.grpc.errors import abort
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 
     from google.protobuf.message import Message
     from protovalidate import FieldPathPb, Validator
@@ -37,6 +40,12 @@ LEAST_WORK_S = 0.02
 """A call with less time than this left is refused: its answer could not arrive."""
 
 _log = structlog.get_logger(__name__)
+_duration_s = metrics.get_meter(__name__).create_histogram(
+    "rpc.server.call.duration",
+    unit="s",
+    description="How long calls took that this service answered",
+    explicit_bucket_boundaries_advisory=telemetry.SECONDS,
+)
 
 
 class ServiceInterceptor(grpc.aio.ServerInterceptor):
@@ -104,26 +113,28 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, method: str, behaviour: _Unary, read: _Read) -> _RawUnary:
         async def call(raw: bytes, context: Context) -> Message:
-            try:
-                async with asyncio.timeout_at(self._ends_at(method, context)):
-                    request = self._valid(raw, read)
-                    return await behaviour(request, context)
-            except Exception as error:  # noqa: BLE001  the last resort of every call
-                await _fail(method, context, error)
+            with _measured(method, context):
+                try:
+                    async with asyncio.timeout_at(self._ends_at(method, context)):
+                        request = self._valid(raw, read)
+                        return await behaviour(request, context)
+                except Exception as error:  # noqa: BLE001  the last resort of every call
+                    await _fail(method, context, error)
 
         return call
 
     def _streaming(self, method: str, behaviour: _Streaming, read: _Read) -> _RawStreaming:
         async def call(raw: bytes, context: Context) -> AsyncIterator[Message]:
-            try:
-                ends_at = self._ends_at(method, context)
-                request = self._valid(raw, read)
-                responses = behaviour(request, context)
-                # No timeout may span a yield: it would strike whoever is iterating.
-                while (response := await self._next(method, responses, ends_at)) is not None:
-                    yield response
-            except Exception as error:  # noqa: BLE001  the last resort of every call
-                await _fail(method, context, error)
+            with _measured(method, context):
+                try:
+                    ends_at = self._ends_at(method, context)
+                    request = self._valid(raw, read)
+                    responses = behaviour(request, context)
+                    # No timeout may span a yield: it would strike whoever is iterating.
+                    while (response := await self._next(method, responses, ends_at)) is not None:
+                        yield response
+                except Exception as error:  # noqa: BLE001  the last resort of every call
+                    await _fail(method, context, error)
 
         return call
 
@@ -184,6 +195,26 @@ def describe(fields: tuple[FieldViolation, ...]) -> str:
         f"{violation.field}: {violation.description}" if violation.field else violation.description
         for violation in fields
     )
+
+
+@contextmanager
+def _measured(method: str, context: Context) -> Iterator[None]:
+    """Record how long a call takes and how it ends, as OpenTelemetry's conventions for RPCs name it."""
+    began_s = time.perf_counter()
+    status = grpc.StatusCode.OK
+    try:
+        yield
+    except grpc.aio.AbortError:
+        status = context.code()
+        raise
+    except (asyncio.CancelledError, GeneratorExit):
+        status = grpc.StatusCode.CANCELLED
+        raise
+    finally:
+        _duration_s.record(
+            time.perf_counter() - began_s,
+            {"rpc.method": method.removeprefix("/"), "rpc.response.status_code": status.name},
+        )
 
 
 def _draining() -> errors.Unavailable:

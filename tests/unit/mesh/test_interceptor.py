@@ -8,6 +8,8 @@ import grpc
 import pytest
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from protovalidate import Validator
 
 from bookmesh.customer.v1 import customer_pb2 as pb
@@ -15,6 +17,7 @@ from bookmesh.customer.v1 import customer_pb2_grpc as pb_grpc
 from mesh import errors
 from mesh.errors import FieldViolation
 from mesh.grpc import deadline
+from mesh.grpc import interceptor as interceptor_module
 from mesh.grpc.errors import from_rpc
 from mesh.grpc.interceptor import ServiceInterceptor
 
@@ -46,6 +49,16 @@ class Servicer(pb_grpc.PurchaseServiceServicer):
     async def ListPurchaseRequests(
         self, request: pb.ListPurchaseRequestsRequest, context: Context
     ) -> pb.ListPurchaseRequestsResponse:
+        raise NotImplementedError
+
+    async def CancelPurchaseRequest(
+        self, request: pb.CancelPurchaseRequestRequest, context: Context
+    ) -> pb.PurchaseRequest:
+        raise NotImplementedError
+
+    async def AcceptOffer(
+        self, request: pb.AcceptOfferRequest, context: Context
+    ) -> pb.AcceptOfferResponse:
         raise NotImplementedError
 
     async def WatchPurchaseRequest(
@@ -270,3 +283,39 @@ async def test_open_ended_calls_can_be_handed_over_and_others_go_on(
         assert (type(error), error.reason) == (errors.Unavailable, "DRAINING")
     go_on.set()
     assert (await create).request_id == "made"
+
+
+async def test_every_call_is_measured_by_how_it_ends(
+    stub: pb_grpc.PurchaseServiceAsyncStub, servicer: Servicer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = InMemoryMetricReader()
+    meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("test")
+    monkeypatch.setattr(interceptor_module, "_duration_s", meter.create_histogram("duration"))
+
+    async def refuse() -> None:
+        raise errors.NotFound("nothing there")
+
+    await stub.CreatePurchaseRequest(GOOD)
+    async for _ in stub.WatchPurchaseRequest(pb.WatchPurchaseRequestRequest(request_id="r")):
+        pass
+    servicer.act = refuse
+    with pytest.raises(grpc.aio.AioRpcError):
+        await stub.CreatePurchaseRequest(GOOD)
+    data = reader.get_metrics_data()
+    assert data is not None
+    [point_of] = [
+        metric.data.data_points
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    ]
+    seen = {
+        (str(attributes["rpc.method"]), str(attributes["rpc.response.status_code"]))
+        for point in point_of
+        if (attributes := point.attributes) is not None
+    }
+    assert seen == {
+        (f"{SERVICE}/CreatePurchaseRequest", "OK"),
+        (f"{SERVICE}/CreatePurchaseRequest", "NOT_FOUND"),
+        (f"{SERVICE}/WatchPurchaseRequest", "OK"),
+    }
