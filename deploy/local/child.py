@@ -133,6 +133,11 @@ class Child:
             return None
         return self._process.pid
 
+    @property
+    def up(self) -> bool:
+        """Whether it runs and was healthy when it was last asked."""
+        return self.pid is not None and self._healthy.is_set()
+
     async def start(self) -> None:
         """Start the program and return when it is healthy.
 
@@ -201,6 +206,17 @@ class Child:
         if self.pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
+
+    def kill_family(self) -> None:
+        """Kill the program and all processes below it; it alone where the system does not list them in /proc."""
+        if self.pid is None:
+            return
+        family = _below(self.pid)
+        # First the parent, which would look after its children.
+        self.signal(signal.SIGKILL)
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     async def stop(self) -> None:
         """Ask the program to end, wait for that, and kill it if it takes too long."""
@@ -281,6 +297,15 @@ async def _spawn(command: Command) -> asyncio.subprocess.Process:
             # A Ctrl-C at the terminal is for the supervisor, which then stops the children in order.
             start_new_session=True,
         )
+
+
+def _below(pid: int) -> list[int]:
+    """Give the ids of a process's children, their children and so on."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [found for child in map(int, children) for found in (child, *_below(child))]
 
 
 def _size(file: Path) -> int:

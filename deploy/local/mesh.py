@@ -27,7 +27,7 @@ from mesh.clock import Clock, SystemClock
 from mesh.postgres import MigrationError, migrate
 from sellers.admission.admission import rules_of
 from sellers.admission.model import AdmissionSettings
-from sellers.admission.valkey import valkey_ledger
+from sellers.admission.valkey import FleetUnavailable, valkey_ledger
 
 _SIM = "seller_sim"
 _THROUGH_WITHIN_S = 15.0
@@ -123,12 +123,20 @@ class LocalMesh:
         """Send a child a signal; one that ends by it is started again."""
         self._children[name].signal(number)
 
+    def kill_family(self, name: str) -> None:
+        """Kill a child and all that it has started, as when a machine's memory is full; it is started again."""
+        self._children[name].kill_family()
+
     def kill_all(self) -> None:
         """Kill all children at once, for a supervisor that is about to exit without waiting for them."""
         for child in self._children.values():
             # PostgreSQL's own processes end with it, but only SIGQUIT lets it clean up after itself.
             hard = child.program.name == postgres.NAME
             child.signal(signal.SIGQUIT if hard else signal.SIGKILL)
+
+    def up(self) -> frozenset[str]:
+        """Give the names of the children that run and were healthy when they were last asked."""
+        return frozenset(name for name, child in self._children.items() if child.up)
 
     async def wait_healthy(self, *names: str) -> None:
         """Return when these children, or all, are up and healthy."""
@@ -311,7 +319,14 @@ class LocalMesh:
         await self._begin(program)
         rules = AdmissionSettings()
         async with valkey_ledger(self.valkey_url, rules_of(rules), timeout_s=_LEDGER_S) as ledger:
-            await ledger.declare_quiet()
+            try:
+                await ledger.declare_quiet()
+            except FleetUnavailable as error:
+                msg = (
+                    f"{valkey.NAME} at {program.address} runs, but does not take the first word to it ({error}): "
+                    f"look into {program.log}"
+                )
+                raise MeshProblem(msg) from None
 
     async def _register_after(self, needs: Sequence[asyncio.Task[None]]) -> None:
         for need in needs:

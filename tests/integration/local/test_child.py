@@ -141,3 +141,42 @@ def test_a_child_whose_supervisor_is_gone_does_not_start() -> None:
     )
     assert result.returncode == 1
     assert b"the supervisor (process" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says in /proc who started whom")
+async def test_a_family_is_killed_with_all_that_it_has_started(
+    make_child: MakeChild, tmp_path: Path
+) -> None:
+    """As PostgreSQL, whose processes are sessions of their own and outlive it for a moment when it alone is killed."""
+    pids = tmp_path / "pids"
+    script = f"""
+import signal
+with open({str(pids)!r}, "a") as pids:
+    for generation in range(3):
+        print(os.getpid(), file=pids, flush=True)
+        if generation == 2:
+            ready.touch()
+        elif os.fork():
+            break
+        os.setsid()
+signal.pause()
+"""
+    child = make_child(script)
+    await child.start()
+    family = [int(pid) for pid in pids.read_text().split()]
+    assert len(family) == 3
+    child.kill_family()
+    assert not child.up
+    for _ in range(200):
+        if not any(_runs(pid) for pid in family):
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail("some of it is left")
+
+
+def _runs(pid: int) -> bool:
+    """Whether it is there, and more than an entry that nobody has asked for yet."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -12,10 +13,12 @@ import pytest
 import pytest_asyncio
 
 from bookmesh.customer.v1 import customer_pb2, customer_pb2_grpc
+from deploy.local import mesh as mesh_module
 from deploy.local.mesh import LocalMesh
 from deploy.local.options import MeshOptions
 from deploy.local.ports import is_free
 from deploy.local.problem import MeshProblem
+from sellers.admission.valkey import FleetUnavailable
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
@@ -100,3 +103,22 @@ async def test_a_second_mesh_needs_a_folder_of_its_own(mesh: LocalMesh, tmp_path
     assert len(pids) == len(mesh.pids())
     assert other.pids() == {}
     assert is_free(int(other.rest_url.rsplit(":", 1)[1]))
+
+
+async def test_a_valkey_that_does_not_do_as_it_is_told_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def deaf(*_: object, **__: object) -> AsyncIterator[DeafLedger]:
+        yield DeafLedger()
+
+    class DeafLedger:
+        async def declare_quiet(self) -> None:
+            raise FleetUnavailable("no answer in 5.0 s")
+
+    monkeypatch.setattr(mesh_module, "valkey_ledger", deaf)
+    with pytest.raises(
+        MeshProblem, match=r"^valkey at .* \(no answer in 5\.0 s\): look into .*valkey\.log$"
+    ):
+        async with LocalMesh(options(tmp_path)):
+            pass
