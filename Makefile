@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint gen bench lock clean install
+.PHONY: help demo up test lint gen bench chaos lock clean install
 .PHONY: gen-check breaking
 
 help: ## Show what there is
@@ -39,6 +39,9 @@ gen: install ## Write gen/ from protos/
 
 bench: install ## Measure; prints a table and writes build/bench.json (BOOKS=file.csv: its demand besides Zipf's)
 	@BOOKS='$(BOOKS)' $(BIN)/python -m bench
+
+chaos: install ## Buy 1,000 books while everything is killed; compares all ledgers (ARGS='--purchases 100 --seed 7')
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 gen-check: install
 	$(BIN)/python tools/generate.py --check
