@@ -135,9 +135,9 @@ class QuoteCache(Protocol):
         """Give what is known of these sellers; where some are missing, lead unless somebody else does.
 
         An answer that is good for no more than ``ahead_s`` counts as missing, though it is given: so a question is led
-        in order to refresh it. Who leads already leads again. The lead ends by itself a second after it was last
-        renewed: whoever follows opens again, about once a second or when ``changes`` says so, and leads when its turn
-        has come.
+        in order to refresh it. Who leads already leads once more, and leads until each such ``open`` has had its
+        ``close``; one that is cancelled needs none. The lead ends by itself a second after it was last renewed: whoever
+        follows opens again, about once a second or when ``changes`` says so, and leads when its turn has come.
         """
         ...
 
@@ -153,7 +153,10 @@ class QuoteCache(Protocol):
         ...
 
     def close(self, question: Question) -> None:
-        """End the lead, and tell those who follow. Returns at once; what was put before is written before."""
+        """Take back one ``open`` that led. With the last of them the lead ends, and those who follow are told.
+
+        Returns at once; what was put before is written before.
+        """
         ...
 
     def changes(self, question: Question) -> AbstractContextManager[asyncio.Event]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha1
 from importlib import resources
 from typing import Any
@@ -119,7 +119,7 @@ class ValkeyQuoteCache:
         self._settings = settings
         self._shared_time_ms = shared_time_ms
         self._known = KnownAnswers(settings.known_entries)
-        self._leading: set[str] = set()
+        self._leading: Counter[str] = Counter()
         self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._up = asyncio.Event()
         self._down = asyncio.Event()
@@ -157,7 +157,7 @@ class ValkeyQuoteCache:
             known = self._known.of(key)
             now = self._clock.monotonic()
         if leading:
-            self._leading.add(key)
+            self._leading[key] += 1
             self._ending.discard(key)
         answers: list[Answer] = []
         good_for: dict[str, float] = {}
@@ -190,10 +190,10 @@ class ValkeyQuoteCache:
     def close(self, question: Question) -> None:
         key = _key(question)
         if key in self._leading:
-            self._leading.remove(key)
-            self._ending.add(key)
-            self._write_later(key, ())
-            self._followed.discard(key)
+            self._leading[key] -= 1
+            if not self._leading[key]:
+                del self._leading[key]
+                self._end_lead(key)
 
     @contextmanager
     def changes(self, question: Question) -> Iterator[asyncio.Event]:
@@ -244,7 +244,17 @@ class ValkeyQuoteCache:
         reply = asyncio.get_running_loop().create_future()
         self._asked.append((_Call(_OPEN, key, arguments), reply))
         self._asking.set()
-        return await reply
+        try:
+            return await asyncio.shield(reply)
+        except asyncio.CancelledError:
+            reply.add_done_callback(partial(self._refuse_lead, key))
+            raise
+
+    def _refuse_lead(self, key: str, asked: asyncio.Future[tuple[int, bytes] | None]) -> None:
+        """Give back the lead, if it was given, that nobody waited for; others in this process may have it too."""
+        reply = asked.result()
+        if reply is not None and reply[0] == 1 and key not in self._leading:
+            self._end_lead(key)
 
     async def _read(self) -> None:
         while True:
@@ -366,16 +376,20 @@ class ValkeyQuoteCache:
     def _put_back(self, taken: Mapping[str, dict[str, bytes]], ending: set[str]) -> None:
         newer, self._pending = self._pending, OrderedDict()
         self._pending_size = 0
-        self._ending |= ending - self._leading
+        self._ending |= ending - self._leading.keys()
         for key, entries in (*taken.items(), *newer.items()):
             self._write_later(key, list(entries.items()))
 
     def _end_leads(self) -> None:
-        for key in self._leading:
-            self._ending.add(key)
-            self._write_later(key, ())
+        leading = list(self._leading)
         self._leading.clear()
-        self._followed.clear()
+        for key in leading:
+            self._end_lead(key)
+
+    def _end_lead(self, key: str) -> None:
+        self._ending.add(key)
+        self._write_later(key, ())
+        self._followed.discard(key)
 
     def _say_dropped(self) -> None:
         if self._dropped:

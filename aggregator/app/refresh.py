@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from aggregator.app.gather import Gatherer
+from aggregator.app.leading import lead_until
 from aggregator.domain.collection import Answer, Question
 from aggregator.domain.history import CollectionRecord
 from aggregator.ports import QuoteCache
@@ -83,27 +84,27 @@ class Refresher:
                 tasks.create_task(self._refresh(question, sellers))
 
     async def _refresh(self, question: Question, sellers: Mapping[str, Seller]) -> None:
-        leading = False
         try:
             opened = await self._cache.open(
                 question, sellers.keys(), ahead_s=self._settings.ahead_s
             )
-            leading = opened.leading
-            if leading:
-                await self._ask(question, sellers)
+            if opened.leading:
+                try:
+                    await self._ask(question, sellers)
+                finally:
+                    self._cache.close(question)
         finally:
-            if leading:
-                self._cache.close(question)
             self._under_way.discard(question)
 
     async def _ask(self, question: Question, sellers: Mapping[str, Seller]) -> None:
         answers: list[Answer] = []
-        answered = asyncio.Semaphore(0)
+        ended = asyncio.Event()
 
         def on_answer(answer: Answer) -> None:
             self._cache.put(question, (answer,))
             answers.append(answer)
-            answered.release()
+            if len(answers) == len(sellers):
+                ended.set()
 
         started_at, started_s = self._clock.now(), self._clock.monotonic()
         until_s = started_s + self._settings.seller_s
@@ -111,8 +112,7 @@ class Refresher:
             self._gatherer.ask(
                 seller, question, customer_id="", until_s=until_s, on_answer=on_answer
             )
-        for _ in sellers:
-            await answered.acquire()
+        await lead_until(ended, self._cache, question)
         self._on_ended(
             CollectionRecord(
                 collection_id=self._new_id(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -50,7 +50,7 @@ class MemoryQuoteCache:
         self._memory = memory
         self._clock = clock
         self._settings = settings
-        self._leading: set[Question] = set()
+        self._leading: Counter[Question] = Counter()
 
     async def open(
         self, question: Question, sellers: Collection[str], *, ahead_s: float = 0.0
@@ -65,7 +65,7 @@ class MemoryQuoteCache:
         missing = any(good_for.get(seller_id, 0.0) <= ahead_s for seller_id in sellers)
         leading = missing and self._lead(question)
         if leading:
-            self._leading.add(question)
+            self._leading[question] += 1
         elif missing:
             self._memory.leads[question].followed = True
         return Opened([known[seller_id][0] for seller_id in good_for], good_for, leading)
@@ -82,13 +82,15 @@ class MemoryQuoteCache:
         self._tell(question)
 
     def renew(self, question: Question) -> None:
-        if question in self._leading:
+        if self._leading[question]:
             self._lead(question)
 
     def close(self, question: Question) -> None:
-        self._leading.discard(question)
+        if not self._leading[question]:
+            return
+        self._leading[question] -= 1
         lead = self._memory.leads.get(question)
-        if lead is not None and lead.owner is self:
+        if not self._leading[question] and lead is not None and lead.owner is self:
             self._tell(question)
             del self._memory.leads[question]
 

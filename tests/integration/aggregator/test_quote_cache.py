@@ -316,6 +316,50 @@ async def test_who_opens_again_after_it_has_closed_leads_on(fleet: Fleet) -> Non
     assert not opened.leading
 
 
+async def test_a_lead_that_is_held_twice_in_a_process_ends_when_both_have_closed_it(
+    fleet: Fleet,
+) -> None:
+    for _ in range(2):
+        assert (await fleet.first.open(QUESTION, SELLERS)).leading
+    for number, led_by_another in enumerate((False, True)):
+        fleet.first.close(QUESTION)
+        fleet.first.renew(QUESTION)
+        marker = fleet.quoted(f"s{number}")
+        fleet.first.put(OTHERS[0], [marker])
+        await shared(fleet.third, [marker], OTHERS[0])
+        assert (await fleet.second.open(QUESTION, SELLERS)).leading is led_by_another
+
+
+@pytest.mark.parametrize("turns", range(20))
+async def test_who_is_cancelled_while_it_opens_leaves_no_lead_behind(
+    fleet: Fleet, turns: int
+) -> None:
+    """Whenever it happens: before it was sent, on its way, or when the reply is there already."""
+    opening = asyncio.create_task(fleet.first.open(QUESTION, SELLERS))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    if not opening.cancel():
+        fleet.first.close(QUESTION)
+    await asyncio.wait((opening,))
+    opened = await opened_until(fleet.second, lambda opened: opened.leading)
+    assert outcomes(opened) == {}
+
+
+async def test_who_is_cancelled_while_it_opens_takes_nobody_elses_lead_along(fleet: Fleet) -> None:
+    assert (await fleet.first.open(QUESTION, SELLERS)).leading
+    opening = asyncio.create_task(fleet.first.open(QUESTION, SELLERS))
+    await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.wait((opening,))
+    marker = fleet.quoted("marker")
+    for question in (OTHERS[0], OTHERS[2]):
+        # The first of them comes after the reply to who was cancelled, the second after what that led to.
+        await fleet.first.open(question, SELLERS)
+        fleet.first.put(question, [marker])
+        await shared(fleet.third, [marker], question)
+    assert not (await fleet.second.open(QUESTION, SELLERS)).leading
+
+
 async def test_a_late_answer_after_closing_takes_no_lead(fleet: Fleet) -> None:
     late = fleet.quoted("acme")
     await fleet.first.open(QUESTION, SELLERS)

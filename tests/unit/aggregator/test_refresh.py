@@ -119,3 +119,17 @@ async def test_a_refresh_that_is_cancelled_gives_up_its_lead() -> None:
         assert len(sellers.calls) == 1
     opened = await Process(memory, sellers).cache.open(BOOK, ["acme"])
     assert opened.leading
+
+
+@in_virtual_time
+async def test_a_refresh_that_takes_its_time_keeps_its_lead() -> None:
+    sellers, memory = ScriptedSellers(), Memory()
+    sellers.latency_s["acme"] = 2.5
+    process, other = Process(memory, sellers), Process(memory, sellers)
+    async with process.running() as refresher:
+        serve(refresher, 5)
+        await asyncio.sleep(2.4)
+        assert not (await other.cache.open(BOOK, ["acme"])).leading
+        await asyncio.sleep(0.2)
+        assert [answer.seller_id for answer in process.records[0].fresh] == ["acme"]
+        assert (await other.cache.open(BOOK, ["beta"])).leading
