@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from math import inf
@@ -13,6 +13,7 @@ from uuid import UUID
 import structlog
 
 from aggregator.app.gather import Gatherer, Waiting
+from aggregator.app.leading import lead_until
 from aggregator.domain.collection import Answer, MissReason, Question, Skipped, Summary, summarise
 from aggregator.domain.history import CollectionRecord
 from aggregator.domain.outlook import Outlooks
@@ -27,12 +28,20 @@ from sellers.registry import Directory
 MAX_BATCH = 1000
 """Most answers in a batch: with the longest names that is 1 MB as a message."""
 
-_RENEW_S = 0.3
 _FOLLOW_S = 0.5
 _LOOK_S = 0.1
 
 _MOST_TURNS = 8
 """A question that so many customers want has its turn with each of them; more would not make it any faster."""
+
+_ASKED_AT_ONCE = 256
+"""Questions that are put to sellers in one turn of the event loop, for all collections together: some 5 ms."""
+
+_LACK_OF_TIME = frozenset({MissReason.TOO_SLOW, MissReason.NO_BUDGET})
+
+_CLEARLY_MORE = 0.1
+"""Who joins has clearly more time if so much of its time is left when the others' is over. So a crowd that comes one by
+one, all with the same time, has a seller asked in vain only now and then."""
 
 OnKnown: TypeAlias = Callable[[Question, Mapping[str, Seller], Mapping[str, float]], None]
 OnEnded: TypeAlias = Callable[[CollectionRecord], None]
@@ -90,7 +99,8 @@ class QuoteCollector:
     ) -> None:
         """Keep what is needed.
 
-        ``on_known`` is told what is known of a question and for how long it is good, ``on_ended`` each collection once.
+        ``on_known`` is told, once for each who asks, what is known of its question and for how long it is good,
+        ``on_ended`` each collection once.
         """
         self._on_known = on_known
         self._on_ended = on_ended
@@ -102,6 +112,7 @@ class QuoteCollector:
         self._new_id = new_id
         self._limits = limits
         self._flights: dict[tuple[Question, bool], Flight] = {}
+        self._asking = Asking()
 
     @asynccontextmanager
     async def open(
@@ -148,6 +159,7 @@ class QuoteCollector:
                 gatherer=self._gatherer,
                 cache=self._cache,
                 outlooks=self._outlooks,
+                asking=self._asking,
                 clock=self._clock,
                 on_known=self._on_known,
                 on_ended=self._on_ended,
@@ -155,14 +167,22 @@ class QuoteCollector:
         return flight
 
 
+@dataclass(slots=True)
+class Asking:
+    """How many flights are asking sellers just now: they share the turns of the event loop."""
+
+    flights: int = 0
+
+
 class Flight:
-    """One gathering of quotes for one question, for all who want it. Every seller gets at most one answer.
+    """One gathering of quotes for one question, for all who want it. Every seller has at most one answer at a time.
 
     Attributes:
         key: the question, and whether what is known already is not good enough.
         collection_id: names it.
         sellers: who is asked.
         answers: what has arrived, in that order.
+        asked_again: whether some answers have been taken back, because somebody has time for better ones.
         started_at: when it began.
         started_s: likewise, by the monotonic clock.
         ended: is set when every seller has its answer.
@@ -179,6 +199,7 @@ class Flight:
         gatherer: Gatherer,
         cache: QuoteCache,
         outlooks: Outlooks,
+        asking: Asking,
         clock: Clock,
         on_known: OnKnown,
         on_ended: OnEnded,
@@ -187,6 +208,7 @@ class Flight:
         self.collection_id = collection_id
         self.sellers = sellers
         self.answers: list[Answer] = []
+        self.asked_again = False
         self.started_at = clock.now()
         self.started_s = clock.monotonic()
         self.ended = asyncio.Event()
@@ -195,14 +217,16 @@ class Flight:
         self._gatherer = gatherer
         self._cache = cache
         self._outlooks = outlooks
+        self._asking = asking
         self._clock = clock
         self._on_known = on_known
         self._on_ended = on_ended
         self._open = {seller.seller_id: seller for seller in sellers}
         self._waiting: dict[str, Waiting] = {}
+        self._short_of_time: dict[str, float] = {}
+        self._known: tuple[Mapping[str, Seller], Mapping[str, float]] | None = None
         self._joined: set[Collection] = set()
         self._until_s = 0.0
-        self._leading = False
         self._task: asyncio.Task[None] | None = None
         self._worth: dict[Policy, tuple[int, float, bool]] = {}
         self._summary: Summary | None = None
@@ -228,6 +252,10 @@ class Flight:
             self._customers.append(customer_id)
             for waiting in self._waiting.values():
                 self._gatherer.ask_for(waiting, customer_id)
+        self._ask_again(collection.until_s)
+        collection.take(self.answers)
+        if self._known is not None:
+            self._on_known(self._question, *self._known)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
 
@@ -238,8 +266,6 @@ class Flight:
     async def stop(self) -> None:
         """Cancel what is under way."""
         ending = self._gatherer.cancel(self._waiting.values())
-        if self._leading:
-            self._cache.close(self._question)
         self._outlooks.learn_prices(self.answers)
         if self._task is not None:
             self._task.cancel()
@@ -314,59 +340,97 @@ class Flight:
         with self._cache.changes(self._question) as changed:
             while self._open:
                 if self._fresh:
-                    self._ask()
+                    await self._ask()
                     return
                 opened = await self._cache.open(self._question, self._open.keys())
-                self._on_known(self._question, self._open, opened.good_for_s)
-                for answer in opened.answers:
-                    self._take(answer)
-                if opened.leading and self._open:
-                    self._leading = True
-                    self._ask()
-                    await self._lead()
+                if self._known is None:
+                    sellers = {seller_id: self._open[seller_id] for seller_id in opened.good_for_s}
+                    self._known = sellers, opened.good_for_s
+                    for _ in self._joined:
+                        self._on_known(self._question, *self._known)
+                self._take(opened.answers)
+                if opened.leading:
+                    try:
+                        await self._ask()
+                        await lead_until(self.ended, self._cache, self._question)
+                    finally:
+                        self._cache.close(self._question)
                     return
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_FOLLOW_S):
                         await changed.wait()
                 changed.clear()
 
-    async def _lead(self) -> None:
-        while self._open:
-            await self._clock.sleep(_RENEW_S)
-            self._cache.renew(self._question)
+    async def _ask(self) -> None:
+        """Ask all that have no answer.
 
-    def _ask(self) -> None:
+        Flights that do so at the same time go along the sellers side by side: each seller hears of all their books at
+        once, and can be asked for them in one call, while the event loop has its turn between a few sellers and the
+        next.
+        """
+        self._asking.flights += 1
+        try:
+            # To see who else is asking.
+            await self._clock.sleep(0)
+            step = max(1, _ASKED_AT_ONCE // self._asking.flights)
+            for begin in range(0, len(self.sellers), step):
+                if begin:
+                    await self._clock.sleep(0)
+                for seller in self.sellers[begin : begin + step]:
+                    if seller.seller_id in self._open:
+                        self._ask_one(seller)
+        finally:
+            self._asking.flights -= 1
+
+    def _ask_one(self, seller: Seller) -> None:
         first, *others = self._customers
-        for seller in self._open.values():
-            waiting = self._gatherer.ask(
-                seller,
-                self._question,
-                customer_id=first,
-                until_s=self._until_s,
-                on_answer=self._answered,
-            )
-            self._waiting[seller.seller_id] = waiting
-            for customer_id in others:
-                self._gatherer.ask_for(waiting, customer_id)
+        waiting = self._gatherer.ask(
+            seller,
+            self._question,
+            customer_id=first,
+            until_s=self._until_s,
+            on_answer=self._answered,
+        )
+        self._waiting[seller.seller_id] = waiting
+        for customer_id in others:
+            self._gatherer.ask_for(waiting, customer_id)
+
+    def _ask_again(self, until_s: float) -> None:
+        """Ask those again that were not asked for lack of time, if there is clearly more of it now."""
+        more_s = _CLEARLY_MORE * (until_s - self._clock.monotonic())
+        again = {
+            seller_id
+            for seller_id, skipped_until_s in self._short_of_time.items()
+            if until_s - skipped_until_s > more_s
+        }
+        if not again:
+            return
+        self.asked_again = True
+        self.answers = [answer for answer in self.answers if answer.seller_id not in again]
+        for seller in self.sellers:
+            if seller.seller_id in again:
+                del self._short_of_time[seller.seller_id]
+                self._open[seller.seller_id] = seller
+                self._ask_one(seller)
 
     def _answered(self, answer: Answer) -> None:
-        self._waiting.pop(answer.seller_id, None)
-        # That a seller was not asked, others may do better: they have more time, perhaps, or a share of their own.
-        if not isinstance(answer.outcome, Skipped):
+        del self._waiting[answer.seller_id]
+        if isinstance(answer.outcome, Skipped):
+            # Not put: others may do better, they have more time, perhaps, or a share of their own.
+            if answer.outcome.reason in _LACK_OF_TIME:
+                self._short_of_time[answer.seller_id] = self._until_s
+        else:
             self._cache.put(self._question, (answer,))
-        self._take(answer)
-        if self.over and self._leading:
-            self._leading = False
-            self._cache.close(self._question)
+        self._take((answer,))
 
-    def _take(self, answer: Answer) -> None:
-        if self._open.pop(answer.seller_id, None) is None:
-            return
-        self.answers.append(answer)
+    def _take(self, answers: Sequence[Answer]) -> None:
+        for answer in answers:
+            del self._open[answer.seller_id]
+        self.answers += answers
         if not self._open:
             self.ended.set()
         for collection in self._joined:
-            collection.arrived.set()
+            collection.take(answers)
 
 
 class Collection:
@@ -374,7 +438,6 @@ class Collection:
 
     Attributes:
         wish: what its caller wants.
-        arrived: is set when there is something new.
         until_s: when its caller must have the last answer, by the monotonic clock.
 
     """
@@ -388,15 +451,19 @@ class Collection:
         clock: Clock,
         limits: Limits,
     ) -> None:
-        self.arrived = asyncio.Event()
-        self._flight = flight
         self.wish = wish
+        self._flight = flight
         self._clock = clock
         self._flush_s = limits.flush_s
         self._started_at = clock.now()
         self._started_s = clock.monotonic()
         self.until_s = self._started_s + max(0.0, time_left_s - limits.merge_margin_s)
+        self._arrived = asyncio.Event()
+        self._complete = asyncio.Event()
+        self._have: set[str] = set()
+        self._new: list[Answer] = []
         self._given: list[Answer] = []
+        self._whole = False
         self._summary: Summary | None = None
 
     @property
@@ -409,11 +476,22 @@ class Collection:
         """Who is asked."""
         return self._flight.sellers
 
+    def take(self, answers: Iterable[Answer]) -> None:
+        """Take answers that have arrived; a seller's first one stays."""
+        for answer in answers:
+            if answer.seller_id not in self._have:
+                self._have.add(answer.seller_id)
+                self._new.append(answer)
+        if len(self._have) == len(self.sellers):
+            self._complete.set()
+        self._arrived.set()
+
     async def batches(self) -> AsyncIterator[Sequence[Answer]]:
         """Give all answers: the first at once, later ones gathered for a moment, the last without delay."""
         affordable = False
         while True:
-            batch = self._flight.answers[len(self._given) :]
+            batch, self._new = self._new, []
+            self._arrived.clear()
             affordable = affordable or any(self._is_affordable(answer) for answer in batch)
             self._given += batch
             for part in _parts(batch):
@@ -422,10 +500,11 @@ class Collection:
             if reason is not None:
                 break
             if batch:
-                await self._pause(self._flush_s, self._flight.ended)
+                await self._pause(self._flush_s, self._complete)
             await self._wait()
         rest = self._rest(reason)
         self._given += rest
+        self._whole = not rest
         for part in _parts(rest):
             yield part
 
@@ -433,8 +512,8 @@ class Collection:
         """Say how it came out, once the batches have ended."""
         if self._summary is None:
             flight = self._flight
-            whole = flight.over and len(self._given) == len(flight.answers)
-            counted = flight.summary() if whole else flight.summary_of(self._given)
+            shared = self._whole and not flight.asked_again
+            counted = flight.summary() if shared else flight.summary_of(self._given)
             self._summary = replace(
                 counted,
                 started_at=self._started_at,
@@ -444,7 +523,7 @@ class Collection:
 
     def _over(self, *, affordable: bool) -> MissReason | None:
         """Say why nothing more is waited for; None as long as something is."""
-        if self._flight.over and len(self._given) == len(self._flight.answers):
+        if self._complete.is_set() and not self._new:
             return MissReason.STOPPED
         if self._clock.monotonic() >= self.until_s:
             return MissReason.TIMED_OUT
@@ -460,9 +539,8 @@ class Collection:
     async def _wait(self) -> None:
         """Wait for answers; one that might stop early looks around now and then even if none come."""
         await self._pause(
-            _LOOK_S if self.wish.policy is not Policy.BEST_PRICE else inf, self.arrived
+            _LOOK_S if self.wish.policy is not Policy.BEST_PRICE else inf, self._arrived
         )
-        self.arrived.clear()
 
     async def _pause(self, at_most_s: float, until: asyncio.Event) -> None:
         """Wait for an event, for so long, but not beyond the caller's deadline."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable, Mapping
+
+import pytest
 
 from aggregator.app.collect import Limits, Wish
-from aggregator.domain.collection import MissReason
+from aggregator.app.gather import Gatherer, Waiting
+from aggregator.domain.collection import Answer, MissReason, Question
 from aggregator.domain.stopping import Policy
 from sellers.admission.model import Outcome
-from sellers.model import CallFailed, FailureKind
-from tests.fakes.asking import fails, fleet, in_virtual_time, question, quoted, seller
+from sellers.model import CallFailed, FailureKind, Seller
+from tests.fakes.asking import Process, fails, fleet, in_virtual_time, question, quoted, seller
 
 BROKEN = CallFailed(FailureKind.SELLER_ERROR, definitely_not_done=False, detail="")
 
@@ -244,3 +248,135 @@ async def test_that_a_seller_was_not_asked_for_lack_of_time_is_not_held_against_
         hasty = await process.collect(time_left_s=0.5)
         assert hasty.misses == {"acme": MissReason.TOO_SLOW}
         assert (await process.collect()).quoted == {"acme"}
+
+
+async def teach_latency(process: Process) -> None:
+    """Let a process learn how long its sellers take."""
+    for number in range(3):
+        await process.collect(f"taught-{number}")
+
+
+@in_virtual_time
+async def test_who_joins_with_more_time_has_those_asked_that_were_too_slow_for_the_others() -> None:
+    async with fleet(seller("fast"), seller("slow"), seller("slow-too", batch=10)) as mesh:
+        mesh.sellers.latency_s = {"fast": 0.3, "slow": 1.0, "slow-too": 1.0}
+        process = await mesh.process()
+        await teach_latency(process)
+        mesh.sellers.calls.clear()
+        hasty = asyncio.create_task(process.collect(time_left_s=0.6))
+        await asyncio.sleep(0.2)
+        patient, also = await asyncio.gather(process.collect(), process.collect())
+        assert patient.quoted == also.quoted == {"fast", "slow", "slow-too"}
+        assert round(patient.elapsed_s, 1) == 1.0
+        assert patient.summary.misses == {}
+        # One answer of each seller for everybody, and one call to each.
+        first = await hasty
+        assert first.misses == {"slow": MissReason.TOO_SLOW, "slow-too": MissReason.TOO_SLOW}
+        assert first.summary.misses == {MissReason.TOO_SLOW: 2}
+        assert round(first.elapsed_s, 1) == 0.3, "it waits for nothing that it has an answer to"
+        assert len(mesh.sellers.calls) == 3
+
+
+@in_virtual_time
+async def test_who_joins_with_more_time_waits_for_a_budget_that_others_could_not_wait_for() -> None:
+    async with fleet(seller("slow"), seller("scarce", calls_per_minute=20)) as mesh:
+        mesh.sellers.latency_s = {"slow": 2.0}
+        process = await mesh.process()
+        number = 0
+        while (await process.collect(f"used-{number}", time_left_s=1.0)).quoted:
+            number += 1
+        assert 0 < len(mesh.sellers.calls_to("scarce")) < 20
+        hasty = asyncio.create_task(process.collect(time_left_s=5.0))
+        await asyncio.sleep(1.0)
+        patient = await process.collect(time_left_s=90.0)
+        assert (await hasty).misses == {"scarce": MissReason.NO_BUDGET}
+        assert patient.quoted == {"slow", "scarce"}
+        assert patient.elapsed_s > 10
+
+
+@in_virtual_time
+async def test_a_crowd_that_comes_one_by_one_does_not_have_the_same_asked_over_and_over() -> None:
+    asked: Counter[str] = Counter()
+    async with fleet(seller("slow"), seller("scarce", calls_per_minute=20)) as mesh:
+        mesh.sellers.latency_s = {"slow": 2.0}
+        process = await mesh.process()
+        number = 0
+        while (await process.collect(f"used-{number}", time_left_s=1.0)).quoted:
+            number += 1
+        process.admission.rounds.clear()
+        waiting = []
+        for _ in range(100):
+            waiting.append(asyncio.create_task(process.collect(time_left_s=10.0)))
+            await asyncio.sleep(0.015)
+        results = await asyncio.gather(*waiting)
+        asked.update(ask.limits.seller_id for asks in process.admission.rounds for ask in asks)
+    assert all(result.quoted == {"slow"} for result in results)
+    assert asked["slow"] == 1
+    assert asked["scarce"] <= 3
+
+
+@in_virtual_time
+async def test_what_is_known_is_told_once_for_everybody_who_asks() -> None:
+    """So that what is in demand can be told from what takes long."""
+    told: list[tuple[set[str], set[str]]] = []
+
+    def on_known(
+        _: Question, sellers: Mapping[str, Seller], good_for_s: Mapping[str, float]
+    ) -> None:
+        told.append((set(sellers), set(good_for_s)))
+
+    async with fleet(seller("known"), seller("slow")) as mesh:
+        mesh.sellers.latency_s = {"slow": 3.0}
+        leader, follower = await mesh.process(), await mesh.process(on_known=on_known)
+        led = asyncio.create_task(leader.collect())
+        await asyncio.sleep(0.1)
+        waiting = [asyncio.create_task(follower.collect()) for _ in range(50)]
+        await asyncio.sleep(2.5)
+        assert len(told) == 50
+        waiting.append(asyncio.create_task(follower.collect()))
+        results = await asyncio.gather(led, *waiting)
+        assert all(result.quoted == {"known", "slow"} for result in results)
+        assert len(told) == 51
+        await follower.collect()
+        assert len(told) == 52
+    assert all(good_for_s <= sellers for sellers, good_for_s in told)
+    assert told[50][1] == {"known"}
+    assert told[51][1] == {"known", "slow"}
+
+
+@in_virtual_time
+async def test_a_crowd_of_collections_asks_side_by_side_and_lets_the_loop_have_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each seller hears of all their books in one turn of the loop, and no turn is long."""
+    books, sellers = 32, [seller(f"s{number:03}", batch=100) for number in range(200)]
+    turn = 0
+    asked: list[tuple[int, str]] = []
+    ask = Gatherer.ask
+
+    def counted(
+        self: Gatherer,
+        seller: Seller,
+        question: Question,
+        *,
+        customer_id: str,
+        until_s: float,
+        on_answer: Callable[[Answer], None],
+    ) -> Waiting:
+        asked.append((turn, seller.seller_id))
+        return ask(
+            self, seller, question, customer_id=customer_id, until_s=until_s, on_answer=on_answer
+        )
+
+    monkeypatch.setattr(Gatherer, "ask", counted)
+    async with fleet(*sellers) as mesh:
+        process = await mesh.process()
+        crowd = [asyncio.create_task(process.collect(f"book-{n}")) for n in range(books)]
+        while len(asked) < books * len(sellers):
+            await asyncio.sleep(0)
+            turn += 1
+        results = await asyncio.gather(*crowd)
+    assert all(len(result.quoted) == len(sellers) for result in results)
+    assert max(Counter(turn for turn, _ in asked).values()) <= 300
+    assert len(set(asked)) == len(sellers), "a seller heard of some books in another turn"
+    assert len(mesh.sellers.calls) == len(sellers)
