@@ -78,12 +78,13 @@ async def main(settings: Settings) -> None:
         admission = await stack.enter_async_context(open_admission(settings, directory, clock))
         sellers = TransportSellers(directory, transport, admission, clock)
         store = PostgresPurchaseStore(pool, dsn)
-        saga = Saga(limits, sellers.kind_of)
+        saga = Saga(limits, sellers.kind_of, reusable_tokens=SandboxPaymentProvider.reusable_tokens)
         broadcast = ValkeyBroadcast(
             valkey,
             clock,
             on_changed=signals.changed,
             on_work=lambda: worker.wake(),  # noqa: PLW0108  made further down
+            on_cancel=lambda request_id: worker.cancel(request_id),  # noqa: PLW0108  made further down
         )
         steps = Steps(
             saga,
@@ -128,7 +129,7 @@ async def main(settings: Settings) -> None:
                 ),
                 tasks.create_task(admission.run()),
                 tasks.create_task(broadcast.listen()),
-                tasks.create_task(worker.run()),
+                tasks.create_task(worker.run(when=lambda: directory.snapshot is not None)),
             ]
             await serve(
                 Serving(

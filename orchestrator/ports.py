@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
     from mesh.money import Money
     from orchestrator.domain.events import AnswerBatch, Collected, Event
+    from orchestrator.domain.flags import Flag, Settled
+    from orchestrator.domain.observations import Observation, Told
     from orchestrator.domain.purchase import Attempt, Candidate, Offer, Purchase, Release
     from sellers.model import (
         CallFailed,
         CancelOutcome,
+        Condition,
         GetOrderOutcome,
         HoldOutcome,
         PlaceOutcome,
@@ -29,6 +32,10 @@ if TYPE_CHECKING:
 
 class Fenced(Exception):
     """Another worker has claimed the purchase since: this one must not go on."""
+
+
+class CancelledFirst(Exception):
+    """The customer's cancel came before this intent to order: the claim holds, and nothing was committed."""
 
 
 # Purchases
@@ -71,12 +78,51 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A claimed purchase: its age in seconds by the database's clock, its token and the number of its last event."""
+    """A claimed purchase.
+
+    Attributes:
+        purchase: as it was last committed.
+        age_s: its age in seconds, by the database's clock.
+        token: its sealed payment token, while there is one.
+        event_seq: the number of its last event.
+        claims: how often it was claimed since its last commit, this time included.
+        observed: the number of the last observation that was acted on.
+        observations: those after it, in order.
+
+    """
 
     purchase: Purchase
     age_s: float
     token: SealedToken | None
     event_seq: int
+    claims: int = 1
+    observed: int = 0
+    observations: tuple[Observation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A claimed purchase that this program cannot read: a newer version wrote it, or something broke it.
+
+    Attributes:
+        stage: the word for its stage.
+        problem: what could not be read, for operators.
+        claims: as in ``Loaded``.
+
+    """
+
+    stage: str
+    problem: str
+    claims: int
+
+
+class News(StrEnum):
+    """What a customer is told by webhook and e-mail: at most one message of each kind about a purchase."""
+
+    FINAL = "final"
+    """The status is final."""
+    REFUNDED = "refunded"
+    """What was charged is given back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +130,20 @@ class Commit:
     """What a worker decided.
 
     Attributes:
-        purchase: as it is from now on; its epoch is the fence.
+        purchase: as it is from now on; its epoch is the fence. What it says of ``cancel_requested`` and ``flagged`` is
+            not written: those follow from ``request_cancel``, ``flags`` and ``settled``.
         events: what happened.
         due_in_s: seconds until it may be claimed (the lease, when the worker goes on with it); None when nothing is
-            left to do.
+            left to do. A purchase that the worker does not keep is due at once, whatever this says, if there are
+            observations after ``observed``.
         keep: whether the worker goes on with it.
         erase_token: whether the payment token is not needed any more.
+        ended: the try before the purchase's present one, when it has ended in this very decision.
+        begins_order: whether this is the intent to place an order: it is committed only if no cancel was requested.
+        flags: what an operator must know, raised with the numbers that follow.
+        settled: resolves all open flags; never together with ``flags``. None when they stay.
+        news: what the customer is to be told, kept in the outbox; a kind that is there already is left out.
+        observed: the number of the last observation that was acted on.
 
     """
 
@@ -98,6 +152,28 @@ class Commit:
     due_in_s: float | None
     keep: bool
     erase_token: bool
+    ended: Attempt | None = None
+    begins_order: bool = False
+    flags: tuple[Flag, ...] = ()
+    settled: Settled | None = None
+    news: tuple[News, ...] = ()
+    observed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit found.
+
+    Attributes:
+        event_seq: the number of the purchase's last event.
+        cancel_requested: whether its customer has asked for it to be cancelled.
+        observations_wait: whether there are observations after the last one that was acted on.
+
+    """
+
+    event_seq: int
+    cancel_requested: bool
+    observations_wait: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +192,22 @@ class PurchaseView:
     final_price: Money | None = None
     seller_id: str | None = None
     confirmation: str | None = None
+    committed: bool = False
+    """Whether an order may stand, so that it is too late to cancel, at least for now."""
+    cancel_requested: bool = False
+    accepted_offer_of: UUID | None = None
+    offer_accepted_by: UUID | None = None
+    refunded: Money | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A purchase, as far as accepting its offer needs it; ``offer`` is None when it did not end with one."""
+
+    book_id: str
+    conditions: tuple[Condition, ...]
+    offer: Offer | None
+    token: SealedToken | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +220,17 @@ class Recorded:
 
 
 class PurchaseStore(Protocol):
-    """Purchases, for good. Every method raises ``mesh.errors.Unavailable`` when the database does not answer."""
+    """Purchases, for good. Every method raises ``mesh.errors.Unavailable`` when the database does not answer.
+
+    Each method is one transaction. Of a purchase everything but ``submit``, ``request_cancel`` and ``observe`` belongs
+    to the worker that has claimed it last: to whom the purchase's epoch is that of its claim.
+    """
 
     async def submit(self, submission: Submission, events: Sequence[Event]) -> bool:
-        """Commit a new purchase that is due at once; False when its id or the customer's key is taken."""
+        """Commit a new purchase that is due at once; False when its id or the customer's key is taken.
+
+        Also False when it accepts an offer that was accepted before.
+        """
         ...
 
     async def find_submitted(
@@ -140,29 +239,63 @@ class PurchaseStore(Protocol):
         """Give the customer's purchase with this key, else the one with this id."""
         ...
 
-    async def claim(self, owner: int, room: int, lease_s: float) -> list[Claim]:
-        """Take at most ``room`` due purchases for a worker, fairly between customers."""
+    async def request_cancel(self, request_id: UUID, customer_id: str) -> PurchaseView | None:
+        """Note that the customer wants a purchase cancelled; give it as it then is, None when there is none.
+
+        Without effect when its status is final or it was asked for before. Else there is an event of it, and the
+        purchase is due at once, unless a worker has it: that learns of it by ``renew`` and ``commit``.
+        """
         ...
 
-    async def load(self, claim: Claim) -> Loaded | None:
+    async def observe(self, request_id: UUID, by: str, what: Told) -> bool:
+        """Note what somebody tells of a purchase, also of one that is over; False when there is none.
+
+        It is due at once, unless a worker has it: that learns of it by ``commit``.
+        """
+        ...
+
+    async def claim(self, owner: int, room: int, lease_s: float) -> list[Claim]:
+        """Take at most ``room`` due purchases for a worker.
+
+        Those that were claimed before come when they are due; new ones in the order in which they were submitted, but
+        those of one customer count as submitted some seconds apart.
+        """
+        ...
+
+    async def load(self, claim: Claim) -> Loaded | Unreadable | None:
         """Give a claimed purchase; None when the claim does not hold any more."""
         ...
 
-    async def commit(self, commit: Commit) -> int:
-        """Commit all of it and give the number of the last event.
+    async def commit(self, commit: Commit) -> Committed:
+        """Commit all of it.
 
         Raises:
             Fenced: when the claim does not hold any more; then nothing was changed.
+            CancelledFirst: when it begins an order and the customer has asked to cancel; then nothing was changed.
 
         """
         ...
 
-    async def renew(self, claims: Sequence[Claim], lease_s: float) -> set[UUID]:
-        """Lengthen the leases of these claims; give the ids of those that still hold."""
+    async def renew(self, claims: Sequence[Claim], lease_s: float) -> dict[UUID, bool]:
+        """Lengthen the leases of these claims.
+
+        Gives those that still hold, each with whether its customer has asked for it to be cancelled.
+        """
         ...
 
     async def give_back(self, claims: Sequence[Claim]) -> None:
-        """Let others take these purchases at once."""
+        """Let others take these purchases at once, as if they had not been claimed."""
+        ...
+
+    async def leave(self, claim: Claim, delay_s: float) -> None:
+        """Let others take a purchase after a while; the claim counts as one without a commit."""
+        ...
+
+    async def set_aside(self, claim: Claim, flag: Flag) -> None:
+        """Leave a purchase that cannot be read as it is, with a flag, until somebody tells something of it.
+
+        A flag of the same invariant that is open already is enough. Nothing happens when the claim does not hold.
+        """
         ...
 
     async def free_dead(self) -> int:
@@ -175,6 +308,10 @@ class PurchaseStore(Protocol):
 
     async def get(self, request_id: UUID, customer_id: str) -> PurchaseView | None:
         """Give a customer's purchase."""
+        ...
+
+    async def offered(self, request_id: UUID, customer_id: str) -> Offered | None:
+        """Give what accepting the offer of a customer's purchase needs."""
         ...
 
     async def page(self, customer_id: str, before: UUID | None, limit: int) -> list[PurchaseView]:
@@ -226,6 +363,10 @@ class Broadcast(Protocol):
 
     async def work(self) -> None:
         """Wake the workers of every replica."""
+        ...
+
+    async def cancel(self, request_id: UUID) -> None:
+        """Tell the worker that has a purchase, in whichever replica, that it is to be cancelled."""
         ...
 
     async def add_batch(self, request_id: UUID, after_seq: int, batch: AnswerBatch) -> None:

@@ -11,19 +11,33 @@ import asyncpg
 
 from mesh import errors, postgres
 from orchestrator.adapters import rows
-from orchestrator.ports import Claim, Fenced, Submitted
+from orchestrator.domain.events import Step, StepName
+from orchestrator.ports import CancelledFirst, Claim, Committed, Fenced, Submitted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from uuid import UUID
 
     from orchestrator.domain.events import Event
-    from orchestrator.ports import Commit, Loaded, PurchaseView, Recorded, Submission
+    from orchestrator.domain.flags import Flag
+    from orchestrator.domain.observations import Told
+    from orchestrator.ports import (
+        Commit,
+        Loaded,
+        Offered,
+        PurchaseView,
+        Recorded,
+        Submission,
+        Unreadable,
+    )
 
 WORKER_LOCK_CLASS = 0x626F6F6B
 """First half of the advisory locks that workers hold: "book". The second is the worker's name."""
 
-_PER_CUSTOMER = 4
+_SPACING_S = 10.0
+"""How far apart in the queue the purchases of one customer are: who has submitted 50,000 at once takes a turn every so
+often while others wait, and all turns while nobody does."""
+
 _RETRY_AFTER_S = 1.0
 _SESSION_CHECK_S = 1.0
 
@@ -66,7 +80,10 @@ class PostgresPurchaseStore:
         self._sql = postgres.statements("orchestrator.adapters")
 
     async def submit(self, submission: Submission, events: Sequence[Event]) -> bool:
-        """Commit a new purchase that is due at once; False when its id or the customer's key is taken."""
+        """Commit a new purchase that is due at once; False when its id or the customer's key is taken.
+
+        Also False when it accepts an offer that was accepted before.
+        """
         purchase = submission.purchase
         kinds, bodies = rows.event_columns(events)
         row = await self._fetchrow(
@@ -85,6 +102,8 @@ class PostgresPurchaseStore:
             purchase.stage.value,
             kinds,
             bodies,
+            purchase.accepted_offer_of,
+            _SPACING_S,
         )
         return row is not None
 
@@ -95,31 +114,44 @@ class PostgresPurchaseStore:
         row = await self._fetchrow("find_submitted", request_id, customer_id, idempotency_key)
         return Submitted(row["request_id"], row["content_hmac"], row["key_id"]) if row else None
 
+    async def request_cancel(self, request_id: UUID, customer_id: str) -> PurchaseView | None:
+        """Note that the customer wants a purchase cancelled; give it as it then is, None when there is none."""
+        [_kind], [body] = rows.event_columns([Step(StepName.CANCEL_REQUESTED)])
+        await self._fetch("request_cancel", request_id, customer_id, body)
+        return await self.get(request_id, customer_id)
+
+    async def observe(self, request_id: UUID, by: str, what: Told) -> bool:
+        """Note what somebody tells of a purchase, also of one that is over; False when there is none."""
+        return await self._fetchrow("observe", request_id, *rows.told_columns(what), by) is not None
+
     async def claim(self, owner: int, room: int, lease_s: float) -> list[Claim]:
-        """Take at most ``room`` due purchases for a worker, fairly between customers."""
-        found = await self._fetch("claim", owner, room, lease_s, _PER_CUSTOMER)
+        """Take at most ``room`` due purchases for a worker."""
+        found = await self._fetch("claim", owner, room, lease_s)
         return [Claim(row["request_id"], row["epoch"]) for row in found]
 
-    async def load(self, claim: Claim) -> Loaded | None:
+    async def load(self, claim: Claim) -> Loaded | Unreadable | None:
         """Give a claimed purchase; None when the claim does not hold any more."""
         row = await self._fetchrow("load", claim.request_id, claim.epoch)
         return rows.loaded(row) if row else None
 
-    async def commit(self, commit: Commit) -> int:
-        """Commit all of it and give the number of the last event.
+    async def commit(self, commit: Commit) -> Committed:
+        """Commit all of it.
 
         Raises:
             Fenced: when the claim does not hold any more; then nothing was changed.
+            CancelledFirst: when it begins an order and the customer has asked to cancel; then nothing was changed.
 
         """
-        purchase = commit.purchase
+        purchase, settled = commit.purchase, commit.settled
         kinds, bodies = rows.event_columns(commit.events)
-        captured = purchase.authorization.captured
+        authorization = purchase.authorization
+        attempts = [a for a in (commit.ended, purchase.attempt) if a is not None]
         row = await self._fetchrow(
             "commit",
             purchase.request_id,
             purchase.epoch,
             purchase.stage.value,
+            purchase.resume.value if purchase.resume else None,
             purchase.tries,
             purchase.status.value,
             purchase.failure_reason.value if purchase.failure_reason else None,
@@ -128,26 +160,52 @@ class PostgresPurchaseStore:
             commit.due_in_s,
             commit.keep,
             commit.erase_token,
-            purchase.authorization.state.value,
-            purchase.authorization.provider_id,
-            captured.minor if captured else None,
-            json.dumps(rows.attempt_json(purchase.attempt)) if purchase.attempt else None,
+            commit.begins_order,
+            commit.observed,
+            authorization.state.value,
+            authorization.provider_id,
+            authorization.capture_before,
+            authorization.captured.minor if authorization.captured else None,
+            authorization.refunded.minor if authorization.refunded else None,
+            json.dumps([rows.attempt_json(attempt) for attempt in attempts]),
             kinds,
             bodies,
+            json.dumps([rows.flag_json(flag) for flag in commit.flags]),
+            settled.by if settled else None,
+            settled.how if settled else None,
+            [news.value for news in commit.news],
         )
         if row is None:
+            if commit.begins_order and await self._fetchrow(
+                "cancelled_first", purchase.request_id, purchase.epoch
+            ):
+                raise CancelledFirst(str(purchase.request_id))
             raise Fenced(str(purchase.request_id))
-        event_seq: int = row["event_seq"]
-        return event_seq
+        return Committed(row["event_seq"], row["cancel_requested"], row["observations_wait"])
 
-    async def renew(self, claims: Sequence[Claim], lease_s: float) -> set[UUID]:
-        """Lengthen the leases of these claims; give the ids of those that still hold."""
+    async def renew(self, claims: Sequence[Claim], lease_s: float) -> dict[UUID, bool]:
+        """Lengthen the leases of these claims; give those that still hold, each with whether it is to be cancelled."""
         found = await self._fetch("renew", *_columns(claims), lease_s)
-        return {row["request_id"] for row in found}
+        return {row["request_id"]: row["cancel_requested"] for row in found}
 
     async def give_back(self, claims: Sequence[Claim]) -> None:
-        """Let others take these purchases at once."""
+        """Let others take these purchases at once, as if they had not been claimed."""
         await self._fetch("give_back", *_columns(claims))
+
+    async def leave(self, claim: Claim, delay_s: float) -> None:
+        """Let others take a purchase after a while; the claim counts as one without a commit."""
+        await self._fetch("leave", claim.request_id, claim.epoch, delay_s)
+
+    async def set_aside(self, claim: Claim, flag: Flag) -> None:
+        """Leave a purchase that cannot be read as it is, with a flag, until somebody tells something of it."""
+        await self._fetch(
+            "set_aside",
+            claim.request_id,
+            claim.epoch,
+            flag.invariant.value,
+            flag.detail,
+            flag.advice,
+        )
 
     async def free_dead(self) -> int:
         """End the leases of workers whose session is gone; give the number of purchases that were freed."""
@@ -172,6 +230,11 @@ class PostgresPurchaseStore:
         """Give a customer's purchase."""
         row = await self._fetchrow("get", request_id, customer_id)
         return rows.view(row) if row else None
+
+    async def offered(self, request_id: UUID, customer_id: str) -> Offered | None:
+        """Give what accepting the offer of a customer's purchase needs."""
+        row = await self._fetchrow("offered", request_id, customer_id)
+        return rows.offered(row) if row else None
 
     async def page(self, customer_id: str, before: UUID | None, limit: int) -> list[PurchaseView]:
         """Give a customer's purchases made before the one named, newest first."""

@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.money import Money
 from orchestrator.domain.events import Collected, Event, Finished, Step, StepName
+from orchestrator.domain.observations import (
+    Decision,
+    Observation,
+    OrderChanged,
+    PaymentChanged,
+    Resolve,
+)
 from orchestrator.domain.purchase import (
     Attempt,
     Authorization,
@@ -22,7 +29,7 @@ from orchestrator.domain.purchase import (
     Stage,
     Status,
 )
-from orchestrator.ports import Loaded, PurchaseView, Recorded, SealedToken
+from orchestrator.ports import Loaded, Offered, PurchaseView, Recorded, SealedToken, Unreadable
 from sellers.model import Condition
 
 if TYPE_CHECKING:
@@ -30,15 +37,30 @@ if TYPE_CHECKING:
 
     from asyncpg import Record
 
+    from orchestrator.domain.flags import Flag
+    from orchestrator.domain.observations import Told
+
 Json = dict[str, Any]
 
+COMMITTED = frozenset(
+    {Stage.ORDER, Stage.RESOLVE_ORDER, Stage.CAPTURE, Stage.CANCEL_ORDER, Stage.FLAGGED}
+)
+"""Stages in which an order may stand although the status is not final."""
 
-def loaded(row: Record) -> Loaded:
-    """Read a row of ``load``."""
+
+def loaded(row: Record) -> Loaded | Unreadable:
+    """Read a row of ``load``. What a newer version has written may be beyond this one."""
+    try:
+        return _loaded(row)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return Unreadable(row["stage"], f"{type(error).__name__}: {error}", row["claims"])
+
+
+def _loaded(row: Record) -> Loaded:
     currency = row["currency"]
-    captured = row["captured_minor"]
     offer = row["offer"]
-    token = row["token_sealed"]
+    told = row["observations"]
+    resume = row["resume_stage"]
     purchase = Purchase(
         request_id=row["request_id"],
         customer_id=row["customer_id"],
@@ -55,14 +77,29 @@ def loaded(row: Record) -> Loaded:
         authorization=Authorization(
             state=AuthorizationState(row["payment_state"]),
             provider_id=row["provider_id"],
-            captured=Money(currency, captured) if captured is not None else None,
+            captured=_money(currency, row["captured_minor"]),
+            capture_before=row["capture_before"],
+            refunded=_money(currency, row["refunded_minor"]),
         ),
         plan=_plan(json.loads(row["plan"]), currency),
         attempt=_attempt(row, currency) if row["number"] is not None else None,
         epoch=row["epoch"],
+        accepted_offer_of=row["accepted_offer_of"],
+        resume=Stage(resume) if resume else None,
+        cancel_requested=row["cancel_requested"],
+        flagged=row["flagged"],
     )
-    sealed = SealedToken(row["key_id"], token) if token is not None else None
-    return Loaded(purchase, row["age_s"], sealed, row["event_seq"])
+    return Loaded(
+        purchase,
+        row["age_s"],
+        _token(row),
+        row["event_seq"],
+        claims=row["claims"],
+        observed=row["observed_seq"],
+        observations=tuple(_observation(entry, currency) for entry in json.loads(told))
+        if told
+        else (),
+    )
 
 
 def view(row: Record) -> PurchaseView:
@@ -80,9 +117,25 @@ def view(row: Record) -> PurchaseView:
         settled=row["stage"] != Stage.AUTHORIZE,
         failure_reason=FailureReason(row["failure_reason"]) if row["failure_reason"] else None,
         offer=_offer(json.loads(offer), currency) if offer else None,
-        final_price=Money(currency, row["captured_minor"]) if bought else None,
+        final_price=_money(currency, row["captured_minor"]) if bought else None,
         seller_id=row["seller_id"] if bought else None,
         confirmation=row["order_id"] if bought else None,
+        committed=status is Status.PENDING and row["stage"] in COMMITTED,
+        cancel_requested=row["cancel_requested"],
+        accepted_offer_of=row["accepted_offer_of"],
+        offer_accepted_by=row["offer_accepted_by"],
+        refunded=_money(currency, row["refunded_minor"]),
+    )
+
+
+def offered(row: Record) -> Offered:
+    """Read a row of ``offered``."""
+    offer = row["offer"]
+    return Offered(
+        row["book_id"],
+        tuple(Condition(word) for word in row["conditions"]),
+        _offer(json.loads(offer), row["currency"]) if offer else None,
+        _token(row),
     )
 
 
@@ -138,6 +191,58 @@ def attempt_json(attempt: Attempt) -> Json:
     }
 
 
+def flag_json(flag: Flag) -> Json:
+    """Give a flag as JSON, by the columns of its table."""
+    return {
+        "invariant": flag.invariant.value,
+        "detail": flag.detail,
+        "advice": flag.advice,
+        "amount_minor": flag.amount.minor if flag.amount else None,
+    }
+
+
+def told_columns(what: Told) -> tuple[str, str]:
+    """Give the kind of what is told of a purchase, and its body as JSON; its currency is the purchase's."""
+    match what:
+        case PaymentChanged(detail):
+            return "payment_changed", json.dumps({"detail": detail})
+        case OrderChanged(key, detail):
+            return "order_changed", json.dumps({"key": key, "detail": detail})
+        case Resolve(decision, reason, order_id, total):
+            body: Json = {"decision": decision.value, "reason": reason}
+            if order_id is not None:
+                body["order_id"] = order_id
+            if total is not None:
+                body["total_minor"] = total.minor
+            return "resolve", json.dumps(body)
+
+
+def _observation(entry: Json, currency: str) -> Observation:
+    return Observation(entry["number"], entry["by"], _told(entry["kind"], entry["body"], currency))
+
+
+def _told(kind: str, body: Json, currency: str) -> Told:
+    if kind == "payment_changed":
+        return PaymentChanged(body["detail"])
+    if kind == "order_changed":
+        return OrderChanged(body["key"], body["detail"])
+    return Resolve(
+        Decision(body["decision"]),
+        body["reason"],
+        body.get("order_id"),
+        _money(currency, body.get("total_minor")),
+    )
+
+
+def _token(row: Record) -> SealedToken | None:
+    sealed = row["token_sealed"]
+    return SealedToken(row["key_id"], sealed) if sealed is not None else None
+
+
+def _money(currency: str, minor: int | None) -> Money | None:
+    return Money(currency, minor) if minor is not None else None
+
+
 def _plan(body: Json, currency: str) -> Plan:
     if not body:
         return Plan()
@@ -172,7 +277,6 @@ def _candidate(body: list[Any], currency: str) -> Candidate:
 
 
 def _attempt(row: Record, currency: str) -> Attempt:
-    charged = row["charged_minor"]
     return Attempt(
         number=row["number"],
         seller_id=row["seller_id"],
@@ -184,7 +288,7 @@ def _attempt(row: Record, currency: str) -> Attempt:
         agreed=Money(currency, row["agreed_minor"]),
         hold_id=row["hold_id"],
         order_id=row["order_id"],
-        charged=Money(currency, charged) if charged is not None else None,
+        charged=_money(currency, row["charged_minor"]),
         outcome=row["outcome"],
     )
 

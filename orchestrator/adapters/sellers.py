@@ -79,6 +79,7 @@ class TransportSellers:
         return SellerKind(
             supports_holds=seller.capabilities.supports_holds,
             supports_cancel_before_order=seller.capabilities.supports_cancel_before_order,
+            supports_get_order=seller.capabilities.supports_get_order,
         )
 
     async def requote(self, purchase: Purchase, seller_id: str) -> Candidate | CallFailed | None:

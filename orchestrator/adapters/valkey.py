@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _CHANGED = "bookmesh:purchase:changed"
 _WORK = "bookmesh:purchase:work"
+_CANCEL = "bookmesh:purchase:cancel"
 _KEEP_S = 1800
 """How long those who join late find the quotes of a purchase, in seconds. About 20 KB for 200 sellers."""
 
@@ -42,12 +43,14 @@ class ValkeyBroadcast:
         *,
         on_changed: Callable[[UUID], None],
         on_work: Callable[[], object],
+        on_cancel: Callable[[UUID], object],
     ) -> None:
         """Use a client whose calls time out by themselves; the callbacks are told what any replica publishes."""
         self._client = client
         self._clock = clock
         self._on_changed = on_changed
         self._on_work = on_work
+        self._on_cancel = on_cancel
 
     async def changed(self, request_id: UUID) -> None:
         """Wake those who watch a purchase, here at once, in the other replicas if Valkey answers."""
@@ -57,6 +60,11 @@ class ValkeyBroadcast:
     async def work(self) -> None:
         """Wake the workers of every replica."""
         await self._publish(_WORK, "")
+
+    async def cancel(self, request_id: UUID) -> None:
+        """Tell the worker that has a purchase that it is to be cancelled: here at once, elsewhere if Valkey answers."""
+        self._on_cancel(request_id)
+        await self._publish(_CANCEL, str(request_id))
 
     async def add_batch(self, request_id: UUID, after_seq: int, batch: AnswerBatch) -> None:
         """Pass on answers that arrived, for those who watch now or join later."""
@@ -87,7 +95,7 @@ class ValkeyBroadcast:
         while True:
             try:
                 async with self._client.pubsub() as pubsub:
-                    await pubsub.subscribe(_CHANGED, _WORK)
+                    await pubsub.subscribe(_CHANGED, _WORK, _CANCEL)
                     while True:
                         message = await pubsub.get_message(
                             ignore_subscribe_messages=True, timeout=None
@@ -96,8 +104,12 @@ class ValkeyBroadcast:
                             continue
                         if message["channel"] == _WORK.encode():
                             self._on_work()
+                            continue
+                        request_id = UUID(message["data"].decode())
+                        if message["channel"] == _CANCEL.encode():
+                            self._on_cancel(request_id)
                         else:
-                            self._on_changed(UUID(message["data"].decode()))
+                            self._on_changed(request_id)
             except (RedisError, OSError) as error:
                 _log.warning("no wake-ups from other replicas for now", error=str(error))
                 await self._clock.sleep(_RETRY_S)

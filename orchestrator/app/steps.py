@@ -12,12 +12,15 @@ import structlog
 from mesh.errors import MeshError
 from orchestrator.domain.events import AnswerBatch
 from orchestrator.domain.purchase import Candidate, Stage
-from orchestrator.domain.saga import Resolution
+from orchestrator.domain.saga import PaymentFound, Resolution
 from orchestrator.ports import (
     AlreadyCaptured,
     Authorized,
     Captured,
     Declined,
+    PaymentState,
+    ProviderPayment,
+    Refunded,
     Refused,
     Unknown,
     Voided,
@@ -32,6 +35,7 @@ from sellers.model import (
     OrderNotFound,
     Pending,
     Rejected,
+    Released,
     TooLate,
 )
 
@@ -58,6 +62,14 @@ T = TypeVar("T")
 
 _LEAST_COLLECTION_S = 0.5
 _BATCH_INTERVAL_S = 0.25
+
+_ORDER_WORDS: dict[type, str] = {
+    Rejected: "rejected",
+    Cancelled: "cancelled",
+    Closed: "closed",
+    OrderNotFound: "nothing",
+}
+"""What a seller without a standing order says of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +129,13 @@ class Steps:
             Stage.CANCEL_ORDER: self._cancel_order,
             Stage.VOID: self._void,
             Stage.RELEASE: self._release_all,
+            Stage.OFFER: self._offer,
+            Stage.CHECK_PAYMENT: self._check_payment,
+            Stage.SETTLE_PAYMENT: self._settle_payment,
+            Stage.CHECK_ORDER: self._check_order,
+            Stage.REFUND: self._refund,
+            Stage.DONE: self._nothing,
+            Stage.FLAGGED: self._nothing,
         }
 
     async def step(self, work: Work) -> Next:
@@ -124,8 +143,11 @@ class Steps:
         return await self._effects[work.purchase.stage](work)
 
     async def release(self, release: Release) -> bool:
-        """Have a hold given back; True when the seller has answered."""
-        return not isinstance(await self._sellers.release(release), CallFailed)
+        """Have a hold given back; True when the seller has answered that nothing is held any more.
+
+        That an order was made from the hold is for the purchase's last stage to find out, and to flag.
+        """
+        return await self._sellers.release(release) in (Released.RELEASED, Released.CLOSED)
 
     async def _authorize(self, work: Work) -> Next:
         purchase = work.purchase
@@ -140,8 +162,8 @@ class Steps:
             purchase.created_at,
         )
         match outcome:
-            case Authorized(provider_id):
-                return self._saga.authorized(purchase, provider_id)
+            case Authorized(provider_id, capture_before):
+                return self._saga.authorized(purchase, provider_id, capture_before)
             case Declined(reason):
                 return self._saga.declined(purchase, reason)
             case Unknown():
@@ -192,7 +214,7 @@ class Steps:
         attempt = _attempt(work.purchase)
         if not work.fresh and work.moment().now >= attempt.not_after:
             # A seller that does not heed not_after would sell now, long after anybody waits for it.
-            return self._saga.order_unknown(work.purchase)
+            return self._saga.order_unknown(work.purchase, work.moment())
         return await self._place(work, attempt)
 
     async def _place(self, work: Work, attempt: Attempt) -> Next:
@@ -202,7 +224,7 @@ class Steps:
             case Confirmed(order_id, total):
                 return self._saga.ordered(purchase, order_id, total)
             case Pending(retry_after_s):
-                return self._saga.order_pending(purchase, retry_after_s)
+                return self._saga.order_pending(purchase, retry_after_s, work.moment())
             case Rejected(reason, updated):
                 candidate = _updated(purchase, attempt, updated)
                 return self._saga.refused(purchase, reason.value, candidate, work.moment())
@@ -212,7 +234,7 @@ class Steps:
                 return self._saga.in_flight(purchase, work.moment())
             case CallFailed():
                 # One that certainly did nothing may follow one that did: an earlier try, or a worker's that died.
-                return self._saga.order_unknown(purchase)
+                return self._saga.order_unknown(purchase, work.moment())
             case _:
                 assert_never(outcome)
 
@@ -221,7 +243,7 @@ class Steps:
         resolution = self._saga.resolution(purchase, work.moment())
         match resolution:
             case Resolution.REPLAY:
-                return await self._order(work)
+                return await self._place(work, attempt)
             case Resolution.CANCEL:
                 return await self._close(work, attempt)
             case Resolution.POLL | Resolution.POLL_FOR_GOOD:
@@ -238,7 +260,7 @@ class Steps:
             case Confirmed(order_id, total):
                 return self._saga.ordered(purchase, order_id, total)
             case Pending(retry_after_s):
-                return self._saga.order_pending(purchase, retry_after_s)
+                return self._saga.order_pending(purchase, retry_after_s, work.moment())
             case Rejected(reason, updated):
                 candidate = _updated(purchase, attempt, updated)
                 return self._saga.refused(purchase, reason.value, candidate, work.moment())
@@ -247,7 +269,7 @@ class Steps:
             case OrderNotFound() if for_good:
                 return self._saga.unreached(purchase, "not_placed", work.moment())
             case OrderNotFound() | CallFailed():
-                return self._saga.again(purchase)
+                return self._saga.again(purchase, work.moment())
             case _:
                 assert_never(outcome)
 
@@ -260,9 +282,11 @@ class Steps:
             case TooLate(Confirmed(order_id, total)):
                 return self._saga.ordered(purchase, order_id, total)
             case TooLate(Pending(retry_after_s)):
-                return self._saga.order_pending(purchase, max(retry_after_s, 1.0))
+                return self._saga.order_pending(
+                    purchase, max(retry_after_s, 1.0), work.moment(), too_late=True
+                )
             case TooLate() | OrderNotFound() | CallFailed():
-                return self._saga.again(purchase)
+                return self._saga.again(purchase, work.moment())
             case _:
                 assert_never(outcome)
 
@@ -271,7 +295,7 @@ class Steps:
         amount = _known(attempt.charged, "charged")
         outcome = await self._provider.capture(
             f"{purchase.request_id}:capture",
-            _known(purchase.authorization.provider_id, "provider_id"),
+            _provider_id(purchase),
             amount,
         )
         match outcome:
@@ -280,7 +304,7 @@ class Steps:
             case Refused(reason):
                 return self._saga.capture_refused(purchase, reason)
             case Unknown():
-                return self._saga.again(purchase)
+                return self._saga.again(purchase, work.moment())
             case _:
                 assert_never(outcome)
 
@@ -291,9 +315,9 @@ class Steps:
             case Closed() | Cancelled():
                 return self._saga.order_cancelled(purchase, work.moment())
             case TooLate():
-                return self._saga.flagged(purchase)
+                return self._saga.order_stands(purchase)
             case OrderNotFound() | CallFailed():
-                return self._saga.again(purchase)
+                return self._saga.again(purchase, work.moment())
             case _:
                 assert_never(outcome)
 
@@ -301,21 +325,87 @@ class Steps:
         purchase = work.purchase
         outcome = await self._provider.void(
             f"{purchase.request_id}:void",
-            _known(purchase.authorization.provider_id, "provider_id"),
+            _provider_id(purchase),
         )
         match outcome:
             case Voided():
-                return self._saga.voided(purchase)
+                return self._saga.voided(purchase, work.moment())
             case AlreadyCaptured():
-                return self._saga.flagged(purchase)
+                return self._saga.void_found_capture(purchase)
             case Unknown():
-                return self._saga.again(purchase)
+                return self._saga.again(purchase, work.moment())
             case _:
                 assert_never(outcome)
 
     async def _release_all(self, work: Work) -> Next:
-        answered = [r for r in work.purchase.plan.releases if await self.release(r)]
-        return self._saga.released(work.purchase, answered, work.moment())
+        outcomes = [(r, await self._sellers.release(r)) for r in work.purchase.plan.releases]
+        return self._saga.released(
+            work.purchase,
+            [r for r, outcome in outcomes if outcome in (Released.RELEASED, Released.CLOSED)],
+            work.moment(),
+            [r for r, outcome in outcomes if outcome is Released.ORDERED],
+        )
+
+    async def _offer(self, work: Work) -> Next:
+        return self._saga.offer_ended(work.purchase, work.moment())
+
+    async def _nothing(self, work: Work) -> Next:
+        """Somebody may have told something of a purchase in which nothing is to be done about it."""
+        return self._saga.unchanged(work.purchase)
+
+    async def _check_payment(self, work: Work) -> Next:
+        found = await self._provider.get(_provider_id(work.purchase))
+        if isinstance(found, Unknown):
+            return self._saga.again(work.purchase, work.moment())
+        return self._saga.payment_checked(work.purchase, _found(found), work.moment())
+
+    async def _settle_payment(self, work: Work) -> Next:
+        found = await self._provider.get(_provider_id(work.purchase))
+        if isinstance(found, Unknown):
+            return self._saga.again(work.purchase, work.moment())
+        return self._saga.payment_settled(work.purchase, _found(found), work.moment())
+
+    async def _check_order(self, work: Work) -> Next:
+        purchase = work.purchase
+        outcome = await self._sellers.get_order(_attempt(purchase))
+        match outcome:
+            case Confirmed(_, total):
+                return self._saga.order_checked(purchase, total, "confirmed", work.moment())
+            case Pending():
+                agreed = _attempt(purchase).agreed
+                return self._saga.order_checked(purchase, agreed, "pending", work.moment())
+            case Rejected() | Cancelled() | Closed() | OrderNotFound():
+                word = _ORDER_WORDS[type(outcome)]
+                return self._saga.order_checked(purchase, None, word, work.moment())
+            case CallFailed():
+                return self._saga.again(purchase, work.moment())
+            case _:
+                assert_never(outcome)
+
+    async def _refund(self, work: Work) -> Next:
+        """Give back all that is charged. What was given back before, by us or by hand, is not given back again."""
+        purchase = work.purchase
+        provider_id = _provider_id(purchase)
+        payment = await self._provider.get(provider_id)
+        if isinstance(payment, Unknown):
+            return self._saga.again(purchase, work.moment())
+        if payment is not None and payment.captured.minor == payment.refunded.minor > 0:
+            return self._saga.refunded(purchase, payment.captured)
+        if payment is None or not payment.captured.minor or payment.refunded.minor:
+            charged = payment is not None and payment.captured.minor
+            word = "partly_refunded" if charged else "nothing_charged"
+            return self._saga.refund_refused(purchase, word)
+        key = f"{purchase.request_id}:refund"
+        outcome = await self._provider.refund(key, provider_id, payment.captured)
+        match outcome:
+            case Refunded():
+                return self._saga.refunded(purchase, payment.captured)
+            case Refused(reason):
+                return self._saga.refund_refused(purchase, reason)
+            case Unknown():
+                return self._saga.again(purchase, work.moment())
+            case _:
+                assert_never(outcome)
 
     @asynccontextmanager
     async def _passing_on(
@@ -374,6 +464,17 @@ def _nothing_done(work: Work, kind: FailureKind) -> bool:
         and work.purchase.stage is not Stage.RESOLVE_ORDER
         and kind is not FailureKind.KEY_MISMATCH
     )
+
+
+def _found(payment: ProviderPayment | None) -> PaymentFound | None:
+    if payment is None:
+        return None
+    reserved = payment.state in (PaymentState.AUTHORIZED, PaymentState.UNDECIDED)
+    return PaymentFound(reserved, payment.captured, payment.refunded)
+
+
+def _provider_id(purchase: Purchase) -> str:
+    return _known(purchase.authorization.provider_id, "provider_id")
 
 
 def _attempt(purchase: Purchase) -> Attempt:

@@ -12,10 +12,27 @@ import structlog
 from mesh import telemetry
 from mesh.errors import MeshError, Unavailable
 from orchestrator.app.steps import Work
-from orchestrator.domain.events import Finished
-from orchestrator.domain.purchase import AuthorizationState, Stage
-from orchestrator.domain.saga import Moment, Next, Saga, without_releases
-from orchestrator.ports import Claim, Commit, Fenced
+from orchestrator.domain.events import Finished, Step, StepName
+from orchestrator.domain.flags import Flag, Invariant
+from orchestrator.domain.purchase import Stage
+from orchestrator.domain.saga import (
+    Moment,
+    Next,
+    Saga,
+    begins_order,
+    settled_by_itself,
+    without_releases,
+)
+from orchestrator.ports import (
+    CancelledFirst,
+    Claim,
+    Commit,
+    Committed,
+    Fenced,
+    Loaded,
+    News,
+    Unreadable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,8 +41,9 @@ if TYPE_CHECKING:
 
     from mesh.clock import Clock
     from orchestrator.app.steps import Steps
+    from orchestrator.domain.observations import Observation
     from orchestrator.domain.purchase import Purchase, Release
-    from orchestrator.ports import Broadcast, Loaded, PurchaseStore, WorkerSession
+    from orchestrator.ports import Broadcast, PurchaseStore, WorkerSession
 
 _log = structlog.get_logger(__name__)
 
@@ -50,16 +68,67 @@ class WorkerSettings:
     """A purchase that goes on within this time stays with its worker; one that goes on later is given back."""
     drain_s: float = 5.0
     """How long steps under way may take when the worker is told to stop."""
+    most_claims: int = 8
+    """A purchase that was claimed more often without a commit ends its workers: it is left to an operator."""
+    unreadable_s: float = 30.0
+    """How long a purchase that a newer version has written is left to workers of that version each time."""
+    most_unreadable_claims: int = 20
+    """How often, before it is left to an operator."""
 
 
 @dataclass(slots=True)
 class _Live:
-    """A purchase under way: until when its lease certainly holds (monotonic), its task, and its releases."""
+    """A purchase under way.
+
+    Attributes:
+        claim: the worker's claim.
+        held_until_s: until when its lease certainly holds (monotonic).
+        task: carries it out.
+        answered: releases that its sellers have answered.
+        cancelled: set when its customer wants it cancelled.
+
+    """
 
     claim: Claim
     held_until_s: float
     task: asyncio.Task[None] | None = None
     answered: set[Release] = field(default_factory=set)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """What is to be done next.
+
+    Attributes:
+        work: the purchase as its step sees it.
+        observed: the number of the last observation that was acted on.
+        observations: those after it.
+        faults: claims without a commit before this one.
+
+    """
+
+    work: Work
+    observed: int
+    observations: tuple[Observation, ...] = ()
+    faults: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """What is to be committed, and the number of the last observation that was acted on with it."""
+
+    following: Next
+    observed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What was committed, what the commit found, and whether this worker goes on with the purchase."""
+
+    following: Next
+    committed: Committed
+    keep: bool
 
 
 class Worker:
@@ -89,18 +158,28 @@ class Worker:
         self._clock = clock
         self._rng = rng
         self._live: dict[UUID, _Live] = {}
+        self._asked: set[UUID] = set()
+        self._asking = asyncio.Event()
         self._wake = asyncio.Event()
         self._draining = asyncio.Event()
         self._drained = asyncio.Event()
+
+    def cancel(self, request_id: UUID) -> None:
+        """Look whether a purchase is to be cancelled, if this worker has it."""
+        if request_id in self._live:
+            self._asked.add(request_id)
+            self._asking.set()
 
     def wake(self) -> bool:
         """Look for due work now; False when this worker has no room for it."""
         self._wake.set()
         return len(self._live) < self._settings.concurrency
 
-    async def run(self) -> None:
-        """Work until ``drain``."""
+    async def run(self, when: Callable[[], bool] = lambda: True) -> None:
+        """Work until ``drain``, once ``when`` says that all is there that purchases need."""
         try:
+            while not when() and not self._draining.is_set():
+                await self._pause(self._settings.poll_s)
             while not self._draining.is_set():
                 try:
                     async with self._store.session() as session:
@@ -125,6 +204,7 @@ class Worker:
                 lost,
                 tasks.create_task(self._every(self._settings.lease_s / 3, self._renew)),
                 tasks.create_task(self._every(self._settings.free_dead_s, self._free_dead)),
+                tasks.create_task(self._look_for_cancels()),
             ]
             while not self._draining.is_set() and not lost.done():
                 if not await self._claim(session, tasks):
@@ -174,7 +254,9 @@ class Worker:
         request_id = live.claim.request_id
         try:
             loaded = await self._store.load(live.claim)
-            if loaded is not None:
+            if isinstance(loaded, Unreadable):
+                await self._leave_alone(live.claim, loaded)
+            elif loaded is not None:
                 with (
                     telemetry.resumed(loaded.purchase.traceparent),
                     structlog.contextvars.bound_contextvars(request_id=str(request_id)),
@@ -193,44 +275,133 @@ class Worker:
                 del self._live[request_id]
             self._wake.set()
 
+    async def _leave_alone(self, claim: Claim, unreadable: Unreadable) -> None:
+        """Leave what a newer version has written to its workers; when none comes, to an operator."""
+        _log.warning(
+            "a purchase cannot be read; left to newer workers",
+            request_id=str(claim.request_id),
+            stage=unreadable.stage,
+            problem=unreadable.problem,
+        )
+        if unreadable.claims <= self._settings.most_unreadable_claims:
+            await self._store.leave(claim, self._settings.unreadable_s)
+            return
+        flag = Flag(
+            Invariant.ENDS,
+            f"no worker can read it in stage {unreadable.stage}: {unreadable.problem}",
+            "run the version that wrote it, or repair the row; then retry",
+        )
+        await self._store.set_aside(claim, flag)
+        _log.error("an operator has to decide", request_id=str(claim.request_id), why=flag.detail)
+
     async def _carry_out_loaded(self, live: _Live, loaded: Loaded) -> None:
         begun_s = self._clock.monotonic() - loaded.age_s
 
         def moment() -> Moment:
             return Moment(self._clock.now(), self._clock.monotonic() - begun_s)
 
-        work = Work(loaded.purchase, loaded.token, loaded.event_seq, fresh=False, moment=moment)
+        ahead = _Ahead(
+            Work(loaded.purchase, loaded.token, loaded.event_seq, fresh=False, moment=moment),
+            loaded.observed,
+            loaded.observations,
+            faults=loaded.claims - 1,
+        )
         async with asyncio.TaskGroup() as releases:
             while await self._certainly_mine(live):
-                following = await self._step(work)
-                purchase = without_releases(following.purchase, live.answered)
-                keep = (
-                    purchase.stage not in _OVER
-                    and following.delay_s <= self._settings.longest_pause_s
-                    and not self._draining.is_set()
-                )
-                event_seq = await self._commit(live, purchase, following, keep=keep)
-                for release in set(purchase.plan.releases) - set(work.purchase.plan.releases):
+                before = ahead.work.purchase
+                decided = await self._decide(live, ahead)
+                try:
+                    done = await self._commit(live, before, decided)
+                except CancelledFirst:
+                    instead = self._saga.forestalled(before, decided.following, moment())
+                    done = await self._commit(live, before, replace(decided, following=instead))
+                purchase = done.following.purchase
+                for release in set(purchase.plan.releases) - set(before.plan.releases):
                     releases.create_task(self._release(live, release))
-                if not keep:
+                if not done.keep:
                     return
-                token = work.token if _needs_token(purchase.authorization.state) else None
-                fresh = purchase.stage is not work.purchase.stage
-                work = replace(
-                    work, purchase=purchase, token=token, event_seq=event_seq, fresh=fresh
-                )
-                await self._clock.sleep(following.delay_s)
+                ahead = await self._ahead(live, ahead, done, decided.observed)
+                await self._rest(live, done.following.delay_s)
 
-    async def _step(self, work: Work) -> Next:
+    async def _ahead(self, live: _Live, last: _Ahead, done: _Done, observed: int) -> _Ahead:
+        """Go on from what was committed, and from what others have told since."""
+        purchase = done.following.purchase
+        observations = tuple(o for o in last.observations if o.number > observed)
+        if done.committed.observations_wait and not observations:
+            loaded = await self._store.load(live.claim)
+            if not isinstance(loaded, Loaded):
+                raise Fenced(str(purchase.request_id))
+            observations = loaded.observations
+        work = Work(
+            replace(purchase, cancel_requested=done.committed.cancel_requested),
+            last.work.token if self._saga.needs_token(purchase) else None,
+            done.committed.event_seq,
+            fresh=purchase.stage is not last.work.purchase.stage,
+            moment=last.work.moment,
+        )
+        return _Ahead(work, observed, observations)
+
+    async def _decide(self, live: _Live, ahead: _Ahead) -> _Decided:
+        """Give what to commit next: what follows from what others told, else from a step."""
+        purchase, moment = ahead.work.purchase, ahead.work.moment()
+        observed = ahead.observed
+        if ahead.faults >= self._settings.most_claims:
+            problem = f"{ahead.faults} workers in a row have ended or failed with it"
+            return _Decided(self._saga.poisoned(purchase, problem), observed)
+        if ahead.observations:
+            observed = ahead.observations[0].number
+            following = self._observed(purchase, ahead.observations[0], moment)
+        else:
+            following = self._saga.cancelled(purchase, moment) or await self._step(live, ahead.work)
+        return _Decided(settled_by_itself(purchase, following), observed)
+
+    def _observed(self, purchase: Purchase, observation: Observation, moment: Moment) -> Next:
         try:
+            return self._saga.observed(purchase, observation, moment)
+        except Exception as error:  # noqa: BLE001  as for a step; an observation is not tried twice
+            _log.exception("an observation cannot be acted on", number=observation.number)
+            problem = f"observation {observation.number} led to {type(error).__name__}"
+            return self._saga.poisoned(purchase, problem)
+
+    async def _step(self, live: _Live, work: Work) -> Next:
+        try:
+            if work.purchase.stage is Stage.COLLECT:
+                return await self._unless_cancelled(live, work)
             return await self._steps.step(work)
         except (MeshError, Fenced):
             raise
-        except Exception:  # noqa: BLE001  a fault of ours in one purchase must not stop the others
+        except Exception as error:  # noqa: BLE001  a fault of ours in one purchase must not stop the others
             _log.exception("a step failed", stage=work.purchase.stage.value)
-            return self._saga.again(work.purchase)
+            return self._saga.stumbled(work.purchase, type(error).__name__)
 
-    async def _commit(self, live: _Live, purchase: Purchase, following: Next, *, keep: bool) -> int:
+    async def _unless_cancelled(self, live: _Live, work: Work) -> Next:
+        """Collect quotes; once the customer does not want the book any more, stop: nobody is bound by asking."""
+        step = asyncio.ensure_future(self._steps.step(work))
+        cancelled = asyncio.ensure_future(live.cancelled.wait())
+        try:
+            await asyncio.wait((step, cancelled), return_when=asyncio.FIRST_COMPLETED)
+            if step.done():
+                return step.result()
+        finally:
+            for task in (step, cancelled):
+                task.cancel()
+            await asyncio.wait((step, cancelled))
+        unwanted = replace(work.purchase, cancel_requested=True)
+        following = self._saga.cancelled(unwanted, work.moment())
+        return following if following is not None else self._saga.unchanged(unwanted)
+
+    async def _commit(self, live: _Live, before: Purchase, decided: _Decided) -> _Done:
+        """Commit a decision, less the releases that were answered meanwhile."""
+        following = replace(
+            decided.following,
+            purchase=without_releases(decided.following.purchase, live.answered),
+        )
+        purchase = following.purchase
+        keep = (
+            purchase.stage not in _OVER
+            and following.delay_s <= self._settings.longest_pause_s
+            and not self._draining.is_set()
+        )
         if purchase.stage in _OVER:
             due_in_s = None
         elif keep:
@@ -238,23 +409,44 @@ class Worker:
         else:
             due_in_s = following.delay_s
         asked_s = self._clock.monotonic()
-        event_seq = await self._store.commit(
+        committed = await self._store.commit(
             Commit(
                 purchase,
                 following.events,
                 due_in_s=due_in_s,
                 keep=keep,
-                erase_token=not _needs_token(purchase.authorization.state),
+                erase_token=not self._saga.needs_token(purchase),
+                ended=following.ended,
+                begins_order=begins_order(before, purchase),
+                flags=following.flags,
+                settled=following.settled,
+                news=_news(following),
+                observed=decided.observed,
             )
         )
         live.held_until_s = asked_s + self._settings.lease_s
+        if committed.cancel_requested:
+            live.cancelled.set()
         if following.events:
             await self._broadcast.changed(purchase.request_id)
         if any(isinstance(event, Finished) for event in following.events):
             _log.info("final", status=purchase.status.value, reason=purchase.failure_reason)
-        if purchase.stage is Stage.FLAGGED:
-            _log.error("an operator has to decide", stage=purchase.stage.value)
-        return event_seq
+        for flag in following.flags:
+            _log.error("an operator has to know", invariant=flag.invariant.value, why=flag.detail)
+        return _Done(following, committed, keep)
+
+    async def _rest(self, live: _Live, delay_s: float) -> None:
+        """Wait before the next step, or until the customer wants it cancelled."""
+        if delay_s <= 0 or live.cancelled.is_set():
+            await self._clock.sleep(delay_s)
+            return
+        sleep = asyncio.ensure_future(self._clock.sleep(delay_s))
+        cancelled = asyncio.ensure_future(live.cancelled.wait())
+        try:
+            await asyncio.wait((sleep, cancelled), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (sleep, cancelled):
+                task.cancel()
 
     async def _release(self, live: _Live, release: Release) -> None:
         """Have a hold given back beside the main path; if it fails, the last stage does it again."""
@@ -278,8 +470,20 @@ class Worker:
         for live in lives:
             if live.claim.request_id in mine:
                 live.held_until_s = held_until_s
+                if mine[live.claim.request_id]:
+                    live.cancelled.set()
             elif live.task is not None and self._live.get(live.claim.request_id) is live:
                 live.task.cancel()
+
+    async def _look_for_cancels(self) -> None:
+        """Find out which purchases are to be cancelled, whenever somebody says so."""
+        while True:
+            await self._asking.wait()
+            self._asking.clear()
+            asked = [live for key, live in self._live.items() if key in self._asked]
+            self._asked.clear()
+            with suppress(Unavailable):
+                await self._renew_these(asked)
 
     async def _free_dead(self) -> None:
         if await self._store.free_dead():
@@ -304,5 +508,12 @@ class Worker:
             await self._store.give_back([live.claim for live in left])
 
 
-def _needs_token(state: AuthorizationState) -> bool:
-    return state is AuthorizationState.INTENDED
+def _news(following: Next) -> tuple[News, ...]:
+    """Say what the customer is told of these events, besides those who watch."""
+    news = []
+    for event in following.events:
+        if isinstance(event, Finished):
+            news.append(News.FINAL)
+        elif isinstance(event, Step) and event.name is StepName.REFUNDED:
+            news.append(News.REFUNDED)
+    return tuple(news)

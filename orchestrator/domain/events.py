@@ -30,6 +30,10 @@ class StepName(StrEnum):
     VOIDED = "voided"
     CAPTURE_REFUSED = "capture_refused"
     ORDER_CANCELLED = "order_cancelled"
+    CANCEL_REQUESTED = "cancel_requested"
+    REFUNDED = "refunded"
+    FLAGGED = "flagged"
+    RESOLVED = "resolved"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class FailureReason(StrEnum):
     NO_SELLER_ANSWERED = "no_seller_answered"
     CAPTURE_REFUSED = "capture_refused"
     OUT_OF_TIME = "out_of_time"
+    AUTHORIZATION_EXPIRING = "authorization_expiring"
 
 
 class Stage(StrEnum):
@@ -47,6 +48,9 @@ class Stage(StrEnum):
         │          └──────► VOID ──► DONE └► RESOLVE_ORDER ──► next seller or CAPTURE
         └► SETTLE_AUTHORIZATION ──► VOID or DONE
 
+    After VOID or CAPTURE what is left is done: RELEASE, OFFER, DONE. What others tell of a purchase that is done leads
+    from DONE to CHECK_PAYMENT, CHECK_ORDER and REFUND, and back. FLAGGED may follow any of them; an operator's decision
+    leads out of it.
     """
 
     AUTHORIZE = "authorize"
@@ -71,6 +75,16 @@ class Stage(StrEnum):
     """Release what is reserved at the provider."""
     RELEASE = "release"
     """Give back holds whose release has not been answered yet."""
+    OFFER = "offer"
+    """Keep the payment token until the offer ends, so that the offer can be accepted without a new one."""
+    CHECK_PAYMENT = "check_payment"
+    """Ask the provider how the payment stands, because somebody says that it has changed."""
+    CHECK_ORDER = "check_order"
+    """Ask the seller how the order stands, because somebody says that it has changed."""
+    SETTLE_PAYMENT = "settle_payment"
+    """Take what the provider says of the payment as it is, because an operator has decided so."""
+    REFUND = "refund"
+    """Give back what was charged."""
     DONE = "done"
     """Nothing is left to do."""
     FLAGGED = "flagged"
@@ -85,6 +99,7 @@ class AuthorizationState(StrEnum):
     DECLINED = "declined"
     CAPTURED = "captured"
     VOIDED = "voided"
+    REFUNDED = "refunded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +109,17 @@ class Authorization:
     Attributes:
         state: where the money is.
         provider_id: the provider's name for it, once known.
-        captured: what was charged.
+        captured: what was charged; with ``CAPTURED`` and ``REFUNDED``.
+        capture_before: when the provider lets it lapse; None when it does not say.
+        refunded: what was given back; with ``REFUNDED``.
 
     """
 
     state: AuthorizationState = AuthorizationState.INTENDED
     provider_id: str | None = None
     captured: Money | None = None
+    capture_before: datetime | None = None
+    refunded: Money | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +245,10 @@ class Purchase:
         plan: what is known of the sellers.
         attempt: the present or last try.
         epoch: grows with every claim; a commit under an older one changes nothing.
+        accepted_offer_of: the purchase whose offer it was made of.
+        resume: with ``FLAGGED``, the stage at which an operator's retry goes on.
+        cancel_requested: whether the customer has asked for it to be cancelled, as far as its worker knows.
+        flagged: whether a flag of it is open.
 
     """
 
@@ -245,3 +268,7 @@ class Purchase:
     plan: Plan = Plan()
     attempt: Attempt | None = None
     epoch: int = 0
+    accepted_offer_of: UUID | None = None
+    resume: Stage | None = None
+    cancel_requested: bool = False
+    flagged: bool = False

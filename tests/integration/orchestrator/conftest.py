@@ -44,6 +44,7 @@ class LocalBroadcast:
 
     signals: Signals
     kept: dict[UUID, list[RecordedBatch]] = field(default_factory=dict)
+    workers: list[Worker] = field(default_factory=list)
 
     async def changed(self, request_id: UUID) -> None:
         """Wake those who watch."""
@@ -51,6 +52,11 @@ class LocalBroadcast:
 
     async def work(self) -> None:
         """Wake nobody: workers poll."""
+
+    async def cancel(self, request_id: UUID) -> None:
+        """Tell the workers of this process."""
+        for worker in self.workers:
+            worker.cancel(request_id)
 
     async def add_batch(self, request_id: UUID, after_seq: int, batch: AnswerBatch) -> None:
         """Keep answers."""
@@ -92,7 +98,11 @@ class World:
 
     def worker(self) -> Worker:
         """Make a worker over this world."""
-        saga = Saga(self.limits, lambda seller_id: self.market.kind_of(seller_id))  # noqa: PLW0108  tests swap markets
+        saga = Saga(
+            self.limits,
+            lambda seller_id: self.market.kind_of(seller_id),  # noqa: PLW0108  tests swap markets
+            reusable_tokens=self.provider.reusable_tokens,
+        )
         steps = Steps(
             saga,
             quotes=self.market,
@@ -103,7 +113,7 @@ class World:
             clock=CLOCK,
             collect_by_s=self.limits.collect_by_s,
         )
-        return Worker(
+        worker = Worker(
             self.store,
             self.broadcast,
             steps,
@@ -112,6 +122,8 @@ class World:
             clock=CLOCK,
             rng=Random(1),
         )
+        self.broadcast.workers.append(worker)
+        return worker
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[Worker]:
@@ -151,7 +163,7 @@ class World:
 
         async def over() -> bool:
             stage = await self.stage(request_id)
-            return stage in {"done", "flagged"}
+            return stage in {"done", "flagged", "offer"}
 
         await until(over)
         await self.audit(request_id)
@@ -179,9 +191,21 @@ class World:
             str(request_id),
         )
         assert len(ledger) <= 1
-        assert row["token_sealed"] is None, "the payment token is erased once it is not needed"
+        assert (row["token_sealed"] is not None) == (row["stage"] == "offer"), (
+            "the payment token is erased once it is not needed"
+        )
+        flags = await self.pool.fetchval(
+            "SELECT count(*) FROM orchestrator.flag WHERE request_id = $1 AND resolved_at IS NULL",
+            request_id,
+        )
+        news = await self.pool.fetch(
+            "SELECT kind FROM orchestrator.outbox WHERE request_id = $1", request_id
+        )
+        assert [entry["kind"] for entry in news].count("final") == (row["status"] != "pending")
         if row["stage"] == "flagged":
+            assert flags, "what waits for an operator has an open flag"
             return
+        assert not flags
         live = self.market.live_orders()
         if row["status"] == "purchased":
             assert len(live) == 1

@@ -34,6 +34,6 @@ async def test_the_claim_walks_the_index_of_due_purchases(world: World) -> None:
     )
     await world.pool.execute("ANALYZE orchestrator.purchase")
     claim = postgres.statements("orchestrator.adapters")["claim"]
-    plan = await world.pool.fetch(f"EXPLAIN {claim}", 1, 10, 15.0, 4)
+    plan = await world.pool.fetch(f"EXPLAIN {claim}", 1, 10, 15.0)
     text = "\n".join(row[0] for row in plan)
     assert "Seq Scan on purchase" not in text

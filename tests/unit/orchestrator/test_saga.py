@@ -231,7 +231,7 @@ def test_an_unknown_order_never_becomes_a_failure_by_time_alone() -> None:
     unknown = trying("stubborn", 2000, stage=Stage.RESOLVE_ORDER)
     delays = []
     for _ in range(50):
-        following = SAGA.order_unknown(unknown)
+        following = SAGA.order_unknown(unknown, EARLY)
         unknown = following.purchase
         delays.append(following.delay_s)
         assert (unknown.stage, unknown.status) == (Stage.RESOLVE_ORDER, Status.PENDING)
@@ -240,7 +240,7 @@ def test_an_unknown_order_never_becomes_a_failure_by_time_alone() -> None:
 
 
 def test_a_pending_order_is_polled_until_its_time_is_over_then_cancelled() -> None:
-    pending = SAGA.order_pending(trying("atomic", 2000, stage=Stage.ORDER), 1.0).purchase
+    pending = SAGA.order_pending(trying("atomic", 2000, stage=Stage.ORDER), 1.0, EARLY).purchase
     assert SAGA.resolution(pending, Moment(NOW, 19.9)) is Resolution.POLL
     assert SAGA.resolution(pending, Moment(NOW, 20.0)) is Resolution.CANCEL
 
@@ -251,7 +251,7 @@ def test_an_authorization_that_turns_up_after_we_gave_up_is_voided() -> None:
     assert given_up.purchase.failure_reason is FailureReason.PAYMENT_UNAVAILABLE
     assert given_up.purchase.stage is Stage.SETTLE_AUTHORIZATION
     assert SAGA.authorization_unknown(given_up.purchase, Moment(NOW, 9.0)).events == ()
-    assert SAGA.authorized(given_up.purchase, "auth").purchase.stage is Stage.VOID
+    assert SAGA.authorized(given_up.purchase, "auth", None).purchase.stage is Stage.VOID
     assert (
         SAGA.declined(given_up.purchase, FailureReason.CARD_DECLINED).purchase.stage is Stage.DONE
     )

@@ -1,0 +1,6 @@
+-- leave: lets others take a purchase after a while.
+-- $1 request_id uuid   $2 epoch integer   $3 delay double precision (seconds)
+-- Result: none.
+UPDATE orchestrator.purchase
+SET due_at = now() + $3 * interval '1 second', owner = NULL
+WHERE request_id = $1 AND epoch = $2
