@@ -49,7 +49,12 @@ function envoy_on_response(handle)
     headers:remove(name)
   end
   if status ~= nil then
-    headers:replace(":status", status)
+    -- It was said before the gateway was done: the call may have failed since, or been cut off.
+    if status:sub(1, 1) == headers:get(":status"):sub(1, 1) then
+      headers:replace(":status", status)
+    else
+      headers:remove("location")
+    end
   end
   local content_type = handle:metadata():get("content_type")
   if content_type ~= nil and headers:get(":status") == "200" then

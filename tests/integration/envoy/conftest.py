@@ -65,6 +65,8 @@ class Gateway(customer_pb2_grpc.PurchaseServiceServicer):
             await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
         location = f"{PATH}/r1"
         await context.send_initial_metadata((("x-http-status", "202"), ("location", location)))
+        if request.payment_token == "tok_cut_off":
+            await _abort(context, grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
         return customer_pb2.CreatePurchaseRequestResponse(
             request_id="r1", status=customer_pb2.PurchaseStatus.pending, status_url=location
         )

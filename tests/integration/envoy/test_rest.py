@@ -92,6 +92,14 @@ async def test_the_gateway_can_answer_402_with_details(envoy: Edge) -> None:
     }
 
 
+async def test_what_fails_after_it_was_announced_as_accepted_is_not_accepted(envoy: Edge) -> None:
+    """A gateway that dies, or whose time is up, between its headers and its answer."""
+    async with envoy.client() as client:
+        response = await client.post(PATH, json={**BODY, "payment_token": "tok_cut_off"})
+    assert (response.status_code, reason(response)) == (503, "UNAVAILABLE")
+    assert "location" not in response.headers
+
+
 async def test_an_error_of_the_gateway_keeps_its_details(envoy: Edge) -> None:
     async with envoy.client() as client:
         wrong = await client.post(PATH, json={**BODY, "payment_token": "tok_wrong"})
