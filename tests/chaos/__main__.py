@@ -94,15 +94,16 @@ async def _takeovers(kills: int, seed: int, console: Console) -> list[float]:
 
 
 async def _drawn(running: asyncio.Task[object], line: Callable[[], Text], console: Console) -> None:
-    """Draw a line until something is over, again and again on a terminal, now and then elsewhere."""
-    every_s = _DRAWN_EVERY_S if console.is_terminal else _LINE_EVERY_S
+    """Show a line until something is over: drawn again and again on a terminal, printed now and then elsewhere."""
+    if not console.is_terminal:
+        while not running.done():
+            await asyncio.wait([running], timeout=_LINE_EVERY_S)
+            console.print(line(), soft_wrap=True)
+        return
     with Live(line(), console=console, auto_refresh=False) as live:
         while not running.done():
-            await asyncio.wait([running], timeout=every_s)
-            if console.is_terminal:
-                live.update(line(), refresh=True)
-            else:
-                console.print(line())
+            await asyncio.wait([running], timeout=_DRAWN_EVERY_S)
+            live.update(line(), refresh=True)
 
 
 if __name__ == "__main__":

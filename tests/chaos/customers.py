@@ -89,13 +89,13 @@ class Shopper:
         )
         answer = response.json()
         match response.status_code:
-            case httpx.codes.ACCEPTED:
+            case httpx.codes.ACCEPTED if "request_id" in answer:
                 told.request_ids.add(answer["request_id"])
             case httpx.codes.PAYMENT_REQUIRED:
                 told.declined = True
                 told.request_ids.add(_metadata(answer)["request_id"])
             case status:
-                told.oddities.append(f"POST gave {status}: {response.text}")
+                told.oddities.append(f"POST gave {status}: {response.headers} {response.text}")
 
     async def _ask(self, told: Told, request_id: str) -> Json:
         """Ask until the answer is final."""
