@@ -18,8 +18,8 @@ from mesh.grpc.server import Served, Serving, serve
 from mesh.ids import uuid7_factory
 from mesh.settings import load
 from orchestrator.adapters.aggregator import BOOK_ID_HEADER, AggregatorQuotes
+from orchestrator.adapters.payments import SecretFileError, open_payments
 from orchestrator.adapters.postgres import PostgresPurchaseStore
-from orchestrator.adapters.sandbox import SandboxPaymentProvider
 from orchestrator.adapters.sellers import TransportSellers
 from orchestrator.adapters.valkey import ValkeyBroadcast
 from orchestrator.adapters.vault import AesTokenVault, KeyringError
@@ -64,6 +64,9 @@ async def main(settings: Settings) -> None:
                 max_connections=200,
             )
         )
+        payments = await stack.enter_async_context(
+            open_payments(settings, pool, clock, uuid7_factory(clock, rng))
+        )
         quotes = await stack.enter_async_context(
             open_channel(settings.aggregator_target, QUOTES, routed_by=BOOK_ID_HEADER)
         )
@@ -78,7 +81,7 @@ async def main(settings: Settings) -> None:
         admission = await stack.enter_async_context(open_admission(settings, directory, clock))
         sellers = TransportSellers(directory, transport, admission, clock)
         store = PostgresPurchaseStore(pool, dsn)
-        saga = Saga(limits, sellers.kind_of, reusable_tokens=SandboxPaymentProvider.reusable_tokens)
+        saga = Saga(limits, sellers.kind_of, reusable_tokens=payments.provider.reusable_tokens)
         broadcast = ValkeyBroadcast(
             valkey,
             clock,
@@ -90,7 +93,7 @@ async def main(settings: Settings) -> None:
             saga,
             quotes=AggregatorQuotes(aggregator_pb2_grpc.QuoteServiceStub(quotes)),
             sellers=sellers,
-            provider=SandboxPaymentProvider(pool, clock, uuid7_factory(clock, rng)),
+            provider=payments.provider,
             vault=vault,
             broadcast=broadcast,
             clock=clock,
@@ -157,5 +160,5 @@ async def main(settings: Settings) -> None:
 if __name__ == "__main__":
     try:
         asyncio.run(main(load(Settings)))
-    except KeyringError as error:
+    except (KeyringError, SecretFileError) as error:
         sys.exit(str(error))

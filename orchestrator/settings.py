@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 
@@ -21,6 +22,18 @@ class Settings(SellerCallerSettings):
     token_keyring_file: Path
     """Keys for payment tokens at rest: JSON ``{"keys": [{"id": ..., "key": <base64 of 32 bytes>}]}``. The first
     encrypts, all decrypt. There is no default: without it the service does not start."""
+
+    payment_provider: Literal["sandbox", "stripe"] = "sandbox"
+    """Who moves the money: ``sandbox``, whose cards are not real, or ``stripe``."""
+
+    stripe_api_key_file: Path | None = None
+    """With ``stripe``: the file with the secret or restricted API key."""
+
+    stripe_webhook_secret_file: Path | None = None
+    """With ``stripe``: the file with the signing secret of the webhook endpoint; without it no events are taken."""
+
+    stripe_api_base: str | None = Field(default=None, pattern=r"^https?://[^/]+$")
+    """With ``stripe``: where its API is, when it is not Stripe's own but a simulator (``python -m psp_sim``)."""
 
     worker_concurrency: int = Field(default=200, ge=1, le=10_000)
     """Purchases that this process works on at once."""

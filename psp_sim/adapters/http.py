@@ -40,6 +40,7 @@ _TEXT_OF_500 = "An error occurred while processing your request."
 
 _PARAMETERS = {
     Operation.AUTHORIZE: [
+        "allowed_payment_method_types",
         "amount",
         "capture_method",
         "confirm",
@@ -48,8 +49,6 @@ _PARAMETERS = {
         "metadata",
         "off_session",
         "payment_method",
-        "payment_method_data",
-        "payment_method_types",
     ],
     Operation.CAPTURE: ["amount_to_capture", "expand"],
     Operation.CANCEL: ["cancellation_reason", "expand"],

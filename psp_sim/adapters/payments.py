@@ -186,12 +186,9 @@ class Payments:
 
 def _card(form: Form) -> str:
     method = forms.text(form, "payment_method")
-    if method is not None:
-        return card_of(method, "payment_method")
-    token = forms.text(forms.tree(forms.tree(form, "payment_method_data"), "card"), "token")
-    if token is None:
+    if method is None:
         raise wrong("A payment method is missing.", "payment_method", "parameter_missing")
-    return card_of(token, "payment_method_data[card][token]")
+    return card_of(method)
 
 
 def _bound(created: Form, name: str, default: int) -> int:

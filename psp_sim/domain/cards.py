@@ -1,4 +1,4 @@
-"""The cards of the simulator: ``pm_card_NAME``, or as a token ``tok_NAME``. Names that Stripe has too mean the same.
+"""The cards of the simulator: payment methods ``pm_card_NAME``. Names that Stripe has too mean the same.
 
 visa, mastercard, amex             authorized for 7 days
 chargeDeclined                     declined, generic_decline
@@ -58,16 +58,15 @@ CARDS = {
 }
 
 
-def card_of(payment_method: str, param: str) -> str:
-    """Give the name of a card by its payment method or token.
+def card_of(payment_method: str) -> str:
+    """Give the name of a card by its payment method.
 
     Raises:
         ApiError: if there is no such card.
 
     """
-    for prefix in ("pm_card_", "tok_"):
-        name = payment_method.removeprefix(prefix)
-        if name != payment_method and name in CARDS:
-            return name
-    what = "token" if payment_method.startswith("tok_") else "PaymentMethod"
-    raise wrong(f"No such {what}: '{payment_method}'", param, "resource_missing")
+    name = payment_method.removeprefix("pm_card_")
+    if name == payment_method or name not in CARDS:
+        message = f"No such PaymentMethod: '{payment_method}'"
+        raise wrong(message, "payment_method", "resource_missing")
+    return name

@@ -1,0 +1,155 @@
+"""Payment providers in processes of their own: the simulator of ours, and localstripe."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+import httpx
+from aiohttp import web
+
+API_KEY = "sk_test_simulated"
+WEBHOOK_SECRET = "whsec_simulated"
+
+
+@dataclass(frozen=True, slots=True)
+class PspSim:
+    """A running simulator."""
+
+    url: str
+    process: Process
+
+    async def plan(self, operation: str, kind: str, **more: Any) -> None:  # noqa: ANN401  as the simulator takes it
+        """Plan a fault."""
+        await self.post("/_sim/faults", {"operation": operation, "kind": kind, **more})
+
+    async def advance(self, seconds: int) -> datetime:
+        """Set its clock forward; give the time that it has then."""
+        answer = await self.post("/_sim/clock", {"advance_s": seconds})
+        return datetime.fromtimestamp(answer["now"], UTC)
+
+    async def post(self, path: str, body: dict[str, Any]) -> Any:  # noqa: ANN401  JSON
+        """Send JSON to its own part."""
+        async with self.client() as client:
+            response = await client.post(path, json=body)
+            response.raise_for_status()
+            return response.json()
+
+    def client(self) -> httpx.AsyncClient:
+        """Make a client that shows the key."""
+        return httpx.AsyncClient(
+            base_url=self.url, headers={"Authorization": f"Bearer {API_KEY}"}, timeout=10
+        )
+
+
+@asynccontextmanager
+async def running_psp_sim(folder: Path, **settings: str) -> AsyncIterator[PspSim]:
+    """Run the simulator; ``settings`` are its environment variables without the prefix, in lower case."""
+    told = {f"BOOKMESH_{name.upper()}": value for name, value in settings.items()}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "psp_sim",
+        env=os.environ | {"BOOKMESH_DATA_DIR": str(folder)} | told,
+        stdout=PIPE,
+    )
+    assert process.stdout is not None
+    line = (await process.stdout.readline()).decode()
+    found = re.search(r"http://\S+", line)
+    assert found, f"psp_sim did not start: {line}"
+    try:
+        yield PspSim(found[0], process)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+@asynccontextmanager
+async def running_localstripe() -> AsyncIterator[str]:
+    """Run localstripe behind a relay that leaves out what Stripe has introduced since; give its URL."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "localstripe",
+        "--port",
+        str(port),
+        "--from-scratch",
+        stdout=DEVNULL,
+        stderr=DEVNULL,
+    )
+    try:
+        await _answers(port, process)
+        async with _relay(f"http://127.0.0.1:{port}") as url:
+            yield url
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def localstripe_card(url: str, number: str) -> str:
+    """Make a payment method of a card at localstripe."""
+    card = {"number": number, "exp_month": "12", "exp_year": "2030", "cvc": "123"}
+    form = {"type": "card"} | {f"card[{name}]": value for name, value in card.items()}
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {API_KEY}"}) as client:
+        response = await client.post(f"{url}/v1/payment_methods", data=form)
+        response.raise_for_status()
+        name: str = response.json()["id"]
+        return name
+
+
+async def _answers(port: int, process: Process) -> None:
+    async with httpx.AsyncClient() as client:
+        while process.returncode is None:
+            try:
+                await client.get(f"http://127.0.0.1:{port}/")
+            except httpx.TransportError:
+                await asyncio.sleep(0.05)
+            else:
+                return
+    raise RuntimeError(f"localstripe did not start (it needs IPv6): exit {process.returncode}")
+
+
+@asynccontextmanager
+async def _relay(target: str) -> AsyncIterator[str]:
+    async with httpx.AsyncClient(timeout=10) as client:
+
+        async def pass_on(request: web.Request) -> web.Response:
+            form = parse_qsl(await request.text())
+            answer = await client.request(
+                request.method,
+                f"{target}{request.path_qs}",
+                content=urlencode([p for p in form if not p[0].startswith("allowed_payment")]),
+                headers={
+                    "Authorization": request.headers["Authorization"],
+                    "Content-Type": "application/x-www-form-urlencoded",
+                },
+            )
+            return web.Response(
+                body=answer.content, status=answer.status_code, content_type="application/json"
+            )
+
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", pass_on)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        finally:
+            await runner.cleanup()
