@@ -64,6 +64,19 @@ async def test_each_waits_until_its_own_deadline() -> None:
 
 
 @in_virtual_time
+async def test_what_comes_after_somebody_s_deadline_is_not_in_its_summary() -> None:
+    """Though the others have it by the time that it asks for its summary."""
+    async with fleet(seller("acme")) as mesh:
+        mesh.sellers.latency_s = {"acme": 1.0}
+        process = await mesh.process()
+        async with process.collector.open(question(), 0.5, Wish()) as hasty:
+            patient = asyncio.create_task(process.collect())
+            assert [len(batch) async for batch in hasty.batches()] == [1]
+            assert (await patient).quoted == {"acme"}
+            assert hasty.summary().misses == {MissReason.TIMED_OUT: 1}
+
+
+@in_virtual_time
 async def test_who_joins_with_more_time_has_it_although_the_calls_are_under_way() -> None:
     async with fleet(seller("acme"), seller("batching", batch=10)) as mesh:
         mesh.sellers.latency_s = {"acme": 2.0, "batching": 2.0}
