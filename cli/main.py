@@ -10,6 +10,8 @@ import click
 _COMMANDS = {
     "demo": "Buy three books from 50 sellers through the whole mesh, then exit.",
     "migrate": "Bring a database up to date.",
+    "payables": "Print what is owed to sellers, by day.",
+    "reconcile": "Compare our books with the payment provider's and every seller's.",
     "token": "Print a bearer token for a local mesh.",
     "up": "Run the whole mesh on this machine until Ctrl-C.",
 }

@@ -233,7 +233,7 @@ class Booked:
         return charged - (self.refunded.minor if self.refunded else 0)
 
 
-_CLOSED_STAGES = frozenset({"offer", Stage.RELEASE.value, Stage.DONE.value, Stage.FLAGGED.value})
+_CLOSED_STAGES = frozenset({Stage.OFFER, Stage.RELEASE, Stage.DONE, Stage.FLAGGED})
 """In these neither the payment nor an order changes any more, unless somebody decides so."""
 
 

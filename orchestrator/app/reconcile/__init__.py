@@ -1,0 +1,1 @@
+"""Our books against the payment provider's and the sellers'."""
