@@ -321,11 +321,11 @@ class StripePaymentProvider:
                 raise NoAnswer(f"no answer within {self._timeout_s} s") from None
             except stripe.InvalidRequestError as error:
                 raise NoAnswer(f"the list was refused: {error.code}") from None
-            for intent in page.intents:
+            for intent in page.data:
                 yield intent
-            if not page.has_more or not page.intents:
+            if not page.has_more or not page.data:
                 return
-            params["starting_after"] = page.intents[-1].id
+            params["starting_after"] = page.data[-1].id
 
     async def _refund_under(self, key: str, provider_id: str) -> Refund | None:
         """Give the refund that was made under a key: keys are forgotten after a day, refunds are not."""

@@ -121,6 +121,19 @@ class Refund(BaseModel):
     metadata: dict[str, str] = {}
 
 
+class Page(BaseModel):
+    """Some payments, newest first, and whether there are older ones."""
+
+    data: list[Intent]
+    has_more: bool
+
+
+class Refunds(BaseModel):
+    """The refunds of a payment, newest first."""
+
+    data: list[Refund]
+
+
 def declined_because(error: PaymentError | None) -> FailureReason:
     """Give our word for why a card was declined."""
     if error is not None and _AUTHENTICATION in {error.code, error.decline_code}:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import httpx
@@ -11,7 +10,7 @@ import stripe
 import structlog
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.adapters.stripe.answers import Intent, Refund
+from orchestrator.adapters.stripe.answers import Intent, Page, Refund, Refunds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -50,14 +49,6 @@ class NoAnswer(Exception):
         super().__init__(detail)
         self.detail = detail
         self.replayed = replayed
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some payments, newest first, and whether there are older ones."""
-
-    intents: list[Intent]
-    has_more: bool
 
 
 class Client:
@@ -126,8 +117,7 @@ class Client:
         """Give a page of payments with their charges."""
         intents = self._client.v1.payment_intents
         params = {**params, "expand": ["data.latest_charge"]}
-        found = await self._send(lambda: intents.list_async(params))
-        return Page([_checked(Intent, intent) for intent in found.data], found.has_more)
+        return _checked(Page, await self._send(lambda: intents.list_async(params)))
 
     async def refund(self, key: str, params: RefundCreateParams) -> Refund:
         """Give money back."""
@@ -140,7 +130,7 @@ class Client:
         found = await self._send(
             lambda: refunds.list_async({"payment_intent": intent_id, "limit": 100})
         )
-        return [_checked(Refund, refund) for refund in found.data]
+        return _checked(Refunds, found).data
 
     async def _intent(self, send: Callable[[], Awaitable[PaymentIntent]]) -> Intent:
         return _checked(Intent, await self._send(send))
@@ -157,6 +147,9 @@ class Client:
             except stripe.StripeError as error:
                 if error.http_status not in {_CONFLICT, _TOO_MANY}:
                     raise _no_answer(error) from None
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                # The library takes for granted that every answer is of Stripe's form.
+                raise NoAnswer(f"not Stripe's form: {type(error).__name__}") from None
             await self._clock.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
@@ -194,7 +187,7 @@ def _under(key: str) -> RequestOptions:
     return {"idempotency_key": key}
 
 
-def _checked(kind: type[ModelT], answer: PaymentIntent | stripe.Refund) -> ModelT:
+def _checked(kind: type[ModelT], answer: stripe.StripeObject) -> ModelT:
     try:
         return kind.model_validate(answer.to_dict())
     except ValidationError as error:
