@@ -97,6 +97,33 @@ def submission(
     )
 
 
+def cancellation(
+    customer_id: str, request_id: str, wait_s: float
+) -> orchestrator_pb2.CancelPurchaseRequest:
+    """Give what the orchestrator is asked for when a customer cancels a request."""
+    return orchestrator_pb2.CancelPurchaseRequest(
+        customer_id=customer_id, request_id=request_id, wait=convert.duration(wait_s)
+    )
+
+
+def acceptance(
+    request: pb.AcceptOfferRequest,
+    *,
+    customer_id: str,
+    request_id: str,
+    new_request_id: UUID,
+    authorization_wait_s: float,
+) -> orchestrator_pb2.AcceptOfferRequest:
+    """Give what the orchestrator is asked for when a customer accepts an offer."""
+    return orchestrator_pb2.AcceptOfferRequest(
+        customer_id=customer_id,
+        request_id=request_id,
+        payment_token=request.payment_token,
+        new_request_id=str(new_request_id),
+        authorization_wait=convert.duration(authorization_wait_s),
+    )
+
+
 def canonical_id(request_id: str) -> str | None:
     """Give the id of a purchase request as we write it; None for a string that never was one."""
     try:
@@ -114,6 +141,15 @@ def status_url(request_id: str) -> str:
 def created(purchase: orchestrator_pb2.Purchase) -> pb.CreatePurchaseRequestResponse:
     """Give the answer to a customer whose request was accepted."""
     return pb.CreatePurchaseRequestResponse(
+        request_id=purchase.request_id,
+        status=status(purchase.status),
+        status_url=status_url(purchase.request_id),
+    )
+
+
+def accepted(purchase: orchestrator_pb2.Purchase) -> pb.AcceptOfferResponse:
+    """Give the answer to a customer who has accepted an offer."""
+    return pb.AcceptOfferResponse(
         request_id=purchase.request_id,
         status=status(purchase.status),
         status_url=status_url(purchase.request_id),

@@ -58,6 +58,30 @@ class Orchestrator(Protocol):
         """
         ...
 
+    async def cancel(
+        self, request: orchestrator_pb2.CancelPurchaseRequest
+    ) -> orchestrator_pb2.Purchase:
+        """Have a purchase cancelled, wait for its end up to ``wait``; give it as it then is.
+
+        Raises:
+            NotFound: as ``get``.
+            FailedPrecondition: reason CANNOT_CANCEL.
+
+        """
+        ...
+
+    async def accept_offer(
+        self, request: orchestrator_pb2.AcceptOfferRequest
+    ) -> orchestrator_pb2.Purchase:
+        """Make a purchase of an offer and wait for its authorization as ``submit`` does.
+
+        Raises:
+            NotFound: as ``get``.
+            FailedPrecondition: reason NO_OFFER, OFFER_EXPIRED or PAYMENT_TOKEN_REQUIRED.
+
+        """
+        ...
+
     def watch(
         self, customer_id: str, request_id: str
     ) -> AsyncIterator[orchestrator_pb2.WatchPurchaseResponse]:

@@ -8,6 +8,7 @@ import structlog
 
 from bookmesh.customer.v1 import customer_pb2 as pb
 from bookmesh.customer.v1.customer_pb2_grpc import PurchaseServiceServicer
+from bookmesh.orchestrator.v1 import orchestrator_pb2
 from customers.form import purchase_request
 from gateway import callers, convert
 from gateway.ports import Identities, Orchestrator
@@ -17,7 +18,7 @@ from mesh.grpc.interceptor import Context
 from mesh.ids import NewId
 
 AUTHORIZATION_WAIT_S = 2.0
-"""How long a new request waits for its card, so that the answer can say that it was declined."""
+"""How long a new request waits for its card, so that the answer can say that it was declined; a cancel for the end."""
 
 _SUBMIT_MARGIN_S = 0.5
 """What of a caller's time that wait must leave for the rest of the call."""
@@ -49,26 +50,17 @@ class PurchaseServicer(PurchaseServiceServicer):
     ) -> pb.CreatePurchaseRequestResponse:
         """Submit a purchase; say where its status can be read, and which status REST answers with."""
         customer_id = callers.customer_of(self._identities, context)
-        longest_wait_s = deadline.timeout(AUTHORIZATION_WAIT_S + _SUBMIT_MARGIN_S)
         submission = convert.submission(
             request,
             callers.metadata(context, convert.IDEMPOTENCY_KEY),
             customer_id=customer_id,
             request_id=self._new_id(),
-            authorization_wait_s=max(0.0, longest_wait_s - _SUBMIT_MARGIN_S),
+            authorization_wait_s=_wait_s(),
             default_currency=self._default_currency,
         )
         purchase = await self._orchestrator.submit(submission)
         _log.info("submitted", request_id=purchase.request_id)
-        fault = convert.card_fault(purchase)
-        await context.send_initial_metadata(
-            (
-                ("location", convert.status_url(purchase.request_id)),
-                ("x-http-status", _PAYMENT_REQUIRED if fault else _ACCEPTED),
-            )
-        )
-        if fault:
-            raise fault
+        await _say_where(purchase, context)
         return convert.created(purchase)
 
     async def GetPurchaseRequest(
@@ -104,6 +96,63 @@ class PurchaseServicer(PurchaseServiceServicer):
                 yield events.to_customer(event)
         except errors.NotFound:
             raise _not_found() from None
+
+    async def CancelPurchaseRequest(
+        self, request: pb.CancelPurchaseRequestRequest, context: Context
+    ) -> pb.PurchaseRequest:
+        """Cancel a request as far as that is still possible."""
+        customer_id = callers.customer_of(self._identities, context)
+        cancellation = convert.cancellation(customer_id, _id(request.request_id), _wait_s())
+        try:
+            purchase = await self._orchestrator.cancel(cancellation)
+        except errors.NotFound:
+            raise _not_found() from None
+        _log.info("cancel requested", request_id=purchase.request_id)
+        return purchase_request(purchase)
+
+    async def AcceptOffer(
+        self, request: pb.AcceptOfferRequest, context: Context
+    ) -> pb.AcceptOfferResponse:
+        """Buy at the offered price; answer as a new request does."""
+        customer_id = callers.customer_of(self._identities, context)
+        acceptance = convert.acceptance(
+            request,
+            customer_id=customer_id,
+            request_id=_id(request.request_id),
+            new_request_id=self._new_id(),
+            authorization_wait_s=_wait_s(),
+        )
+        try:
+            purchase = await self._orchestrator.accept_offer(acceptance)
+        except errors.NotFound:
+            raise _not_found() from None
+        _log.info("offer accepted", request_id=purchase.request_id)
+        await _say_where(purchase, context)
+        return convert.accepted(purchase)
+
+
+def _wait_s() -> float:
+    """Give how long a call may wait for what it has begun, in seconds."""
+    longest_wait_s = deadline.timeout(AUTHORIZATION_WAIT_S + _SUBMIT_MARGIN_S)
+    return max(0.0, longest_wait_s - _SUBMIT_MARGIN_S)
+
+
+async def _say_where(purchase: orchestrator_pb2.Purchase, context: Context) -> None:
+    """Say where the status of a new request can be read, and which status REST answers with.
+
+    Raises:
+        FailedPrecondition: when its card was refused.
+
+    """
+    fault = convert.card_fault(purchase)
+    await context.send_initial_metadata(
+        (
+            ("location", convert.status_url(purchase.request_id)),
+            ("x-http-status", _PAYMENT_REQUIRED if fault else _ACCEPTED),
+        )
+    )
+    if fault:
+        raise fault
 
 
 def _id(request_id: str) -> str:

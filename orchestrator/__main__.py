@@ -20,16 +20,20 @@ from mesh.settings import load
 from orchestrator.adapters.aggregator import BOOK_ID_HEADER, AggregatorQuotes
 from orchestrator.adapters.payments import SecretFileError, open_payments
 from orchestrator.adapters.postgres import PostgresPurchaseStore
+from orchestrator.adapters.records import PostgresPurchaseRecords
 from orchestrator.adapters.sellers import TransportSellers
 from orchestrator.adapters.valkey import ValkeyBroadcast
 from orchestrator.adapters.vault import AesTokenVault, KeyringError
+from orchestrator.app.operators import Operators
+from orchestrator.app.payment_events import PaymentEvents
 from orchestrator.app.purchases import Purchases
 from orchestrator.app.signals import Signals
 from orchestrator.app.steps import Steps
 from orchestrator.app.watch import Watch
 from orchestrator.app.worker import Worker, WorkerSettings
 from orchestrator.domain.saga import Limits, Saga
-from orchestrator.servicer import PurchaseServicer
+from orchestrator.operator_servicer import OperatorServicer
+from orchestrator.servicer import PaymentEventServicer, PurchaseServicer
 from orchestrator.settings import Settings
 from sellers.admission.opening import open_admission
 from sellers.credentials import Credentials
@@ -38,6 +42,8 @@ from sellers.transport import SellerTransport
 from sellers.watch import follow_registry
 
 SERVICE = orchestrator_pb2.DESCRIPTOR.services_by_name["PurchaseService"].full_name
+OPERATORS = orchestrator_pb2.DESCRIPTOR.services_by_name["OperatorService"].full_name
+PAYMENT_EVENTS = orchestrator_pb2.DESCRIPTOR.services_by_name["PaymentEventService"].full_name
 QUOTES = "bookmesh.aggregator.v1.QuoteService"
 REGISTRY = "bookmesh.aggregator.v1.RegistryService"
 
@@ -113,7 +119,24 @@ async def main(settings: Settings) -> None:
             rng=rng,
         )
         purchases = Purchases(
-            store, vault, broadcast, signals, clock=clock, wake_worker=worker.wake
+            store,
+            vault,
+            broadcast,
+            signals,
+            clock=clock,
+            wake_worker=worker.wake,
+            reusable_tokens=payments.provider.reusable_tokens,
+        )
+        records = PostgresPurchaseRecords(pool)
+        operators = OperatorServicer(Operators(store, records, broadcast, wake_worker=worker.wake))
+        payment_events = PaymentEventServicer(
+            PaymentEvents(
+                store,
+                records,
+                broadcast,
+                verify=payments.verify_event,
+                wake_worker=worker.wake,
+            )
         )
         servicer = PurchaseServicer(purchases, Watch(purchases, store, broadcast, signals))
 
@@ -144,7 +167,23 @@ async def main(settings: Settings) -> None:
                                     servicer, server
                                 )
                             ),
-                        )
+                        ),
+                        Served(
+                            OPERATORS,
+                            lambda server: (
+                                orchestrator_pb2_grpc.add_OperatorServiceServicer_to_server(
+                                    operators, server
+                                )
+                            ),
+                        ),
+                        Served(
+                            PAYMENT_EVENTS,
+                            lambda server: (
+                                orchestrator_pb2_grpc.add_PaymentEventServiceServicer_to_server(
+                                    payment_events, server
+                                )
+                            ),
+                        ),
                     ],
                     ready=ready,
                     on_drain=worker.drain,

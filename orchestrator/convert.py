@@ -11,7 +11,7 @@ from bookmesh.orchestrator.v1 import orchestrator_pb2 as pb
 from bookmesh.seller.v1 import seller_pb2
 from mesh import convert, errors
 from mesh.money import MoneyError
-from orchestrator.app.purchases import Order
+from orchestrator.app.purchases import Acceptance, Order
 from orchestrator.app.watch import WatchEvent
 from orchestrator.domain.events import AnswerBatch, Collected, Miss, Quote, Step
 from orchestrator.ports import PurchaseView
@@ -47,6 +47,16 @@ def order(request: pb.SubmitPurchaseRequest) -> Order:
     )
 
 
+def acceptance(request: pb.AcceptOfferRequest) -> Acceptance:
+    """Read what a customer says to an offer."""
+    return Acceptance(
+        customer_id=request.customer_id,
+        request_id=request.request_id,
+        new_request_id=UUID(request.new_request_id),
+        payment_token=request.payment_token,
+    )
+
+
 def purchase(view: PurchaseView) -> pb.Purchase:
     """Give a purchase as callers see it."""
     message = pb.Purchase(
@@ -57,7 +67,12 @@ def purchase(view: PurchaseView) -> pb.Purchase:
         create_time=convert.timestamp(view.created_at),
         seller_id=view.seller_id or "",
         confirmation=view.confirmation or "",
+        cancel_requested=view.cancel_requested,
+        accepted_offer_of=_id(view.accepted_offer_of),
+        offer_accepted_by=_id(view.offer_accepted_by),
     )
+    if view.refunded is not None:
+        message.refunded.CopyFrom(convert.money_to_proto(view.refunded))
     if view.final_price is not None:
         message.final_price.CopyFrom(convert.money_to_proto(view.final_price))
     if view.failure_reason is not None:
@@ -167,6 +182,10 @@ def collected(summary: common_pb.CollectionSummary) -> Collected:
 def conditions(words: Iterable[Condition]) -> list[seller_pb2.Condition.ValueType]:
     """Give conditions as the contracts have them."""
     return [_CONDITIONS[word] for word in words]
+
+
+def _id(request_id: UUID | None) -> str:
+    return str(request_id) if request_id is not None else ""
 
 
 def _wrong_max_price(problem: str) -> errors.InvalidArgument:

@@ -34,6 +34,10 @@ class Fenced(Exception):
     """Another worker has claimed the purchase since: this one must not go on."""
 
 
+class ForgedEvent(Exception):
+    """What claims to be an event of the payment provider is not its word."""
+
+
 class CancelledFirst(Exception):
     """The customer's cancel came before this intent to order: the claim holds, and nothing was committed."""
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import grpc
 
+    from orchestrator.app.payment_events import PaymentEvents
     from orchestrator.app.purchases import Purchases
     from orchestrator.app.watch import Watch
 
@@ -67,3 +68,42 @@ class PurchaseServicer(pb_grpc.PurchaseServiceServicer):
         """Stream all events of a purchase until it is final."""
         async for event in self._watch.watch(request.customer_id, request.request_id):
             yield convert.watch_event(event)
+
+    async def CancelPurchase(
+        self,
+        request: pb.CancelPurchaseRequest,
+        context: grpc.aio.ServicerContext[pb.CancelPurchaseRequest, pb.CancelPurchaseResponse],
+    ) -> pb.CancelPurchaseResponse:
+        """Have a purchase cancelled."""
+        wait_s = mesh_convert.seconds(request.wait)
+        view = await self._purchases.cancel(request.customer_id, request.request_id, wait_s)
+        return pb.CancelPurchaseResponse(purchase=convert.purchase(view))
+
+    async def AcceptOffer(
+        self,
+        request: pb.AcceptOfferRequest,
+        context: grpc.aio.ServicerContext[pb.AcceptOfferRequest, pb.AcceptOfferResponse],
+    ) -> pb.AcceptOfferResponse:
+        """Make a purchase of an offer."""
+        wait_s = mesh_convert.seconds(request.authorization_wait)
+        view = await self._purchases.accept_offer(convert.acceptance(request), wait_s)
+        return pb.AcceptOfferResponse(purchase=convert.purchase(view))
+
+
+class PaymentEventServicer(pb_grpc.PaymentEventServiceServicer):
+    """``bookmesh.orchestrator.v1.PaymentEventService``."""
+
+    def __init__(self, events: PaymentEvents) -> None:
+        """Answer from this use case."""
+        self._events = events
+
+    async def ReceivePaymentEvent(
+        self,
+        request: pb.ReceivePaymentEventRequest,
+        context: grpc.aio.ServicerContext[
+            pb.ReceivePaymentEventRequest, pb.ReceivePaymentEventResponse
+        ],
+    ) -> pb.ReceivePaymentEventResponse:
+        """Take what the payment provider tells."""
+        await self._events.receive(request.payload, request.signature)
+        return pb.ReceivePaymentEventResponse()

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from bookmesh.orchestrator.v1.orchestrator_pb2_grpc import PurchaseServiceAsyncStub
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PurchaseService"].full_name
-RETRIED = ("SubmitPurchase", "GetPurchase", "ListPurchases")
-"""What is safe to repeat at another replica; SubmitPurchase under its request_id."""
+RETRIED = ("SubmitPurchase", "GetPurchase", "ListPurchases", "CancelPurchase", "AcceptOffer")
+"""What is safe to repeat at another replica; SubmitPurchase under its request_id, AcceptOffer once an offer."""
 
 _SUBMIT_S = 5.0
 _READ_S = 3.0
@@ -58,6 +58,16 @@ class GrpcOrchestrator:
         )
         with _answered():
             return await self._stub.ListPurchases(request, timeout=deadline.timeout(_READ_S))
+
+    async def cancel(self, request: pb.CancelPurchaseRequest) -> pb.Purchase:
+        with _answered():
+            response = await self._stub.CancelPurchase(request, timeout=deadline.timeout(_SUBMIT_S))
+        return response.purchase
+
+    async def accept_offer(self, request: pb.AcceptOfferRequest) -> pb.Purchase:
+        with _answered():
+            response = await self._stub.AcceptOffer(request, timeout=deadline.timeout(_SUBMIT_S))
+        return response.purchase
 
     async def watch(
         self, customer_id: str, request_id: str

@@ -214,10 +214,10 @@ class PostgresPurchaseStore:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[PostgresSession]:
         """Open a worker's session, which ends by itself when the process or its connection dies."""
-        with _unavailable():
+        with unavailable():
             connection = await asyncpg.connect(self._dsn, timeout=5, command_timeout=5)
         try:
-            with _unavailable():
+            with unavailable():
                 owner: int = await connection.fetchval(self._sql["next_worker_id"])
                 await connection.execute(
                     "SELECT pg_advisory_lock($1, $2)", WORKER_LOCK_CLASS, owner
@@ -246,16 +246,16 @@ class PostgresPurchaseStore:
 
     async def ping(self) -> bool:
         """Say whether the database answers."""
-        with _unavailable():
+        with unavailable():
             answer: int = await self._pool.fetchval("SELECT 1")
             return answer == 1
 
     async def _fetch(self, statement: str, *args: Any) -> list[asyncpg.Record]:  # noqa: ANN401  SQL's parameters
-        with _unavailable():
+        with unavailable():
             return await self._pool.fetch(self._sql[statement], *args)
 
     async def _fetchrow(self, statement: str, *args: Any) -> asyncpg.Record | None:  # noqa: ANN401  SQL's parameters
-        with _unavailable():
+        with unavailable():
             return await self._pool.fetchrow(self._sql[statement], *args)
 
 
@@ -264,7 +264,7 @@ def _columns(claims: Sequence[Claim]) -> tuple[list[UUID], list[int]]:
 
 
 @contextmanager
-def _unavailable() -> Iterator[None]:
+def unavailable() -> Iterator[None]:
     """Turn what says that the database does not answer into one error. Faults in our SQL pass as they are."""
     try:
         yield

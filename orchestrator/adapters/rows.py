@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.money import Money
 from orchestrator.domain.events import Collected, Event, Finished, Step, StepName
+from orchestrator.domain.flags import Flag, Invariant, Settled
 from orchestrator.domain.observations import (
     Decision,
     Observation,
@@ -29,6 +30,12 @@ from orchestrator.domain.purchase import (
     Stage,
     Status,
 )
+from orchestrator.operator_ports import (
+    AttemptRecord,
+    FlagRecord,
+    ObservationRecord,
+    PaymentRecord,
+)
 from orchestrator.ports import Loaded, Offered, PurchaseView, Recorded, SealedToken, Unreadable
 from sellers.model import Condition
 
@@ -37,7 +44,6 @@ if TYPE_CHECKING:
 
     from asyncpg import Record
 
-    from orchestrator.domain.flags import Flag
     from orchestrator.domain.observations import Told
 
 Json = dict[str, Any]
@@ -143,6 +149,56 @@ def recorded(row: Record) -> Recorded:
     """Read a row of ``events``."""
     body = json.loads(row["body"])
     return Recorded(row["seq"], row["happened_at"], _event(row["kind"], body))
+
+
+def flag_record(row: Record) -> FlagRecord:
+    """Read a row of ``open_flags`` or ``flags_of``."""
+    flag = Flag(
+        Invariant(row["invariant"]),
+        row["detail"],
+        row["advice"],
+        _money(row["currency"], row["amount_minor"]),
+    )
+    resolved_at = row["resolved_at"]
+    return FlagRecord(
+        flag_id=row["flag_id"],
+        request_id=row["request_id"],
+        number=row["number"],
+        flag=flag,
+        raised_at=row["raised_at"],
+        resolved_at=resolved_at,
+        settled=Settled(row["resolved_by"], row["resolution"]) if resolved_at else None,
+    )
+
+
+def payment_record(row: Record) -> PaymentRecord:
+    """Read the payment in a row of ``inspect``."""
+    currency = row["currency"]
+    return PaymentRecord(
+        state=row["state"],
+        provider_id=row["provider_id"],
+        authorized=Money(currency, row["authorized_minor"]),
+        captured=_money(currency, row["captured_minor"]),
+        refunded=_money(currency, row["refunded_minor"]),
+        capture_before=row["capture_before"],
+    )
+
+
+def attempt_record(row: Record) -> AttemptRecord:
+    """Read a row of ``attempts_of``."""
+    return AttemptRecord(_attempt(row, row["currency"]), row["begun_at"])
+
+
+def observation_record(row: Record) -> ObservationRecord:
+    """Read a row of ``observations_of``."""
+    return ObservationRecord(
+        number=row["number"],
+        kind=row["kind"],
+        body=row["body"],
+        observed_at=row["observed_at"],
+        observed_by=row["observed_by"],
+        consumed=row["consumed"],
+    )
 
 
 def event_columns(events: Sequence[Event]) -> tuple[list[str], list[str]]:

@@ -227,7 +227,8 @@ class Worker:
             return False
         if self._draining.is_set():
             # Told to stop while the claim was under way.
-            await self._store.give_back(claims)
+            with suppress(Unavailable):
+                await self._store.give_back(claims)
             return False
         for claim in claims:
             live = _Live(claim, held_until_s)

@@ -411,11 +411,13 @@ class Saga:
             return Resolution.POLL if waiting and answers else Resolution.CANCEL
         if purchase.tries == 0 and moment.now < attempt.not_after:
             return Resolution.REPLAY
-        if closable and purchase.tries > 1:
-            return Resolution.CANCEL
+        settled = attempt.not_after + timedelta(seconds=self._limits.not_found_counts_after_s)
+        if closable:
+            # However late: a seller that does not heed not_after may still get the order of a worker that woke up.
+            asked = purchase.tries > 1 or moment.now >= settled or not answers
+            return Resolution.CANCEL if asked else Resolution.POLL
         if not answers:
             return Resolution.REPLAY
-        settled = attempt.not_after + timedelta(seconds=self._limits.not_found_counts_after_s)
         return Resolution.POLL_FOR_GOOD if moment.now >= settled else Resolution.POLL
 
     # Money

@@ -57,7 +57,7 @@ class Script:
     """What all replicas answer, and what they were asked.
 
     Attributes:
-        purchase: what submit and get answer.
+        purchase: what submit, get, cancel and accept answer.
         page: what list answers.
         error: raised instead of any answer.
         asked: requests, as they came.
@@ -138,6 +138,18 @@ class OrchestratorReplica(pb_grpc.PurchaseServiceServicer):
     ) -> pb.ListPurchasesResponse:
         self._note(request, context)
         return self.script.page
+
+    async def CancelPurchase(
+        self, request: pb.CancelPurchaseRequest, context: Context
+    ) -> pb.CancelPurchaseResponse:
+        self._note(request, context)
+        return pb.CancelPurchaseResponse(purchase=self.script.purchase)
+
+    async def AcceptOffer(
+        self, request: pb.AcceptOfferRequest, context: Context
+    ) -> pb.AcceptOfferResponse:
+        self._note(request, context)
+        return pb.AcceptOfferResponse(purchase=self.script.purchase)
 
     async def WatchPurchase(
         self, request: pb.WatchPurchaseRequest, context: Context

@@ -21,8 +21,10 @@ from mesh.clock import SystemClock
 from mesh.ids import uuid7_factory
 from mesh.money import Money
 from orchestrator.adapters.postgres import PostgresPurchaseStore
+from orchestrator.adapters.records import PostgresPurchaseRecords
 from orchestrator.adapters.sandbox import SandboxPaymentProvider
 from orchestrator.adapters.vault import AesTokenVault
+from orchestrator.app.operators import Operators
 from orchestrator.app.purchases import Order, Purchases
 from orchestrator.app.signals import Signals
 from orchestrator.app.steps import Steps
@@ -91,10 +93,24 @@ class World:
         self.market = Market()
         self.limits = Limits()
         self.new_id = uuid7_factory(CLOCK, Random())
-        self.purchases = Purchases(
-            self.store, vault, self.broadcast, self.signals, clock=CLOCK, wake_worker=lambda: True
+        self.purchases = self.new_purchases()
+        self.records = PostgresPurchaseRecords(pool)
+        self.operators = Operators(
+            self.store, self.records, self.broadcast, wake_worker=lambda: True
         )
         self.watch = Watch(self.purchases, self.store, self.broadcast, self.signals)
+
+    def new_purchases(self) -> Purchases:
+        """Make the use cases over this world, as its provider is now."""
+        return Purchases(
+            self.store,
+            self.vault,
+            self.broadcast,
+            self.signals,
+            clock=CLOCK,
+            wake_worker=lambda: True,
+            reusable_tokens=self.provider.reusable_tokens,
+        )
 
     def worker(self) -> Worker:
         """Make a worker over this world."""
@@ -223,6 +239,20 @@ class World:
             request_id,
         )
         assert [entry["seq"] for entry in seqs] == list(range(1, len(seqs) + 1))
+
+    async def reached(self, request_id: UUID, stage: str) -> None:
+        """Wait until a purchase is in a stage and no worker has it."""
+
+        async def is_there() -> bool:
+            return bool(
+                await self.pool.fetchval(
+                    "SELECT stage = $2 AND owner IS NULL FROM orchestrator.purchase WHERE request_id = $1",
+                    request_id,
+                    stage,
+                )
+            )
+
+        await until(is_there)
 
     async def steps(self, request_id: UUID) -> list[str]:
         """Give the words of what happened, in order."""
