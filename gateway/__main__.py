@@ -9,11 +9,17 @@ from random import SystemRandom
 import grpc
 
 from bookmesh.customer.v1 import customer_pb2
-from bookmesh.customer.v1.customer_pb2_grpc import add_PurchaseServiceServicer_to_server
+from bookmesh.customer.v1.customer_pb2_grpc import (
+    add_NotificationServiceServicer_to_server,
+    add_PurchaseServiceServicer_to_server,
+)
+from bookmesh.orchestrator.v1.notifications_pb2_grpc import NotificationServiceStub
 from bookmesh.orchestrator.v1.orchestrator_pb2_grpc import PurchaseServiceStub
-from gateway.adapters import orchestrator
+from gateway.adapters import notifications, orchestrator
+from gateway.adapters.notifications import GrpcNotificationCenter
 from gateway.adapters.orchestrator import GrpcOrchestrator
 from gateway.adapters.tokens import JwtIdentities
+from gateway.notification_servicer import NotificationServicer
 from gateway.servicer import PurchaseServicer
 from gateway.settings import Settings
 from mesh import telemetry
@@ -24,6 +30,7 @@ from mesh.ids import uuid7_factory
 from mesh.settings import load
 
 SERVICE = customer_pb2.DESCRIPTOR.services_by_name["PurchaseService"].full_name
+NOTIFICATIONS = customer_pb2.DESCRIPTOR.services_by_name["NotificationService"].full_name
 
 
 async def run(settings: Settings) -> None:
@@ -35,12 +42,19 @@ async def run(settings: Settings) -> None:
     channel = open_channel(
         settings.orchestrator_target, orchestrator.SERVICE, retried=orchestrator.RETRIED
     )
-    async with channel:
+    notification_channel = open_channel(
+        settings.orchestrator_target, notifications.SERVICE, retried=notifications.RETRIED
+    )
+    async with channel, notification_channel:
         servicer = PurchaseServicer(
             identities,
             GrpcOrchestrator(PurchaseServiceStub(channel), clock),
             uuid7_factory(clock, SystemRandom()),
             default_currency=settings.default_currency,
+        )
+
+        notification_servicer = NotificationServicer(
+            identities, GrpcNotificationCenter(NotificationServiceStub(notification_channel))
         )
 
         async def ready() -> bool:
@@ -49,7 +63,13 @@ async def run(settings: Settings) -> None:
             return state is grpc.ChannelConnectivity.READY and identities.loaded()
 
         serving = Serving(
-            services=[Served(SERVICE, partial(add_PurchaseServiceServicer_to_server, servicer))],
+            services=[
+                Served(SERVICE, partial(add_PurchaseServiceServicer_to_server, servicer)),
+                Served(
+                    NOTIFICATIONS,
+                    partial(add_NotificationServiceServicer_to_server, notification_servicer),
+                ),
+            ],
             ready=ready,
             unbounded=[f"/{SERVICE}/WatchPurchaseRequest"],
             # Customers would notice; a purchase is over soon anyway.

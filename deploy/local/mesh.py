@@ -219,6 +219,8 @@ class LocalMesh:
                 **seller_caller,
                 "AGGREGATOR_TARGET": target(aggregator_ports),
                 "TOKEN_KEYRING_FILE": str(data.token_keyring),
+                # Who tries webhooks out has the receiver on this machine too.
+                "WEBHOOK_LOOPBACK": "true",
             },
         )
         gateways, gateway_ports = replicas(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import structlog
 
 from bookmesh.orchestrator.v1 import orchestrator_pb2 as pb
+from gateway.adapters.answers import answered
 from mesh import errors
 from mesh.clock import Clock
 from mesh.grpc import deadline
-from mesh.grpc.errors import translated
 
 if TYPE_CHECKING:
     from bookmesh.orchestrator.v1.orchestrator_pb2_grpc import PurchaseServiceAsyncStub
@@ -24,6 +24,9 @@ RETRIED = ("SubmitPurchase", "GetPurchase", "ListPurchases", "CancelPurchase", "
 _SUBMIT_S = 5.0
 _READ_S = 3.0
 _RETRY_AFTER_S = 1.0
+_OUT_OF_REACH = (
+    "purchases are out of reach at the moment: try again, to buy with the same idempotency-key"
+)
 
 _FUTILE_STREAMS = 8
 _FIRST_PAUSE_S = 0.05
@@ -117,24 +120,9 @@ class GrpcOrchestrator:
             call.cancel()
 
 
-@contextmanager
-def _answered() -> Iterator[None]:
-    """Let a customer see what the orchestrator answered, and nothing of how it was called."""
-    try:
-        with translated():
-            yield
-    except (errors.Unavailable, errors.Cancelled) as error:
-        if error.retry_after_s is None:
-            _log.warning("no orchestrator answers", problem=error.message)
-            raise _out_of_reach() from error
-        raise
-    except errors.Internal as error:
-        _log.exception("the orchestrator failed")
-        raise errors.Internal("something of ours went wrong; it has been logged") from error
+def _answered() -> AbstractContextManager[None]:
+    return answered(_OUT_OF_REACH)
 
 
 def _out_of_reach() -> errors.Unavailable:
-    return errors.Unavailable(
-        "purchases are out of reach at the moment: try again, to buy with the same idempotency-key",
-        retry_after_s=_RETRY_AFTER_S,
-    )
+    return errors.Unavailable(_OUT_OF_REACH, retry_after_s=_RETRY_AFTER_S)
