@@ -10,7 +10,12 @@ from random import SystemRandom
 from redis.asyncio import Redis
 
 from bookmesh.aggregator.v1 import aggregator_pb2_grpc
-from bookmesh.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from bookmesh.orchestrator.v1 import (
+    notifications_pb2,
+    notifications_pb2_grpc,
+    orchestrator_pb2,
+    orchestrator_pb2_grpc,
+)
 from mesh import postgres, telemetry
 from mesh.clock import SystemClock
 from mesh.grpc.channel import open_channel
@@ -18,6 +23,7 @@ from mesh.grpc.server import Served, Serving, serve
 from mesh.ids import uuid7_factory
 from mesh.settings import load
 from orchestrator.adapters.aggregator import BOOK_ID_HEADER, AggregatorQuotes
+from orchestrator.adapters.notifications.opening import open_notifications
 from orchestrator.adapters.payments import SecretFileError, open_payments
 from orchestrator.adapters.postgres import PostgresPurchaseStore
 from orchestrator.adapters.records import PostgresPurchaseRecords
@@ -32,6 +38,7 @@ from orchestrator.app.steps import Steps
 from orchestrator.app.watch import Watch
 from orchestrator.app.worker import Worker, WorkerSettings
 from orchestrator.domain.saga import Limits, Saga
+from orchestrator.notification_servicer import NotificationServicer
 from orchestrator.operator_servicer import OperatorServicer
 from orchestrator.servicer import PaymentEventServicer, PurchaseServicer
 from orchestrator.settings import Settings
@@ -44,6 +51,7 @@ from sellers.watch import follow_registry
 SERVICE = orchestrator_pb2.DESCRIPTOR.services_by_name["PurchaseService"].full_name
 OPERATORS = orchestrator_pb2.DESCRIPTOR.services_by_name["OperatorService"].full_name
 PAYMENT_EVENTS = orchestrator_pb2.DESCRIPTOR.services_by_name["PaymentEventService"].full_name
+NOTIFICATIONS = notifications_pb2.DESCRIPTOR.services_by_name["NotificationService"].full_name
 QUOTES = "bookmesh.aggregator.v1.QuoteService"
 REGISTRY = "bookmesh.aggregator.v1.RegistryService"
 
@@ -87,6 +95,9 @@ async def main(settings: Settings) -> None:
         admission = await stack.enter_async_context(open_admission(settings, directory, clock))
         sellers = TransportSellers(directory, transport, admission, clock)
         store = PostgresPurchaseStore(pool, dsn)
+        told = await stack.enter_async_context(
+            open_notifications(settings, store, vault, clock, rng)
+        )
         saga = Saga(limits, sellers.kind_of, reusable_tokens=payments.provider.reusable_tokens)
         broadcast = ValkeyBroadcast(
             valkey,
@@ -140,6 +151,11 @@ async def main(settings: Settings) -> None:
         )
         servicer = PurchaseServicer(purchases, Watch(purchases, store, broadcast, signals))
 
+        notification_servicer = NotificationServicer(told.notifications)
+
+        async def drain() -> None:
+            await asyncio.gather(worker.drain(), told.notifier.drain())
+
         async def ready() -> bool:
             return directory.snapshot is not None and await store.ping()
 
@@ -156,6 +172,7 @@ async def main(settings: Settings) -> None:
                 tasks.create_task(admission.run()),
                 tasks.create_task(broadcast.listen()),
                 tasks.create_task(worker.run(when=lambda: directory.snapshot is not None)),
+                tasks.create_task(told.notifier.run()),
             ]
             await serve(
                 Serving(
@@ -184,9 +201,17 @@ async def main(settings: Settings) -> None:
                                 )
                             ),
                         ),
+                        Served(
+                            NOTIFICATIONS,
+                            lambda server: (
+                                notifications_pb2_grpc.add_NotificationServiceServicer_to_server(
+                                    notification_servicer, server
+                                )
+                            ),
+                        ),
                     ],
                     ready=ready,
-                    on_drain=worker.drain,
+                    on_drain=drain,
                     unbounded=[f"/{SERVICE}/WatchPurchase"],
                 ),
                 settings,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from mesh.settings import SellerCallerSettings
 
@@ -46,3 +46,46 @@ class Settings(SellerCallerSettings):
 
     database_connections: int = Field(default=20, ge=2, le=200)
     """Connections to PostgreSQL, at most, besides the worker's own."""
+
+    webhook_concurrency: int = Field(default=64, ge=1, le=1000)
+    """Webhooks and e-mails under way at once to receivers that answer, at most; a quarter of that comes on top for
+    those that do not."""
+
+    webhook_loopback: bool = False
+    """Whether webhooks may go to addresses of this machine, and there over http: for a mesh on one machine alone."""
+
+    webhook_ca_file: Path | None = None
+    """Certificate authorities (PEM) that receivers of webhooks may have besides the usual ones."""
+
+    delivery_days: int = Field(default=30, ge=4, le=3650)
+    """How long the log of webhooks and e-mails is kept, in days."""
+
+    smtp_host: str = ""
+    """The mail server that takes e-mail to customers; none is sent without one."""
+
+    smtp_port: int = Field(default=587, ge=1, le=65535)
+    """Its port."""
+
+    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+    """How the connection to it is encrypted: after STARTTLS, which it must have, from the first byte, or not at all."""
+
+    smtp_user: str = ""
+    """Whom to log in as; no login without one."""
+
+    smtp_password: SecretStr | None = None
+    """With ``smtp_user``."""
+
+    smtp_from: str = Field(default="", pattern=r"^([^@\s]+@[^@\s]+)?$")
+    """The address that e-mail is from. Required with ``smtp_host``."""
+
+    @model_validator(mode="after")
+    def _mail_fits(self) -> Self:
+        if self.smtp_host and not self.smtp_from:
+            raise ValueError(
+                "BOOKMESH_SMTP_HOST needs BOOKMESH_SMTP_FROM, the address that e-mail is from"
+            )
+        if self.smtp_user and (self.smtp_password is None or self.smtp_security == "none"):
+            raise ValueError(
+                "BOOKMESH_SMTP_USER needs BOOKMESH_SMTP_PASSWORD, and a connection that is encrypted"
+            )
+        return self

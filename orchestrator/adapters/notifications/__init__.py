@@ -1,0 +1,1 @@
+"""How customers are told: PostgreSQL keeps whom and what, HTTPS and SMTP carry it."""
