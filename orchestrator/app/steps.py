@@ -54,7 +54,7 @@ if TYPE_CHECKING:
         Sellers,
         TokenVault,
     )
-    from sellers.model import Quote
+    from sellers.model import Quote, ReleaseOutcome
 
 _log = structlog.get_logger(__name__)
 
@@ -147,7 +147,7 @@ class Steps:
 
         That an order was made from the hold is for the purchase's last stage to find out, and to flag.
         """
-        return await self._sellers.release(release) in (Released.RELEASED, Released.CLOSED)
+        return _given_back(release, await self._sellers.release(release))
 
     async def _authorize(self, work: Work) -> Next:
         purchase = work.purchase
@@ -341,9 +341,9 @@ class Steps:
         outcomes = [(r, await self._sellers.release(r)) for r in work.purchase.plan.releases]
         return self._saga.released(
             work.purchase,
-            [r for r, outcome in outcomes if outcome in (Released.RELEASED, Released.CLOSED)],
+            [r for r, outcome in outcomes if _given_back(r, outcome)],
             work.moment(),
-            [r for r, outcome in outcomes if outcome is Released.ORDERED],
+            [r for r, outcome in outcomes if outcome is Released.ORDERED and not r.refused],
         )
 
     async def _offer(self, work: Work) -> Next:
@@ -455,6 +455,13 @@ def _updated(purchase: Purchase, attempt: Attempt, quote: Quote | None) -> Candi
     if quote is None or quote.condition not in purchase.conditions:
         return None
     return Candidate(attempt.seller_id, quote.quote_id, quote.total, quote.expires_at)
+
+
+def _given_back(release: Release, outcome: ReleaseOutcome) -> bool:
+    """Say whether nothing is held under a key any more: neither by itself nor in an order."""
+    if outcome is Released.ORDERED:
+        return release.refused
+    return not isinstance(outcome, CallFailed)
 
 
 def _nothing_done(work: Work, kind: FailureKind) -> bool:

@@ -189,10 +189,14 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A hold whose release is committed and has not been answered yet."""
+    """A hold whose release is committed and has not been answered yet.
+
+    ``refused`` when an order was placed from it and definitely refused: the seller may say that the hold went into it.
+    """
 
     seller_id: str
     key: str
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -348,7 +348,7 @@ class Saga:
             purchase = _consider(purchase, expired)
         refused = Step(StepName.SELLER_REFUSED, attempt.seller_id, reason=reason)
         if attempt.hold_id is not None:
-            return _with(refused, self._release(purchase, reason, moment))
+            return _with(refused, self._release(purchase, reason, moment, refused=True))
         return _with(refused, self._advance(purchase, moment))
 
     def unreached(self, purchase: Purchase, why: str, moment: Moment) -> Next:
@@ -896,11 +896,17 @@ class Saga:
             and moment.age_s + self._limits.recollect_s < self._limits.collect_by_s / 2
         )
 
-    def _release(self, purchase: Purchase, why: str, moment: Moment) -> Next:
-        """Commit to giving a hold back, and go on without waiting for the seller's answer."""
+    def _release(
+        self, purchase: Purchase, why: str, moment: Moment, *, refused: bool = False
+    ) -> Next:
+        """Commit to giving a hold back, and go on without waiting for the seller's answer.
+
+        ``refused`` when an order from it was.
+        """
         attempt = _attempt(purchase)
         plan = purchase.plan
-        plan = replace(plan, releases=(*plan.releases, Release(attempt.seller_id, attempt.key)))
+        release = Release(attempt.seller_id, attempt.key, refused=refused)
+        plan = replace(plan, releases=(*plan.releases, release))
         purchase = replace(
             purchase, plan=plan, attempt=replace(attempt, outcome=attempt.outcome or why)
         )

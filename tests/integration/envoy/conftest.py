@@ -71,6 +71,26 @@ class Gateway(customer_pb2_grpc.PurchaseServiceServicer):
             request_id="r1", status=customer_pb2.PurchaseStatus.pending, status_url=location
         )
 
+    async def CancelPurchaseRequest(
+        self, request: customer_pb2.CancelPurchaseRequestRequest, context: Context
+    ) -> customer_pb2.PurchaseRequest:
+        self._record(request, context)
+        return customer_pb2.PurchaseRequest(
+            request_id=request.request_id,
+            status=customer_pb2.PurchaseStatus.cancelled,
+            cancel_requested=True,
+        )
+
+    async def AcceptOffer(
+        self, request: customer_pb2.AcceptOfferRequest, context: Context
+    ) -> customer_pb2.AcceptOfferResponse:
+        self._record(request, context)
+        location = f"{PATH}/r2"
+        await context.send_initial_metadata((("x-http-status", "202"), ("location", location)))
+        return customer_pb2.AcceptOfferResponse(
+            request_id="r2", status=customer_pb2.PurchaseStatus.pending, status_url=location
+        )
+
     async def GetPurchaseRequest(
         self, request: customer_pb2.GetPurchaseRequestRequest, context: Context
     ) -> customer_pb2.PurchaseRequest:

@@ -241,6 +241,23 @@ async def test_a_wrong_method_is_405(envoy: Edge, method: str, path: str, allow:
     assert response.headers["allow"] == allow
 
 
+async def test_a_cancel_and_an_accepted_offer_are_posts(envoy: Edge) -> None:
+    async with envoy.client() as client:
+        cancelled = await client.post(f"{PATH}/r1:cancel")
+        accepted = await client.post(f"{PATH}/r1:accept-offer", json={"payment_token": "tok_b"})
+        got = await client.get(f"{PATH}/r1:cancel")
+    assert cancelled.status_code == 200
+    assert cancelled.json()["status"] == "cancelled"
+    assert accepted.status_code == 202
+    assert accepted.headers["location"] == f"{PATH}/r2"
+    assert accepted.json() == {
+        "request_id": "r2",
+        "status": "pending",
+        "status_url": f"{PATH}/r2",
+    }
+    assert (got.status_code, got.headers["allow"]) == (405, "POST")
+
+
 async def test_a_malformed_request_is_400(envoy: Edge) -> None:
     async with envoy.client() as client:
         slash = await client.get(f"{PATH}/a%2fb")
