@@ -26,6 +26,7 @@ from orchestrator.adapters.aggregator import BOOK_ID_HEADER, AggregatorQuotes
 from orchestrator.adapters.notifications.opening import open_notifications
 from orchestrator.adapters.payments import SecretFileError, open_payments
 from orchestrator.adapters.postgres import PostgresPurchaseStore
+from orchestrator.adapters.reconciliation.opening import reconciliation
 from orchestrator.adapters.records import PostgresPurchaseRecords
 from orchestrator.adapters.sellers import TransportSellers
 from orchestrator.adapters.valkey import ValkeyBroadcast
@@ -156,6 +157,18 @@ async def main(settings: Settings) -> None:
         async def drain() -> None:
             await asyncio.gather(worker.drain(), told.notifier.drain())
 
+        reconciler = reconciliation(
+            settings,
+            pool,
+            store,
+            provider=payments.provider,
+            sellers=sellers,
+            broadcast=broadcast,
+            ready=lambda: directory.snapshot is not None,
+            clock=clock,
+            rng=rng,
+        )
+
         async def ready() -> bool:
             return directory.snapshot is not None and await store.ping()
 
@@ -172,6 +185,7 @@ async def main(settings: Settings) -> None:
                 tasks.create_task(admission.run()),
                 tasks.create_task(broadcast.listen()),
                 tasks.create_task(worker.run(when=lambda: directory.snapshot is not None)),
+                tasks.create_task(reconciler.run()),
                 tasks.create_task(told.notifier.run()),
             ]
             await serve(

@@ -47,6 +47,10 @@ class Settings(SellerCallerSettings):
     database_connections: int = Field(default=20, ge=2, le=200)
     """Connections to PostgreSQL, at most, besides the worker's own."""
 
+    reconcile_every_s: float = Field(default=900.0, ge=0, le=86_400)
+    """How often the fleet compares its books with the provider's and the sellers' by itself, in seconds; 0 for never:
+    then only when somebody asks for it."""
+
     webhook_concurrency: int = Field(default=64, ge=1, le=1000)
     """Webhooks and e-mails under way at once to receivers that answer, at most; a quarter of that comes on top for
     those that do not."""
