@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TypeVar
 
 import protovalidate
@@ -38,6 +39,9 @@ MAX_PAGE_TOKEN_LENGTH = 512
 _LEAST_POLL_S, _USUAL_POLL_S, _LONGEST_POLL_S = 0.1, 1.0, 60.0
 
 MessageT = TypeVar("MessageT")
+
+# Books cost much the same, and so does sending them: finding an amount is quicker than working it out again.
+_money = lru_cache(maxsize=16_384)(money.from_units_nanos)
 
 CONDITIONS: dict[pb.Condition.ValueType, model.Condition] = {
     pb.CONDITION_NEW: model.Condition.NEW,
@@ -326,7 +330,7 @@ def _amount(message: money_pb2.Money, currency: str) -> Money:
     if message.currency_code != currency:
         raise InvalidAnswerError(f"an amount is not in {currency}")
     try:
-        return money.from_units_nanos(currency, message.units, message.nanos)
+        return _money(currency, message.units, message.nanos)
     except MoneyError as error:
         raise InvalidAnswerError(str(error)) from None
 

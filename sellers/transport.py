@@ -203,13 +203,10 @@ class SellerTransport:
         timeout_s: float,
     ) -> BatchOutcome:
         """Ask for the prices of several books in one call; give one outcome a book, in their order."""
-        request = pb.BatchGetQuotesRequest(
-            requests=[_quote_message(book_id, currency, conditions) for book_id in book_ids]
-        )
         items = await self._ask(
             seller,
             "BatchGetQuotes",
-            request.SerializeToString(),
+            _batch_request(tuple(book_ids), currency, conditions),
             timeout_s,
             lambda answer: answers.quote_batch(
                 answer,
@@ -449,10 +446,19 @@ def _quote_message(
     )
 
 
-# The many sellers of a collection are all sent the same bytes.
+# The many sellers of a collection are all sent the same bytes, and so are those of collections that go together.
 @lru_cache(maxsize=128)
 def _quote_request(book_id: str, currency: str, conditions: frozenset[Condition]) -> bytes:
     return _quote_message(book_id, currency, conditions).SerializeToString()
+
+
+@lru_cache(maxsize=32)
+def _batch_request(
+    book_ids: tuple[str, ...], currency: str, conditions: frozenset[Condition]
+) -> bytes:
+    return pb.BatchGetQuotesRequest(
+        requests=[_quote_message(book_id, currency, conditions) for book_id in book_ids]
+    ).SerializeToString()
 
 
 def _failed(error: grpc.aio.AioRpcError) -> CallFailed:

@@ -126,7 +126,7 @@ class Waiting:
         self.call: _Call | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Call:
     """A call under way, and the questions that it answers."""
 
@@ -144,6 +144,7 @@ class _Lot:
         most: most books in the next call, where the seller's limit of books allows fewer than a batch.
         first_s: since when the first of them waits, or the others went without it.
         send_by_s: when the first of them has to be sent at the latest.
+        until_s: none of them has to be answered before.
         retry_s: admission is not asked before.
         lacking: what questions wait for that admission has not let pass; those that it makes too late are answered so.
         late_s: when the first of these is too late.
@@ -168,6 +169,7 @@ class _Lot:
         "send_by_s",
         "sent_s",
         "size",
+        "until_s",
     )
 
     def __init__(self, seller: Seller) -> None:
@@ -176,6 +178,7 @@ class _Lot:
         self.most = NO_LIMIT
         self.first_s = 0.0
         self.send_by_s = math.inf
+        self.until_s = math.inf
         self.retry_s = 0.0
         self.lacking: MissReason | None = None
         self.late_s = math.inf
@@ -200,6 +203,7 @@ class _Lot:
             self.first_s = waiting.asked_s
         self.size += 1
         self.send_by_s = min(self.send_by_s, waiting.send_by_s)
+        self.until_s = min(self.until_s, waiting.until_s)
         waiting.lot = self
         for customer_id in waiting.customers:
             self.put_for(waiting, customer_id)
@@ -214,7 +218,7 @@ class _Lot:
         self.size -= 1
         if not self.size:
             self._by_customer.clear()
-            self.send_by_s = math.inf
+            self.send_by_s = self.until_s = math.inf
 
     def take(self, most: int, now: float) -> list[Waiting]:
         """Take questions, one of each customer in turn; what is left begins to linger anew."""
@@ -230,7 +234,7 @@ class _Lot:
                 self.forget(waiting)
                 taken.append(waiting)
         self.first_s = now
-        if self.size:
+        if self.size and self.send_by_s < math.inf:
             self.send_by_s = min(waiting.send_by_s for waiting in self)
         return taken
 
@@ -241,6 +245,7 @@ class _Lot:
             if waiting.lot is self and (reason := why(waiting)) is not None:
                 self.forget(waiting)
                 dropped.append((waiting, reason))
+        self.until_s = min((waiting.until_s for waiting in self), default=math.inf)
         return dropped
 
     def __iter__(self) -> Iterator[Waiting]:
@@ -252,7 +257,8 @@ class _Lot:
 
     def due_s(self, settings: GatherSettings) -> float:
         """Say when the lot should be sent, if nothing more arrives."""
-        if self.batch == 1 or self.size >= self.batch:
+        batch = self.batch
+        if batch == 1 or self.size >= batch:
             return self.retry_s
         scarcity = max(0.0, self.scarce - (self.first_s - self.scarce_s) / _WINDOW_S)
         linger_s = settings.linger_s + (settings.longest_linger_s - settings.linger_s) * scarcity**2
@@ -396,7 +402,7 @@ class Gatherer:
         for key, lot in list(self._filled.items()):
             is_due = lot.due_s(self._settings) <= now
             if is_due or lot.late_s <= now:
-                self._skip_later_than(now, lot)
+                self._skip_later_than(now, lot, now)
             if not lot.size:
                 del self._filled[key]
             elif is_due:
@@ -424,6 +430,9 @@ class Gatherer:
         """Send a call that may be sent; else keep the questions that can wait and answer the others."""
         now = self._clock.monotonic()
         match decision:
+            case Allowed(grant) if not grant.still_good(now):
+                # It is asked for anew.
+                self._admission.report(grant, Outcome.NOT_SENT)
             case Allowed(grant, calls_left):
                 plenty = self._settings.plenty * lot.seller.capabilities.calls_per_minute
                 lot.scarce, lot.scarce_s = max(0.0, 1.0 - calls_left / plenty), now
@@ -443,17 +452,17 @@ class Gatherer:
                 if reason is Reason.CONCURRENCY:
                     # A call may end at any time.
                     self._busy[lot.seller.seller_id].add(lot)
-                    self._skip_later_than(now, lot)
+                    self._skip_later_than(now, lot, now)
                 else:
-                    self._skip_later_than(now + after_s, lot)
+                    self._skip_later_than(now + after_s, lot, now)
             case Refused(reason):
                 self._skip(lot, lambda _: _LACKING[reason])
             case _:
                 assert_never(decision)
 
-    def _skip_later_than(self, sent_s: float, lot: _Lot) -> None:
+    def _skip_later_than(self, sent_s: float, lot: _Lot, now: float) -> None:
         """Answer the questions that would come too late if they were sent at a time."""
-        usual_s = self._usual_s(lot)
+        usual_s = self._usual_s(lot, now)
 
         def too_late(waiting: Waiting) -> MissReason | None:
             if waiting.until_s > sent_s + usual_s:
@@ -461,15 +470,15 @@ class Gatherer:
             never = waiting.until_s <= waiting.asked_s + usual_s
             return MissReason.TOO_SLOW if never or lot.lacking is None else lot.lacking
 
-        self._skip(lot, too_late)
-        lot.late_s = math.inf
-        if lot.size and lot.lacking is not None:
-            first_s = min(waiting.until_s for waiting in lot) - usual_s
-            lot.late_s = max(first_s, self._clock.monotonic() + _LEAST_NAP_S)
+        if lot.until_s <= sent_s + usual_s:
+            self._skip(lot, too_late)
+        lot.late_s = (
+            math.inf if lot.lacking is None else max(lot.until_s - usual_s, now + _LEAST_NAP_S)
+        )
 
-    def _usual_s(self, lot: _Lot) -> float:
+    def _usual_s(self, lot: _Lot, now: float) -> float:
         """Give the time that the lot's seller takes; 0 if it should be found out anew."""
-        if self._clock.monotonic() - lot.sent_s > self._settings.try_again_s:
+        if now - lot.sent_s > self._settings.try_again_s:
             return 0.0
         return self._outlooks[lot.seller.seller_id].usual_s()
 
@@ -565,7 +574,7 @@ class Gatherer:
         lot.seller = seller
         if lot.batch > 1:
             # Half of what time there is may go by in waiting for company.
-            spare_s = waiting.until_s - waiting.asked_s - self._usual_s(lot)
+            spare_s = waiting.until_s - waiting.asked_s - self._usual_s(lot, waiting.asked_s)
             waiting.send_by_s = waiting.asked_s + max(0.0, spare_s) / 2
         lot.put(waiting)
         self._filled[key] = lot
@@ -594,10 +603,11 @@ def _rounds(due: Sequence[tuple[_Lot, int]]) -> Iterator[Sequence[tuple[_Lot, in
 
 def _calls(lot: _Lot) -> list[int]:
     """Give the sizes of the calls in which a lot that is due would go out."""
-    full, rest = divmod(lot.size, lot.batch)
-    return ([lot.batch] * full + ([rest] if rest else []))[:_MOST_CALLS]
+    batch = lot.batch
+    full, rest = divmod(lot.size, batch)
+    return ([batch] * full + ([rest] if rest else []))[:_MOST_CALLS]
 
 
 def _books(questions: Sequence[Waiting]) -> list[str]:
     """Give the books of a call, each once: who must have it fresh and who need not may ask about the same one."""
-    return list(dict.fromkeys(waiting.question.book_id for waiting in questions))
+    return list(dict.fromkeys([waiting.question.book_id for waiting in questions]))
