@@ -61,7 +61,7 @@ async def main(settings: Settings) -> None:
     """Wire the orchestrator together and serve until told to stop."""
     clock, rng, limits, signals = SystemClock(), SystemRandom(), Limits(), Signals()
     dsn = settings.database_url.get_secret_value()
-    vault = AesTokenVault(settings.token_keyring_file)
+    vault = AesTokenVault(settings.token_keyring_file, clock)
     async with AsyncExitStack() as stack:
         stack.callback(
             telemetry.set_up("orchestrator", settings.listen, settings.log_level).shutdown

@@ -47,7 +47,7 @@ class World:
         self.pool = pool
         self.authority = authority
         self.names = Names()
-        self.vault = AesTokenVault(keyring)
+        self.vault = AesTokenVault(keyring, CLOCK)
         self.store = PostgresNotificationStore(pool)
         self.purchases = PostgresPurchaseStore(pool, dsn)
         self.new_id = uuid7_factory(CLOCK, Random())

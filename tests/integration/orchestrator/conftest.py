@@ -280,7 +280,7 @@ def vault(tmp_path: Path) -> AesTokenVault:
     keyring = tmp_path / "keyring.json"
     key = base64.b64encode(bytes(range(32))).decode()
     keyring.write_text(json.dumps({"keys": [{"id": "k1", "key": key}]}))
-    return AesTokenVault(keyring)
+    return AesTokenVault(keyring, CLOCK)
 
 
 @pytest.fixture
