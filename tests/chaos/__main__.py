@@ -38,7 +38,7 @@ _DRAWN_EVERY_S = 0.25
 @click.option("--purchases", default=1000, show_default=True, help="How many are asked for.")
 @click.option("--rate", default=7.0, show_default=True, help="How many of them in a second.")
 @click.option("--every", default=1.0, show_default=True, help="Seconds from fault to fault.")
-@click.option("--replicas", default=2, show_default=True, help="Of each service.")
+@click.option("--replicas", default=3, show_default=True, help="Of each service.")
 @click.option("--takeovers", default=20, show_default=True, help="Workers killed to measure that.")
 @click.option("--seed", type=int, help="Replays the wishes and the faults of a run, in order.")
 def command(  # noqa: PLR0917  click names them all

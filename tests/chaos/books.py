@@ -64,6 +64,24 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Flag:
+    """A row of ours: something that an operator has to look at; ``raised`` until that is done."""
+
+    request_id: str
+    invariant: str
+    detail: str
+    raised: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A row of ours: something that the customer is to be told."""
+
+    request_id: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Authorization:
     """In the payment provider's books."""
 
@@ -127,6 +145,8 @@ class Books:
     purchases: Sequence[Purchase]
     attempts: Sequence[Attempt]
     events: Sequence[Event]
+    flags: Sequence[Flag]
+    outbox: Sequence[Message]
     authorizations: Sequence[Authorization]
     orders: Sequence[Order]
     holds: Sequence[Hold]
@@ -172,6 +192,8 @@ class _Case:
     told: Told | None
     attempts: Sequence[Attempt]
     events: Sequence[Event]
+    flags: Sequence[Flag]
+    outbox: Sequence[Message]
     authorizations: Sequence[Authorization]
     orders: Sequence[Order]
     holds: Sequence[Hold]
@@ -222,6 +244,8 @@ def story(books: Books, request_id: str) -> dict[str, list[str]]:
         "purchase": [row for row in books.purchases if row.request_id == request_id],
         "attempts": [row for row in books.attempts if row.request_id == request_id],
         "events": [row for row in books.events if row.request_id == request_id],
+        "flags": [row for row in books.flags if row.request_id == request_id],
+        "outbox": [row for row in books.outbox if row.request_id == request_id],
         "provider": [row for row in books.authorizations if row.reference == request_id],
         "orders": [row for row in books.orders if row.request_id == request_id],
         "holds": [row for row in books.holds if row.request_id == request_id],
@@ -234,7 +258,7 @@ def _lost(books: Books) -> Iterator[Violation]:
     known = {purchase.request_id for purchase in books.purchases}
     for told in books.told:
         if told.request_id is None:
-            yield Violation("lost", "", f"{told.wish.key} was never accepted: {told.oddities}")
+            yield Violation("lost", "", f"{told.wish} was never accepted: {told.oddities}")
         for request_id in told.request_ids - known:
             yield Violation("lost", request_id, f"{told.wish.key} was accepted, and is not there")
 
@@ -244,7 +268,9 @@ def _double(books: Books) -> Iterator[Violation]:
     for told in books.told:
         if len(told.request_ids) > 1:
             yield Violation("double", min(told.request_ids), f"{told.wish.key}: {told.request_ids}")
-    keys = Counter((row.customer_id, row.idempotency_key) for row in books.purchases)
+    keys = Counter(
+        (row.customer_id, row.idempotency_key) for row in books.purchases if row.idempotency_key
+    )
     for (customer, key), number in keys.items():
         if number > 1:
             yield Violation("double", "", f"{customer} has {number} purchases under {key}")
@@ -252,9 +278,15 @@ def _double(books: Books) -> Iterator[Violation]:
 
 def _strays(books: Books) -> Iterator[Violation]:
     """Nobody has anything that nobody asked for."""
-    asked = {(told.wish.customer, told.wish.key) for told in books.told}
+    asked = {(told.wish.customer, told.wish.key) for told in books.told if told.wish.key}
+    accepted = {
+        request_id
+        for told in books.told
+        if told.wish.key is None
+        for request_id in told.request_ids
+    }
     for row in books.purchases:
-        if (row.customer_id, row.idempotency_key) not in asked:
+        if (row.customer_id, row.idempotency_key) not in asked and row.request_id not in accepted:
             yield Violation("stray", row.request_id, "nobody asked for this purchase")
     ours = {purchase.request_id for purchase in books.purchases}
     for authorization in books.authorizations:
@@ -271,6 +303,8 @@ def _cases(books: Books) -> Iterator[_Case]:
     told = {told.request_id: told for told in books.told}
     attempts = _by(books.attempts, lambda row: row.request_id)
     events = _by(books.events, lambda row: row.request_id)
+    flags = _by(books.flags, lambda row: row.request_id)
+    outbox = _by(books.outbox, lambda row: row.request_id)
     authorizations = _by(books.authorizations, lambda row: row.reference)
     orders = _by(books.orders, lambda row: row.request_id)
     holds = _by(books.holds, lambda row: row.request_id)
@@ -281,6 +315,8 @@ def _cases(books: Books) -> Iterator[_Case]:
             told.get(name),
             attempts[name],
             events[name],
+            flags[name],
+            outbox[name],
             authorizations[name],
             orders[name],
             holds[name],
@@ -305,7 +341,7 @@ def _answer(case: _Case) -> Iterator[str]:
         yield f"is {purchase.status}, and the customer was told {told.answers}"
     if pending or not told.answers:
         return
-    first, *others = told.answers
+    first, *others = map(_lasting, told.answers)
     yield from (
         f"the customer was told {first}, then {other}" for other in others if other != first
     )
@@ -316,8 +352,15 @@ def _answer(case: _Case) -> Iterator[str]:
         sold = [(row.total_minor, row.seller_id, row.order_id) for row in case.orders if row.stands]
         if sold != [said]:
             yield f"the customer was told {said}, and the sellers have {sold}"
+    if told.cancel == "cancelled" != purchase.status:
+        yield f"the customer was told that it is cancelled, and it is {purchase.status}"
     if told.declined and purchase.payment_state != "declined":
         yield f"the customer was told 402, and the payment is {purchase.payment_state}"
+
+
+def _lasting(answer: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what may be added to a final answer."""
+    return {name: value for name, value in answer.items() if name != "offer_accepted_by"}
 
 
 def _I1(case: _Case) -> Iterator[str]:
@@ -366,16 +409,18 @@ def _I4(case: _Case) -> Iterator[str]:
 def _I7(case: _Case) -> Iterator[str]:
     """Final or flagged; flagged only where no rule can decide: a charge refused for a book that is not taken back."""
     purchase = case.purchase
+    raised = [flag for flag in case.flags if flag.raised]
     if purchase.stage not in QUIET_STAGES:
         yield f"is still {purchase.status} in stage {purchase.stage}"
-    elif purchase.stage == "flagged":
-        refused = any('"capture_refused"' in event.body for event in case.events)
-        if not (refused and any(order.stands for order in case.orders)):
-            yield f"is flagged without need; orders {case.orders}"
-    elif purchase.status == "pending":
+    elif purchase.status == "pending" and purchase.stage != "flagged":
         yield f"is pending in stage {purchase.stage}"
     elif purchase.has_token and purchase.stage == "done":
         yield "its payment token is still there"
+    if (purchase.stage == "flagged") != bool(raised):
+        yield f"is in stage {purchase.stage} with {raised}"
+    refused = any('"capture_refused"' in event.body for event in case.events)
+    if raised and not (refused and any(order.stands for order in case.orders)):
+        yield f"is flagged without need: {raised}"
 
 
 def _I8(case: _Case) -> Iterator[str]:
@@ -411,6 +456,13 @@ def _I10(case: _Case) -> Iterator[str]:
             yield f"captured without an amount: {row}"
 
 
+def _I11(case: _Case) -> Iterator[str]:
+    """The customer is told of the end once."""
+    kinds = [message.kind for message in case.outbox]
+    if kinds != ([] if case.purchase.status == "pending" else ["final"]):
+        yield f"is {case.purchase.status}, and the outbox has {kinds}"
+
+
 def _I12(case: _Case) -> Iterator[str]:
     """The provider and the sellers have what we have."""
     purchase = case.purchase
@@ -435,4 +487,4 @@ def _I12(case: _Case) -> Iterator[str]:
         yield f"the sellers have {sold}, and we have {bought}"
 
 
-_RULES = (_answer, _I1, _I2, _I3, _I4, _I7, _I8, _I9, _I10, _I12)
+_RULES = (_answer, _I1, _I2, _I3, _I4, _I7, _I8, _I9, _I10, _I11, _I12)

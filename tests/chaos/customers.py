@@ -33,6 +33,8 @@ class Told:
         wish: what was wanted.
         request_ids: of all answers to the POST; more than one is a double purchase.
         declined: whether the POST was answered with 402.
+        cancel: what a cancel was answered: a status, or why not.
+        offer: what was told of the purchase that was made of the offer.
         answers: all final answers, in the order in which they came.
         oddities: answers that no customer should ever get.
         tries: calls that were made.
@@ -43,6 +45,8 @@ class Told:
     wish: Wish
     request_ids: set[str] = field(default_factory=set)
     declined: bool = False
+    cancel: str | None = None
+    offer: Told | None = None
     answers: list[Json] = field(default_factory=list)
     oddities: list[str] = field(default_factory=list)
     tries: int = 0
@@ -67,6 +71,39 @@ class Shopper:
         """Post the wish and stay until the answer is final. What is told so far is in ``told`` also when cancelled."""
         told.posted_at = self._clock.monotonic()
         await asyncio.gather(*(self.post(told) for _ in range(told.wish.posts)))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._cancel(told))
+            await self._follow(told)
+        if told.wish.accepts and told.answers and told.answers[0]["status"] == "price_not_met":
+            told.offer = await self._accept(told, told.answers[0])
+            await self._follow(told.offer)
+
+    async def look(self, told: Told) -> None:
+        """Ask once more for the final answer."""
+        if told.request_id is not None and told.answers:
+            told.answers.append(await self._ask(told, told.request_id))
+        if told.offer is not None:
+            await self.look(told.offer)
+
+    async def post(self, told: Told) -> None:
+        """Post the wish until it is answered."""
+        await self._create(told, PATH, told.wish.body, {"idempotency-key": told.wish.key or ""})
+
+    async def _create(self, told: Told, path: str, body: Json, headers: dict[str, str]) -> None:
+        response = await self._persist(
+            told, lambda: self._client.post(path, json=body, headers=headers)
+        )
+        answer = response.json()
+        match response.status_code:
+            case httpx.codes.ACCEPTED if "request_id" in answer:
+                told.request_ids.add(answer["request_id"])
+            case httpx.codes.PAYMENT_REQUIRED:
+                told.declined = True
+                told.request_ids.add(_info(answer)["metadata"]["request_id"])
+            case status:
+                told.oddities.append(f"POST gave {status}: {response.headers} {response.text}")
+
+    async def _follow(self, told: Told) -> None:
         if told.request_id is None:
             return
         told.accepted_at = self._clock.monotonic()
@@ -76,26 +113,29 @@ class Shopper:
         if told.wish.watches:
             told.answers.append(await self._ask(told, told.request_id))
 
-    async def look(self, told: Told) -> None:
-        """Ask once more for the final answer."""
-        if told.request_id is not None and told.answers:
-            told.answers.append(await self._ask(told, told.request_id))
-
-    async def post(self, told: Told) -> None:
-        """Post the wish until it is answered."""
-        headers = {"idempotency-key": told.wish.key}
-        response = await self._persist(
-            told, lambda: self._client.post(PATH, json=told.wish.body, headers=headers)
-        )
+    async def _cancel(self, told: Told) -> None:
+        if told.request_id is None or told.wish.cancels_after_s is None:
+            return
+        await self._clock.sleep(told.wish.cancels_after_s)
+        path = f"{PATH}/{told.request_id}:cancel"
+        response = await self._persist(told, lambda: self._client.post(path, json={}))
         answer = response.json()
-        match response.status_code:
-            case httpx.codes.ACCEPTED if "request_id" in answer:
-                told.request_ids.add(answer["request_id"])
-            case httpx.codes.PAYMENT_REQUIRED:
-                told.declined = True
-                told.request_ids.add(_metadata(answer)["request_id"])
-            case status:
-                told.oddities.append(f"POST gave {status}: {response.headers} {response.text}")
+        if response.status_code == httpx.codes.OK:
+            told.cancel = answer["status"]
+        else:
+            told.cancel = _info(answer)["reason"]
+            if told.cancel != "CANNOT_CANCEL":
+                told.oddities.append(f":cancel gave {response.status_code}: {response.text}")
+
+    async def _accept(self, told: Told, answer: Json) -> Told:
+        """Accept an offer, again and again until that is answered: it makes one purchase."""
+        max_minor = round(answer["offer"]["price"] * 100)
+        wish = Wish(told.wish.customer, None, {}, max_minor, watches=told.wish.watches)
+        accepted = Told(wish, posted_at=self._clock.monotonic())
+        path = f"{PATH}/{told.request_id}:accept-offer"
+        posts = (self._create(accepted, path, {}, {}) for _ in range(told.wish.posts))
+        await asyncio.gather(*posts)
+        return accepted
 
     async def _ask(self, told: Told, request_id: str) -> Json:
         """Ask until the answer is final."""
@@ -157,9 +197,8 @@ class Shopper:
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
 
-def _metadata(answer: Json) -> dict[str, str]:
-    for detail in answer["details"]:
-        if "metadata" in detail:
-            found: dict[str, str] = detail["metadata"]
-            return found
-    return {}
+def _info(answer: Json) -> Json:
+    """Give the ErrorInfo of an error: its reason, and its metadata."""
+    nothing: Json = {"reason": "", "metadata": {}}
+    found = (detail for detail in answer["details"] if detail["@type"].endswith("ErrorInfo"))
+    return nothing | next(found, {})

@@ -41,12 +41,13 @@ _TARGETS = {
     Fault.ENVOY_KILLED: "envoy",
 }
 A_ROUND = (
-    *[Fault.ORCHESTRATOR_KILLED] * 4,
-    *[Fault.AGGREGATOR_KILLED, Fault.GATEWAY_KILLED] * 2,
-    *[Fault.ORCHESTRATOR_STOPPED, Fault.SELLERS_KILLED, Fault.VALKEY_KILLED],
-    *[Fault.POSTGRES_KILLED, Fault.ENVOY_KILLED],
+    *[Fault.ORCHESTRATOR_KILLED] * 6,
+    *[Fault.AGGREGATOR_KILLED, Fault.GATEWAY_KILLED] * 3,
+    *[Fault.ORCHESTRATOR_STOPPED, Fault.VALKEY_KILLED, Fault.POSTGRES_KILLED] * 2,
+    *[Fault.SELLERS_KILLED, Fault.ENVOY_KILLED],
 )
-"""Kinds in the numbers in which a long run has them: workers most of all."""
+"""Kinds in the numbers in which a long run has them: workers most of all; the sellers seldom, as all of them are gone
+then, and for a while nothing is bought that could go wrong."""
 
 _BEYOND_LEASE_S = (1.0, 4.0)
 _LOOK_AGAIN_S = 0.1

@@ -16,7 +16,9 @@ from tests.chaos.books import (
     Authorization,
     Books,
     Event,
+    Flag,
     Hold,
+    Message,
     Order,
     Purchase,
 )
@@ -41,6 +43,12 @@ SELECT request_id::text, seq, happened_at, kind, body::text
 FROM orchestrator.purchase_event ORDER BY request_id, seq
 """
 
+_FLAGS = """
+SELECT request_id::text, invariant, detail, resolved_at IS NULL AS raised FROM orchestrator.flag
+"""
+
+_OUTBOX = "SELECT request_id::text, kind FROM orchestrator.outbox"
+
 _AUTHORIZATIONS = """
 SELECT authorization_id, reference, state, authorized_minor, captured_minor, captures
 FROM sandbox_provider.payment_authorization
@@ -63,6 +71,8 @@ async def read(mesh: LocalMesh, told: Sequence[Told]) -> Books:
         purchases = [Purchase(**row) for row in await connection.fetch(_PURCHASES)]
         attempts = [Attempt(**row) for row in await connection.fetch(_ATTEMPTS)]
         events = [Event(**row) for row in await connection.fetch(_EVENTS)]
+        flags = [Flag(**row) for row in await connection.fetch(_FLAGS)]
+        outbox = [Message(**row) for row in await connection.fetch(_OUTBOX)]
         authorizations = [Authorization(**row) for row in await connection.fetch(_AUTHORIZATIONS)]
     finally:
         await connection.close()
@@ -81,6 +91,8 @@ async def read(mesh: LocalMesh, told: Sequence[Told]) -> Books:
         purchases=purchases,
         attempts=attempts,
         events=events,
+        flags=flags,
+        outbox=outbox,
         authorizations=authorizations,
         orders=orders,
         holds=holds,

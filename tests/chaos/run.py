@@ -181,7 +181,8 @@ async def run(
         progress.doing = "comparing the books"
         async with asyncio.timeout(_QUIET_WITHIN_S):
             await asyncio.gather(*(shoppers[told.wish.customer].look(told) for told in everything))
-        books = await read(mesh, everything)
+        offers = [told.offer for told in everything if told.offer is not None]
+        books = await read(mesh, [*everything, *offers])
         return Outcome(
             books, audit(books), totals(books), storm.happened, began_at, calm_at, quiet_at
         )

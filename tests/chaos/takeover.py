@@ -134,4 +134,4 @@ def _told(key: str, rng: Random) -> Told:
         "max_price": 500.0,
         "payment_token": "tok_ok",
     }
-    return Told(Wish("customer", key, body, 50_000, watches=False, posts=1))
+    return Told(Wish("customer", key, body, 50_000, watches=False))

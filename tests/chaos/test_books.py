@@ -13,7 +13,9 @@ from tests.chaos.books import (
     Authorization,
     Books,
     Event,
+    Flag,
     Hold,
+    Message,
     Order,
     Purchase,
     audit,
@@ -28,7 +30,7 @@ BOUGHT, REFUSED = "bought", "refused"
 
 def _told(request_id: str, **answer: object) -> Told:
     body = {"book_id": "book", "max_price": 20.0, "payment_token": "tok"}
-    wish = Wish("alice", f"key-{request_id}", body, 2_000, watches=False, posts=1)
+    wish = Wish("alice", f"key-{request_id}", body, 2_000, watches=False)
     final = {"request_id": request_id, **answer}
     return Told(wish, {request_id}, answers=[final, dict(final)])
 
@@ -124,8 +126,14 @@ CANCELLED = replace(
 ORDERED = Hold(seller_id="alpha", key=f"{BOUGHT}:alpha", state="ordered")
 RELEASED = Hold(seller_id="bravo", key=f"{BOUGHT}:bravo", state="released")
 
+FLAG = Flag(request_id=BOUGHT, invariant="I9", detail="a hold", raised=True)
+
 SECOND = replace(REJECTED, outcome="confirmed", order_id="B-2", charged_minor=900)
 SECOND_ORDER = replace(CANCELLED, key=f"{BOUGHT}:bravo", updated_at=NOON + timedelta(seconds=5))
+
+
+def _final(request_id: str) -> Message:
+    return Message(request_id=request_id, kind="final")
 
 
 def _books() -> Books:
@@ -143,6 +151,8 @@ def _books() -> Books:
         purchases=[PURCHASE, NOT_BOUGHT],
         attempts=[REJECTED, ATTEMPT, TRIED],
         events=[*_events(BOUGHT), *_events(REFUSED)],
+        flags=[],
+        outbox=[_final(BOUGHT), _final(REFUSED)],
         authorizations=[CAPTURED, VOIDED],
         orders=[ORDER, CANCELLED],
         holds=[ORDERED, RELEASED],
@@ -226,9 +236,16 @@ def _never_accepted(books: Books) -> Books:
         (_purchase(captured_minor=1_499), {"I12"}),
         (_purchase(stage="void"), {"I7"}),
         (_purchase(stage="flagged"), {"I7"}),
+        (lambda books: replace(books, flags=[FLAG]), {"I7"}),
+        (
+            lambda books: replace(_purchase(stage="flagged")(books), flags=[FLAG]),
+            {"I7"},
+        ),
+        (lambda books: replace(books, outbox=books.outbox[1:]), {"I11"}),
+        (lambda books: replace(books, outbox=[*books.outbox, _final(BOUGHT)]), {"I11"}),
         (_purchase(has_token=True), {"I7"}),
         (_purchase(status="failed"), {"answer", "I8"}),
-        (_purchase(status="pending"), {"answer", "I4", "I7", "I8"}),
+        (_purchase(status="pending"), {"answer", "I4", "I7", "I8", "I11"}),
         (_purchase(attempt_number=1), {"I12"}),
         (lambda books: replace(books, events=books.events[1:]), {"I4"}),
         (lambda books: replace(books, events=[*books.events[:2], *books.events[3:]]), {"I4"}),
@@ -240,6 +257,23 @@ def _never_accepted(books: Books) -> Books:
 )
 def test_what_must_not_be_is_found(spoil: Callable[[Books], Books], rules: set[str]) -> None:
     assert {violation.rule for violation in audit(spoil(_books()))} == rules
+
+
+def test_a_flag_is_right_where_a_charge_is_refused_for_a_book_that_is_not_taken_back() -> None:
+    books = _purchase(
+        stage="flagged", status="pending", payment_state="authorized", captured_minor=None
+    )(_books())
+    books.told[0].answers.clear()
+    reserved = replace(CAPTURED, state="authorized", captured_minor=0, captures=0)
+    refused = replace(books.events[1], body='{"name": "capture_refused"}')
+    books = replace(
+        books,
+        authorizations=[reserved, VOIDED],
+        events=[books.events[0], refused, *books.events[3:]],
+        flags=[FLAG],
+        outbox=books.outbox[1:],
+    )
+    assert audit(books) == []
 
 
 def test_ledgers_that_differ_are_apart() -> None:

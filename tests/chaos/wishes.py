@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-_ORDINARY_BOOKS = 40
+_ORDINARY_BOOKS = 400
+"""So many that sellers are called all the time. Else a few failures are most of what their breakers know of them."""
+
 _BOOKS = ["nowhere", "last-copies", "only-adamant"]
 _BOOK_WEIGHTS = [2, 4, 4]
 _SPECIAL_BOOK_RATE = 0.1
@@ -26,20 +28,24 @@ class Wish:
 
     Attributes:
         customer: who.
-        key: the Idempotency-Key.
+        key: the Idempotency-Key; a purchase made of an offer has none.
         body: what is posted.
         max_minor: the most to pay, in cents.
         watches: whether the customer follows the stream of events; else it asks again and again.
         posts: how many times the request is posted at once, as impatient software does.
+        cancels_after_s: how long after the request was accepted it is cancelled; None if never.
+        accepts: whether an offer above the most to pay is accepted.
 
     """
 
     customer: str
-    key: str
+    key: str | None
     body: dict[str, Any]
     max_minor: int
     watches: bool
-    posts: int
+    posts: int = 1
+    cancels_after_s: float | None = None
+    accepts: bool = False
 
 
 def wishes(seed: int, count: int, customers: int) -> list[Wish]:
@@ -64,4 +70,6 @@ def _wish(rng: Random, number: int, customers: int) -> Wish:
         max_minor=max_minor,
         watches=rng.random() < 0.5,
         posts=2 if rng.random() < 0.1 else 1,
+        cancels_after_s=rng.uniform(0, 4) if rng.random() < 0.1 else None,
+        accepts=rng.random() < 0.7,
     )
