@@ -156,11 +156,13 @@ def _print(run: RunRow, findings: list[FoundRow]) -> None:
         console = Console(highlight=False, width=_WIDTH_OF_A_LOG)
     since, until = (f"{t:%Y-%m-%d %H:%M}" for t in (run.period.since, run.period.until))
     console.print(
-        f"{since} to {until} UTC: {run.purchases} purchases, {run.payments} payments, {run.orders} orders at"
-        f" {run.sellers} sellers"
+        f"{since} to {until} UTC: {_count(run.purchases, 'purchase')}, {_count(run.payments, 'payment')},"
+        f" {_count(run.orders, 'order')} at {_count(run.sellers, 'seller')}"
     )
     if findings:
-        console.print(_table(run, findings, wide=console.width >= _WIDE))
+        console.print(_count(len(findings), "finding"), style="italic")
+        show = _table if console.width >= _WIDE else _paragraphs
+        console.print(show(run, findings))
     for gap in run.gaps:
         console.print(Text(f"Not compared: {gap.who}: {gap.why}", style="red"))
     if run.verdict is not None:
@@ -171,25 +173,42 @@ def _print(run: RunRow, findings: list[FoundRow]) -> None:
         )
 
 
-def _table(run: RunRow, findings: list[FoundRow], *, wide: bool) -> Table:
-    table = Table(title=f"{len(findings)} findings", title_justify="left", box=None, padding=(0, 1))
+def _table(run: RunRow, findings: list[FoundRow]) -> Table:
+    table = Table(box=None, padding=(0, 1))
     for name in ("", "what", "purchase", "with"):
-        table.add_column(name, overflow="fold", no_wrap=wide)
+        table.add_column(name, no_wrap=True)
     for name in ("amount", "age"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("seen, and what to do", ratio=1, min_width=30)
-    now = SystemClock().now()
+    table.add_column("seen, and what to do")
     for finding in findings:
-        table.add_row(
-            finding.invariant,
-            finding.kind.replace("_", " "),
-            str(finding.request_id or finding.order_key or ""),
-            finding.seller_id or ("provider" if finding.provider_id else ""),
-            str(finding.amount or ""),
-            _age(now - finding.began_at),
-            Text(f"{finding.detail}\n").append(_todo(run, finding), style=_STYLES[finding.done]),
-        )
+        table.add_row(*_heading(finding), _body(run, finding))
     return table
+
+
+def _paragraphs(run: RunRow, findings: list[FoundRow]) -> Text:
+    """Show findings where there is no room for a table."""
+    shown = [
+        Text.assemble(
+            ("  ".join(word for word in _heading(finding) if word), "bold"), "\n"
+        ).append_text(_body(run, finding))
+        for finding in findings
+    ]
+    return Text("\n\n").join(shown)
+
+
+def _heading(finding: FoundRow) -> tuple[str, str, str, str, str, str]:
+    return (
+        finding.invariant,
+        finding.kind.replace("_", " "),
+        str(finding.request_id or finding.order_key or ""),
+        finding.seller_id or ("provider" if finding.provider_id else ""),
+        str(finding.amount or ""),
+        _age(SystemClock().now() - finding.began_at),
+    )
+
+
+def _body(run: RunRow, finding: FoundRow) -> Text:
+    return Text(f"{finding.detail}\n").append(_todo(run, finding), style=_STYLES[finding.done])
 
 
 def _todo(run: RunRow, finding: FoundRow) -> str:
@@ -198,6 +217,10 @@ def _todo(run: RunRow, finding: FoundRow) -> str:
     if finding.note and run.mode is Mode.APPLY:
         return f"{finding.note}; {finding.advice}"
     return finding.advice
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def _age(age: timedelta) -> str:
