@@ -37,7 +37,7 @@ _MOST_TURNS = 8
 _ASKED_AT_ONCE = 256
 """Questions that are put to sellers in one turn of the event loop, for all collections together: some 5 ms."""
 
-_LACK_OF_TIME = frozenset({MissReason.TOO_SLOW, MissReason.NO_BUDGET})
+_LACK_OF_TIME = frozenset({MissReason.TOO_SLOW, MissReason.NO_BUDGET, MissReason.BUSY})
 
 _CLEARLY_MORE = 0.1
 """Who joins has clearly more time if so much of its time is left when the others' is over. So a crowd that comes one by

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
@@ -12,9 +12,11 @@ from aggregator.app.collect import Limits, Wish
 from aggregator.app.gather import Gatherer, Waiting
 from aggregator.domain.collection import Answer, MissReason, Question
 from aggregator.domain.stopping import Policy
-from sellers.admission.model import Outcome
+from sellers.admission.model import Ask, Decision, Outcome, Purpose, Reason, Wait
 from sellers.model import CallFailed, FailureKind, Seller
+from tests.fakes.admission import OpenAdmission
 from tests.fakes.asking import Process, fails, fleet, in_virtual_time, question, quoted, seller
+from tests.fakes.virtual_time import VirtualClock
 
 BROKEN = CallFailed(FailureKind.SELLER_ERROR, definitely_not_done=False, detail="")
 
@@ -305,6 +307,38 @@ async def test_who_joins_with_more_time_waits_for_a_budget_that_others_could_not
         assert (await hasty).misses == {"scarce": MissReason.NO_BUDGET}
         assert patient.quoted == {"slow", "scarce"}
         assert patient.elapsed_s > 10
+
+
+class BusyUntil(OpenAdmission):
+    """At one seller as many calls as it takes are under way, until ``at_s``."""
+
+    at_s = 0.0
+
+    async def admit(self, asks: Sequence[Ask], purpose: Purpose) -> Sequence[Decision]:
+        decisions = await super().admit(asks, purpose)
+        if VirtualClock().monotonic() >= self.at_s:
+            return decisions
+        full = Wait(0.1, Reason.CONCURRENCY, 0)
+        return [
+            full if ask.limits.seller_id == "busy" else decision
+            for ask, decision in zip(asks, decisions, strict=True)
+        ]
+
+
+@in_virtual_time
+async def test_who_joins_with_more_time_waits_for_a_seller_that_was_too_busy_for_others() -> None:
+    async with fleet(seller("slow"), seller("busy")) as mesh:
+        mesh.sellers.latency_s = {"busy": 0.3}
+        admission = BusyUntil(VirtualClock())
+        process = await mesh.process(admission=admission)
+        await teach_latency(process)
+        mesh.sellers.latency_s["slow"] = 2.0
+        admission.at_s = VirtualClock().monotonic() + 1.5
+        hasty = asyncio.create_task(process.collect(time_left_s=1.0))
+        await asyncio.sleep(0.8)
+        patient = await process.collect()
+        assert (await hasty).misses["busy"] is MissReason.BUSY
+        assert patient.quoted == {"slow", "busy"}
 
 
 @in_virtual_time
