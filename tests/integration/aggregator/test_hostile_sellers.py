@@ -475,7 +475,8 @@ async def test_a_wrong_item_of_a_batch_is_a_miss_alone(
     answer, wrong = WRONG_ITEMS[name]
     collected, outcomes = await collect_three(start_replica, answer)
     assert {number for number, one in enumerate(collected) if one.misses} == wrong
-    assert outcomes == [Outcome.FAILURE]
+    # The call counts against its seller if most of it was wrong.
+    assert outcomes == [Outcome.FAILURE if len(wrong) * 2 > len(BOOKS) else Outcome.SUCCESS]
 
 
 async def test_a_seller_that_says_it_is_busy_is_rate_limited(start_replica: StartReplica) -> None:
