@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -140,6 +140,7 @@ class _Lot:
 
     Attributes:
         seller: whom to ask.
+        limits: how often it may be.
         size: how many questions wait.
         most: most books in the next call, where the seller's limit of books allows fewer than a batch.
         first_s: since when the first of them waits, or the others went without it.
@@ -160,6 +161,7 @@ class _Lot:
         "first_s",
         "lacking",
         "late_s",
+        "limits",
         "most",
         "pace_s",
         "retry_s",
@@ -174,6 +176,7 @@ class _Lot:
 
     def __init__(self, seller: Seller) -> None:
         self.seller = seller
+        self.limits = Limits.of(seller)
         self.size = 0
         self.most = NO_LIMIT
         self.first_s = 0.0
@@ -399,22 +402,21 @@ class Gatherer:
     async def _send_due(self) -> None:
         now = self._clock.monotonic()
         due: list[tuple[_Lot, int]] = []
-        for key, lot in list(self._filled.items()):
+        for lot in list(self._filled.values()):
             is_due = lot.due_s(self._settings) <= now
-            if is_due or lot.late_s <= now:
+            if lot.size and (is_due or lot.late_s <= now):
                 self._skip_later_than(now, lot, now)
-            if not lot.size:
-                del self._filled[key]
-            elif is_due:
+            if lot.size and is_due:
                 due.extend((lot, books) for books in _calls(lot))
         for part in _rounds(due):
             await self._send(part)
+        self._filled = {key: lot for key, lot in self._filled.items() if lot.size}
 
     async def _send(self, due: Sequence[tuple[_Lot, int]]) -> None:
         """Have calls admitted, in one round trip, and send those that are."""
         asks = [
             Ask(
-                Limits.of(lot.seller),
+                lot.limits,
                 timeout_s=self._settings.seller_s,
                 books=books,
                 # How long each question can wait is decided here, one by one.
@@ -550,19 +552,19 @@ class Gatherer:
             for waiting in questions:
                 self._answer(seller, waiting, answer, now)
 
-    async def _call(
+    def _call(
         self, seller: Seller, questions: Sequence[Waiting]
-    ) -> QuoteOutcome | BatchOutcome:
+    ) -> Awaitable[QuoteOutcome | BatchOutcome]:
         first = questions[0].question
         books = _books(questions)
         # Whoever has less time than that cancels. So a seller is blamed for its own silence only, and whoever joins
         # later with more time has it.
         timeout_s = self._settings.seller_s
         if len(books) == 1:
-            return await self._source.get_quote(
+            return self._source.get_quote(
                 seller, first.book_id, first.currency, first.conditions, timeout_s=timeout_s
             )
-        return await self._source.batch_get_quotes(
+        return self._source.batch_get_quotes(
             seller, books, first.currency, first.conditions, timeout_s=timeout_s
         )
 
@@ -571,7 +573,8 @@ class Gatherer:
         lot = self._lots.get(key)
         if lot is None:
             lot = self._lots[key] = _Lot(seller)
-        lot.seller = seller
+        if lot.seller is not seller:
+            lot.seller, lot.limits = seller, Limits.of(seller)
         if lot.batch > 1:
             # Half of what time there is may go by in waiting for company.
             spare_s = waiting.until_s - waiting.asked_s - self._usual_s(lot, waiting.asked_s)

@@ -69,9 +69,8 @@ class LatencyHistogram:
         found = self._quantiles.get(q)
         if found is None:
             wanted = q * self._total
-            reached = zip(BOUNDS_S, accumulate(self._weights), strict=False)
-            found = next((bound for bound, weight in reached if weight >= wanted), inf)
-            self._quantiles[q] = found
+            index = bisect_left(list(accumulate(self._weights)), wanted)
+            found = self._quantiles[q] = BOUNDS_S[index] if index < _BUCKETS else inf
         return found
 
     def answered_by(self, elapsed_s: float, within_s: float) -> float:
