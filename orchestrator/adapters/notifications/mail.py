@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -106,10 +107,10 @@ class SmtpMailer:
 
         """
         words = read_letter(content)
-        sender = Address(addr_spec=self._server.sender)
+        sender = _address(self._server.sender)
         message = EmailMessage(policy=SMTP)
         message["From"] = Address("Bookmesh", sender.username, sender.domain)
-        message["To"] = Address(addr_spec=receiver)
+        message["To"] = _address(receiver)
         message["Subject"] = words.subject
         message["Date"] = format_datetime(self._clock.now())
         message["Message-ID"] = f"<{message_id}@{sender.domain}>"
@@ -118,6 +119,22 @@ class SmtpMailer:
         message.set_content(words.text)
         message.add_alternative(words.html, subtype="html")
         return message
+
+
+def _address(text: str) -> Address:
+    """Read an address.
+
+    Raises:
+        ValueError: when it is none.
+
+    """
+    try:
+        return Address(addr_spec=text)
+    except (
+        MessageError,
+        IndexError,
+    ) as error:  # the second is how the library says that something is missing
+        raise ValueError("not an address") from error
 
 
 def _refused(code: int) -> TryOutcome:
