@@ -59,16 +59,16 @@ def command(  # noqa: PLR0917  click names them all
         seed=seed, purchases=purchases, rate=rate, replicas=replicas, data=DATA / "mesh"
     )
     outcome = asyncio.run(_storm(options, every, console))
-    lines = report.results(outcome, purchases)
-    if takeovers:
+    lines = report.results(outcome)
+    report.draw(outcome, DRAWING)
+    if outcome.violations:
+        report.show_violations(outcome, seed, options.data, VIOLATIONS, console)
+    if takeovers and not outcome.violations:
         taken_s = asyncio.run(_takeovers(takeovers, seed, console))
         lines += report.takeover_results(taken_s)
     show(lines, console)
     write(lines, FILE)
-    report.draw(outcome, DRAWING)
     console.print("written to", FILE, DRAWING)
-    if outcome.violations:
-        report.show_violations(outcome, seed, options.data, VIOLATIONS, console)
     if outcome.violations or any(line.met is False for line in lines):
         raise SystemExit(1)
 

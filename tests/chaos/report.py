@@ -35,7 +35,7 @@ def live_line(progress: Progress) -> Text:
     return line
 
 
-def results(outcome: Outcome, wanted: int) -> list[Result]:
+def results(outcome: Outcome) -> list[Result]:
     """Give the lines of the table."""
     rules = Counter(violation.rule for violation in outcome.violations)
     special = {"lost", "double", "stray", "I7"}
@@ -46,7 +46,10 @@ def results(outcome: Outcome, wanted: int) -> list[Result]:
     statuses = Counter(row.status for row in purchases)
     return [
         _exactly(
-            "purchases asked for under faults, final or flagged", settled, wanted, "purchases"
+            "purchases asked for under faults, final or flagged",
+            settled,
+            len(outcome.books.told),
+            "purchases",
         ),
         _none("lost purchases", rules["lost"], "purchases"),
         _none("double purchases", rules["double"], "purchases"),

@@ -76,6 +76,7 @@ async def measure(
         connection = await asyncpg.connect(mesh.dsn)
         async with shopper(mesh, "customer", clock) as customer:
             for number in range(kills):
+                await _all_work(connection)
                 burst = [_told(f"kill-{number}-{place}", rng) for place in range(_BURST)]
                 await asyncio.gather(*map(customer.post, burst))
                 await clock.sleep(rng.uniform(0, _LATEST_KILL_S))
@@ -115,6 +116,15 @@ async def _kill(
     ]
     await mesh.wait_healthy(name)
     return [(at - killed_at).total_seconds() for at in taken_at if at is not None]
+
+
+async def _all_work(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Return when each orchestrator has a worker: one that was started again answers calls a little earlier."""
+
+    async def work() -> bool | None:
+        return len(await _living(connection)) == len(_ORCHESTRATORS) or None
+
+    await eventually(work, _OVER_WITHIN_S)
 
 
 async def _living(connection: asyncpg.Connection[asyncpg.Record]) -> set[int]:

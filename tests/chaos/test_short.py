@@ -33,5 +33,5 @@ async def test_every_book_agrees_after_every_kind_of_fault(tmp_path: Path) -> No
     }
     assert (outcome.violations, outcome.totals.apart) == ([], 0), stories
     assert {made.fault for made in outcome.faults} == set(every_kind)
-    assert len(outcome.books.purchases) == PURCHASES
+    assert len(outcome.books.purchases) == len(outcome.books.told) >= PURCHASES
     assert outcome.totals.ours > 0
