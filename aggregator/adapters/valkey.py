@@ -24,6 +24,7 @@ from aggregator.domain.cached import CacheSettings, KnownAnswers, good_for_s, ke
 from aggregator.domain.collection import Answer, Question
 from aggregator.domain.packed import frames, good, pack, split, unpack, with_good
 from aggregator.ports import Opened
+from mesh.cancellation import end_if_cancelled
 from mesh.clock import Clock
 from sellers.model import Condition
 
@@ -403,6 +404,7 @@ class ValkeyQuoteCache:
     async def _listen(self) -> None:
         said = False
         while True:
+            end_if_cancelled()
             try:
                 async with self._client.pubsub() as pubsub:
                     await pubsub.subscribe(_CHANNEL)
@@ -418,6 +420,7 @@ class ValkeyQuoteCache:
         """Pass on what others publish until the connection fails."""
         asked = False
         while True:
+            end_if_cancelled()
             message = await pubsub.get_message(timeout=_SILENCE_S)
             if message is None:
                 if asked:

@@ -11,6 +11,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from bookmesh.orchestrator.v1 import orchestrator_pb2 as pb
+from mesh.cancellation import end_if_cancelled
 from orchestrator import convert
 from orchestrator.ports import RecordedBatch
 
@@ -93,10 +94,12 @@ class ValkeyBroadcast:
     async def listen(self) -> None:
         """Pass on what any replica publishes to the callbacks, until cancelled."""
         while True:
+            end_if_cancelled()
             try:
                 async with self._client.pubsub() as pubsub:
                     await pubsub.subscribe(_CHANGED, _WORK, _CANCEL)
                     while True:
+                        end_if_cancelled()
                         message = await pubsub.get_message(
                             ignore_subscribe_messages=True, timeout=None
                         )

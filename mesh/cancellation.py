@@ -1,0 +1,20 @@
+"""Cancellation that was swallowed on the way."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+def end_if_cancelled() -> None:
+    """End this task if it was cancelled and something inside it has swallowed that.
+
+    redis-py's subscriptions do when they are cancelled while they give up a connection; a loop over them would go on
+    for ever, and with it whoever waits for its end. Call it where the loop begins anew.
+
+    Raises:
+        asyncio.CancelledError: if so.
+
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
