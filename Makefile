@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint gen bench chaos lock clean install
+.PHONY: help demo up test lint gen simulate bench chaos lock clean install
 .PHONY: gen-check breaking
 
 help: ## Show what there is
@@ -36,6 +36,9 @@ lint: install gen-check breaking ## All checks: style, types, imports, contracts
 
 gen: install ## Write gen/ from protos/
 	$(BIN)/python tools/generate.py
+
+simulate: install ## Every fault at every point of every purchase, in virtual time; writes build/simulate.json
+	@$(BIN)/python -m tests.simulation
 
 bench: install ## Measure; prints a table and writes build/bench.json (BOOKS=file.csv: its demand besides Zipf's)
 	@BOOKS='$(BOOKS)' $(BIN)/python -m bench

@@ -1,0 +1,377 @@
+"""Defects planted into the real code, by a few lines each. The simulator must catch every one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import count
+
+from mesh.money import Money
+from orchestrator.app.steps import Steps, Work
+from orchestrator.domain.events import Collected
+from orchestrator.domain.purchase import (
+    Attempt,
+    Candidate,
+    FailureReason,
+    Purchase,
+    Stage,
+    Status,
+)
+from orchestrator.domain.saga import Moment, Next, Resolution, Saga
+from orchestrator.ports import AuthorizeOutcome, Commit, Committed, VoidOutcome
+from tests.fakes.purchase_store import MemoryPurchaseStore, Row
+from tests.simulation.ways import ProviderWay
+from tests.simulation.world import REAL, Parts
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """A planted defect.
+
+    Attributes:
+        name: for the table.
+        parts: the code with it.
+        scenario: where it shows.
+        caught_by: the invariants that are violated, at the least.
+        faults: how many faults it takes.
+
+    """
+
+    name: str
+    parts: Parts
+    scenario: str
+    caught_by: frozenset[str]
+    faults: int = 1
+
+
+class NoFence(MemoryPurchaseStore):
+    """A commit is not compared with the epoch."""
+
+    def _fenced(self, purchase: Purchase) -> Row | None:
+        return self.rows[purchase.request_id]
+
+
+class NoGuard(MemoryPurchaseStore):
+    """The table lets a final status change."""
+
+    def _guard(self, row: Row, purchase: Purchase) -> None:
+        pass
+
+
+class FreshAuthorizeKey(ProviderWay):
+    """Each try to authorize has a key of its own."""
+
+    numbers = count(1)
+
+    async def authorize(
+        self, key: str, token: str, amount: Money, reference: str, intended_at: datetime
+    ) -> AuthorizeOutcome:
+        fresh = f"{key}:{next(self.numbers)}"
+        return await super().authorize(fresh, token, amount, reference, intended_at)
+
+
+class FreshVoidKey(ProviderWay):
+    """Each try to void has a key of its own."""
+
+    numbers = count(1)
+
+    async def void(self, key: str, provider_id: str) -> VoidOutcome:
+        return await super().void(f"{key}:{next(self.numbers)}", provider_id)
+
+
+class NextSellerOnUnknown(Steps):
+    """An order whose outcome is unknown is taken for one that was not placed."""
+
+    async def _resolve_order(self, work: Work) -> Next:
+        return self._saga.unreached(work.purchase, "unknown", work.moment())
+
+
+class NoTombstone(Steps):
+    """An order that is not found is given up without closing its key."""
+
+    async def _close(self, work: Work, attempt: Attempt) -> Next:
+        return self._saga.unreached(work.purchase, "closed", work.moment())
+
+
+class TrustsUnavailable(Steps):
+    """UNAVAILABLE is taken for "not done", whatever was done under the key before."""
+
+    async def _place(self, work: Work, attempt: Attempt) -> Next:
+        return await super()._place(replace(work, fresh=True, purchase=_as_new(work)), attempt)
+
+
+class CaptureBeforeOrder(Saga):
+    """The hold is charged."""
+
+    def held(self, purchase: Purchase, hold_id: str, total: Money, moment: Moment) -> Next:
+        following = super().held(purchase, hold_id, total, moment)
+        attempt = following.purchase.attempt
+        if following.purchase.stage is not Stage.ORDER or attempt is None:
+            return following
+        charged = replace(attempt, charged=total, outcome="confirmed", order_id="o")
+        charging = replace(following.purchase, stage=Stage.CAPTURE, attempt=charged)
+        return replace(following, purchase=charging)
+
+
+class QuotedAmount(Saga):
+    """What is charged is the quote, not the order."""
+
+    def ordered(self, purchase: Purchase, order_id: str, total: Money) -> Next:
+        assert purchase.attempt is not None
+        return super().ordered(purchase, order_id, purchase.attempt.quoted)
+
+
+class NoReleaseCommitted(Saga):
+    """The next seller is tried without giving back what the last one holds."""
+
+    def _release(
+        self, purchase: Purchase, why: str, moment: Moment, *, refused: bool = False
+    ) -> Next:
+        return self._advance(purchase, moment)
+
+
+class LastWordWins(Saga):
+    """What turns up after the purchase was given up makes it pending again."""
+
+    def authorized(
+        self, purchase: Purchase, provider_id: str, capture_before: datetime | None
+    ) -> Next:
+        revived = replace(purchase, status=Status.PENDING, failure_reason=None)
+        return super().authorized(revived, provider_id, capture_before)
+
+
+class NotFoundCountsAtOnce(Saga):
+    """NOT_FOUND is taken for "no" while the order may still arrive."""
+
+    def resolution(self, purchase: Purchase, moment: Moment) -> Resolution:
+        found = super().resolution(purchase, moment)
+        return Resolution.POLL_FOR_GOOD if found is Resolution.POLL else found
+
+
+class DearestFirst(Saga):
+    """The dearest affordable seller is tried first."""
+
+    def collected(
+        self,
+        purchase: Purchase,
+        candidates: Iterable[Candidate],
+        summary: Collected,
+        moment: Moment,
+    ) -> Next:
+        dearest = max(candidates, key=Candidate.rank)
+        return super().collected(purchase, [dearest], summary, moment)
+
+
+class ForgetsTheVoid(Saga):
+    """A purchase that comes to nothing keeps its reservation."""
+
+    def _answer(self, purchase: Purchase, moment: Moment) -> Next:
+        following = super()._answer(purchase, moment)
+        return replace(following, purchase=replace(following.purchase, stage=Stage.DONE))
+
+
+class IgnoresARefusedCapture(Saga):
+    """A capture that is refused is taken for done."""
+
+    def capture_refused(self, purchase: Purchase, reason: str) -> Next:
+        assert purchase.attempt is not None
+        assert purchase.attempt.charged is not None
+        return self.captured(purchase, purchase.attempt.charged)
+
+
+class TrustsAnUnknownCapture(Saga):
+    """A capture whose outcome is unknown is taken for done."""
+
+    def again(self, purchase: Purchase, moment: Moment) -> Next:
+        if purchase.stage is Stage.CAPTURE and purchase.attempt and purchase.attempt.charged:
+            return self.captured(purchase, purchase.attempt.charged)
+        return super().again(purchase, moment)
+
+
+class GivesUpAnUnknownCapture(Saga):
+    """A capture whose outcome is unknown is taken for refused."""
+
+    def again(self, purchase: Purchase, moment: Moment) -> Next:
+        if purchase.stage is Stage.CAPTURE:
+            return self.capture_refused(purchase, "unknown")
+        return super().again(purchase, moment)
+
+
+class IgnoresTheCancel(Saga):
+    """The customer's cancel is not looked at."""
+
+    def cancelled(self, purchase: Purchase, moment: Moment) -> None:
+        return None
+
+
+class OrdersAfterTheCancel(MemoryPurchaseStore):
+    """The intent to order is committed whatever the customer has asked for."""
+
+    def _cancel_comes_first(self, row: Row) -> bool:
+        return False
+
+
+class LosesNews(MemoryPurchaseStore):
+    """The outbox row is not part of the commit."""
+
+    def _tell(self, row: Row, commit: Commit) -> None:
+        pass
+
+
+class TellsTwice(MemoryPurchaseStore):
+    """The outbox takes the same news again."""
+
+    def _tell(self, row: Row, commit: Commit) -> None:
+        row.outbox += [*commit.news, *commit.news]
+
+
+class GivesUpAnUnknownAuthorization(Saga):
+    """An authorization without an answer is taken for declined."""
+
+    def authorization_unknown(self, purchase: Purchase, moment: Moment) -> Next:
+        return self.declined(purchase, FailureReason.PAYMENT_UNAVAILABLE)
+
+
+class ActsBeforeTheCommit(Steps):
+    """The order follows the hold at once, before the intent to order is committed."""
+
+    async def _hold(self, work: Work) -> Next:
+        following = await super()._hold(work)
+        if following.purchase.stage is not Stage.ORDER:
+            return following
+        assert following.purchase.attempt is not None
+        ordering = replace(work, purchase=following.purchase)
+        return await self._place(ordering, following.purchase.attempt)
+
+
+class ErasesTheTokenTooEarly(MemoryPurchaseStore):
+    """The token goes with the first commit, answered or not."""
+
+    async def commit(self, commit: Commit) -> Committed:
+        return await super().commit(replace(commit, erase_token=True))
+
+
+def _as_new(work: Work) -> Purchase:
+    return replace(work.purchase, stage=Stage.ORDER)
+
+
+BUGS: dict[str, Bug] = {
+    bug.name: bug
+    for bug in (
+        Bug("no fence in memory", replace(REAL, store=NoFence), "hold", frozenset({"I4"})),
+        Bug(
+            "fresh key per authorization",
+            replace(REAL, provider_way=FreshAuthorizeKey),
+            "hold",
+            frozenset({"I5"}),
+        ),
+        Bug(
+            "fresh key per void",
+            replace(REAL, provider_way=FreshVoidKey),
+            "too_dear",
+            frozenset({"I5"}),
+        ),
+        Bug(
+            "next seller on unknown",
+            replace(REAL, steps=NextSellerOnUnknown),
+            "two_careless_sellers",
+            frozenset({"I2"}),
+        ),
+        Bug(
+            "no tombstone",
+            replace(REAL, steps=NoTombstone),
+            "two_careless_sellers",
+            frozenset({"I2"}),
+            faults=2,
+        ),
+        Bug(
+            "trusts UNAVAILABLE",
+            replace(REAL, steps=TrustsUnavailable),
+            "two_careless_sellers",
+            frozenset({"I2"}),
+            faults=2,
+        ),
+        Bug(
+            "capture before the order",
+            replace(REAL, saga=CaptureBeforeOrder),
+            "hold",
+            frozenset({"I1"}),
+        ),
+        Bug(
+            "amount of the quote",
+            replace(REAL, saga=QuotedAmount),
+            "costs_less",
+            frozenset({"I3"}),
+        ),
+        Bug(
+            "no release before the next seller",
+            replace(REAL, saga=NoReleaseCommitted),
+            "hold_costs_more",
+            frozenset({"I2"}),
+        ),
+        Bug(
+            "final status overwritten",
+            replace(REAL, saga=LastWordWins, store=NoGuard),
+            "hold",
+            frozenset({"I4"}),
+            faults=2,
+        ),
+        Bug(
+            "NOT_FOUND is no",
+            replace(REAL, saga=NotFoundCountsAtOnce),
+            "two_careless_sellers",
+            frozenset({"I2"}),
+            faults=2,
+        ),
+        Bug("dearest first", replace(REAL, saga=DearestFirst), "first_sold_out", frozenset({"I6"})),
+        Bug(
+            "no void", replace(REAL, saga=ForgetsTheVoid), "nobody_has_it", frozenset({"I9", "I10"})
+        ),
+        Bug(
+            "refused capture ignored",
+            replace(REAL, saga=IgnoresARefusedCapture),
+            "capture_refused",
+            frozenset({"I8"}),
+        ),
+        Bug(
+            "unknown capture is done",
+            replace(REAL, saga=TrustsAnUnknownCapture),
+            "hold",
+            frozenset({"I8", "I12"}),
+        ),
+        Bug(
+            "unknown authorization is declined",
+            replace(REAL, saga=GivesUpAnUnknownAuthorization),
+            "hold",
+            frozenset({"I9", "I12"}),
+        ),
+        Bug(
+            "order before its intent",
+            replace(REAL, steps=ActsBeforeTheCommit),
+            "hold",
+            frozenset({"I5"}),
+        ),
+        Bug(
+            "token erased too early",
+            replace(REAL, store=ErasesTheTokenTooEarly),
+            "hold",
+            frozenset({"I7"}),
+            faults=2,
+        ),
+        Bug(
+            "unknown capture is refused",
+            replace(REAL, saga=GivesUpAnUnknownCapture),
+            "hold",
+            frozenset({"I7"}),
+        ),
+        Bug(
+            "cancel ignored",
+            replace(REAL, saga=IgnoresTheCancel, store=OrdersAfterTheCancel),
+            "cancel_atomic",
+            frozenset({"I5"}),
+        ),
+        Bug("outbox row lost", replace(REAL, store=LosesNews), "hold", frozenset({"I11"})),
+        Bug("outbox row doubled", replace(REAL, store=TellsTwice), "hold", frozenset({"I11"})),
+    )
+}

@@ -1,0 +1,145 @@
+"""All single and all double faults of a scenario, deeper schedules by seed, and the hunt for a planted bug."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from tests.simulation.faults import ALL, PAIRED, Fault, Kind, Planned, Schedule, to_text
+from tests.simulation.invariants import Violation
+from tests.simulation.scenarios import Scenario
+from tests.simulation.seam import Crossing
+from tests.simulation.world import REAL, Outcome, Parts, simulate
+
+_DEEPEST = 6
+_REACH = 20
+"""How many crossings at the most lie between two faults of a deeper schedule."""
+
+_VARIED_S = {
+    Fault.LATE: (0.5, 90.0),
+    Fault.FREEZE_BEFORE: (1.0, 60.0),
+    Fault.FREEZE_AFTER: (1.0, 60.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A schedule under which invariants do not hold."""
+
+    scenario: str
+    schedule: Schedule
+    violations: tuple[Violation, ...]
+
+    def replay(self) -> str:
+        """Give the line that shows it again."""
+        return f"python -m tests.simulation --replay '{self.scenario} {to_text(self.schedule)}'"
+
+    def __str__(self) -> str:
+        return "\n".join([self.replay(), *(f"    {violation}" for violation in self.violations)])
+
+
+@dataclass(slots=True)
+class Explored:
+    """What an exploration has shown."""
+
+    schedules: int = 0
+    crossings: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    def take(self, scenario: Scenario, schedule: Schedule, outcome: Outcome) -> None:
+        """Count a run."""
+        self.schedules += 1
+        self.crossings += len(outcome.crossings)
+        if outcome.violations:
+            self.failures.append(Failure(scenario.name, schedule, outcome.violations))
+
+    def add(self, other: Explored) -> None:
+        """Add what another one has shown."""
+        self.schedules += other.schedules
+        self.crossings += other.crossings
+        self.failures += other.failures
+
+
+@dataclass(frozen=True, slots=True)
+class Hunted:
+    """After how many schedules a planted bug was caught, and under which; None when it was not."""
+
+    schedules: int
+    failure: Failure | None
+
+
+def longer(
+    scenario: Scenario, schedule: Schedule, crossings: Sequence[Crossing], *, paired: bool
+) -> Iterator[Schedule]:
+    """Give a schedule with each fault at each crossing after its last one, as a run under it has shown them."""
+    first = schedule[-1].crossing + 1 if schedule else 0
+    for crossing in crossings[first:]:
+        for fault in faults_at(crossing, scenario, PAIRED if paired else ALL):
+            yield (*schedule, Planned(crossing.number, fault))
+
+
+def faults_at(
+    crossing: Crossing, scenario: Scenario, of: Mapping[Kind, Sequence[Fault]]
+) -> Iterator[Fault]:
+    """Give what can happen at a crossing."""
+    yield from of[crossing.kind]
+    if crossing.kind not in {Kind.LOOK, Kind.WAKE}:
+        yield from scenario.events
+
+
+def singles(scenario: Scenario) -> list[tuple[Schedule, bool]]:
+    """Give all single faults, and whether each is one of those that are tried in pairs."""
+    crossings = simulate(scenario, ()).crossings
+    pairs = set(longer(scenario, (), crossings, paired=True))
+    return [(one, one in pairs) for one in longer(scenario, (), crossings, paired=False)]
+
+
+def explore(
+    scenario: Scenario, schedules: Iterable[tuple[Schedule, bool]], parts: Parts = REAL
+) -> Explored:
+    """Run schedules, and those of which it is said also with one more fault, each of them."""
+    explored = Explored()
+    for schedule, deepen in schedules:
+        outcome = simulate(scenario, schedule, parts)
+        explored.take(scenario, schedule, outcome)
+        if deepen:
+            for more in longer(scenario, schedule, outcome.crossings, paired=True):
+                explored.take(scenario, more, simulate(scenario, more, parts))
+    return explored
+
+
+def sample(scenario: Scenario, seed: int) -> Schedule:
+    """Make up a schedule of three to six faults, the same for the same seed."""
+    rng = Random(f"{scenario.name} {seed}")
+    schedule: Schedule = ()
+    for _ in range(rng.randint(3, _DEEPEST)):
+        crossings = simulate(scenario, schedule).crossings
+        first = schedule[-1].crossing + 1 if schedule else 0
+        if first >= len(crossings):
+            break
+        crossing = rng.choice(crossings[first : first + _REACH])
+        fault = rng.choice([*faults_at(crossing, scenario, ALL)])
+        varied = _VARIED_S.get(fault)
+        seconds = round(rng.uniform(*varied), 1) if varied and rng.random() < 0.5 else None
+        schedule = (*schedule, Planned(crossing.number, fault, seconds))
+    return schedule
+
+
+def hunt(scenario: Scenario, parts: Parts, caught_by: frozenset[str], faults: int) -> Hunted:
+    """Try no fault, single ones, pairs, until these invariants are violated under one schedule."""
+    tried = 0
+    frontier: list[Schedule] = [()]
+    for depth in range(faults + 1):
+        following: list[Schedule] = []
+        for schedule in frontier:
+            tried += 1
+            outcome = simulate(scenario, schedule, parts)
+            if caught_by <= {violation.invariant for violation in outcome.violations}:
+                return Hunted(tried, Failure(scenario.name, schedule, outcome.violations))
+            if depth < faults:
+                # What goes wrong late in a purchase goes wrong with money: those schedules first.
+                more = [*longer(scenario, schedule, outcome.crossings, paired=depth > 0)]
+                following += reversed(more)
+        frontier = following
+    return Hunted(tried, None)

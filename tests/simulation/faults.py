@@ -1,0 +1,146 @@
+"""What can go wrong at a crossing of the seam, and schedules of it, as text."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Fault(StrEnum):
+    """What happens at a crossing instead of the usual."""
+
+    CRASH_BEFORE = "crash_before"
+    """The process is killed before anything is sent."""
+    CRASH_AFTER = "crash_after"
+    """The process is killed when the other side has done it."""
+    LOST_REQUEST = "lost_request"
+    """The request does not arrive; the caller waits for its answer in vain. Of a commit: it was not made."""
+    LOST_ANSWER = "lost_answer"
+    """It is done; the caller waits for the answer in vain. Of a commit: it was made."""
+    LATE = "late"
+    """The request arrives long after the caller has given up."""
+    UNAVAILABLE = "unavailable"
+    """It is not done, and the caller is told so at once; a seller promises it, others just fail."""
+    CLAIMED = "claimed"
+    """It is done, and the caller is told at once that the other side is unavailable."""
+    FREEZE_BEFORE = "freeze_before"
+    """The process stands still for longer than its lease before it sends anything, then goes on."""
+    FREEZE_AFTER = "freeze_after"
+    """It stands still when the other side has done it."""
+    SESSION_LOST = "session_lost"
+    """The worker's session ends although the worker lives."""
+    DRAIN = "drain"
+    """The process is told to stop, for a deploy; another is started in its place."""
+    CANCEL = "cancel"
+    """The customer cancels."""
+
+
+class Kind(StrEnum):
+    """Kinds of crossings, by what can go wrong there."""
+
+    SELLER = "seller"
+    """A call that changes something at a seller."""
+    PAYMENT = "payment"
+    """A call that changes something at the provider."""
+    QUESTION = "question"
+    """A call that changes nothing."""
+    COMMIT = "commit"
+    """An operation of the store that changes something, whoever asks for it."""
+    FENCED = "fenced"
+    """One that changes something only for the worker that has claimed it last."""
+    LOOK = "look"
+    """An operation of the store that changes nothing."""
+    WAKE = "wake"
+    """A wake-up of others, on which nothing depends."""
+
+
+_STOPS = (Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.FREEZE_BEFORE, Fault.FREEZE_AFTER)
+_LOSSES = (Fault.LOST_REQUEST, Fault.LOST_ANSWER, Fault.LATE)
+_REFUSALS = (Fault.UNAVAILABLE, Fault.CLAIMED)
+
+ALL: dict[Kind, tuple[Fault, ...]] = {
+    Kind.SELLER: (*_STOPS, *_LOSSES, *_REFUSALS, Fault.SESSION_LOST),
+    Kind.PAYMENT: (*_STOPS, *_LOSSES, *_REFUSALS, Fault.SESSION_LOST),
+    Kind.QUESTION: (*_STOPS, Fault.LOST_REQUEST, Fault.UNAVAILABLE, Fault.SESSION_LOST),
+    Kind.COMMIT: (*_STOPS, *_LOSSES, Fault.SESSION_LOST),
+    Kind.FENCED: (*_STOPS, *_LOSSES, Fault.SESSION_LOST),
+    Kind.LOOK: (*_STOPS, Fault.LOST_REQUEST),
+    Kind.WAKE: (*_STOPS, Fault.LOST_REQUEST),
+}
+"""What is tried alone at a crossing, by its kind: all that can be."""
+
+_WORK = (Fault.CRASH_AFTER, Fault.FREEZE_BEFORE, Fault.FREEZE_AFTER, *_LOSSES)
+
+PAIRED: dict[Kind, tuple[Fault, ...]] = {
+    Kind.SELLER: (*_WORK, Fault.UNAVAILABLE),
+    Kind.PAYMENT: _WORK,
+    Kind.QUESTION: (Fault.FREEZE_AFTER, Fault.LOST_REQUEST),
+    Kind.COMMIT: (Fault.CRASH_AFTER, Fault.FREEZE_AFTER, *_LOSSES),
+    Kind.FENCED: (
+        Fault.CRASH_AFTER,
+        Fault.FREEZE_AFTER,
+        Fault.LOST_REQUEST,
+        Fault.LOST_ANSWER,
+    ),
+    Kind.LOOK: (Fault.LOST_REQUEST,),
+    Kind.WAKE: (),
+}
+"""What is tried in pairs. Left out is what gives the orchestrator's code the same as another fault:
+
+- CRASH_BEFORE is CRASH_AFTER of what the process did before: in between it only computes. Where nothing changes on the
+  other side (questions, looks) CRASH_AFTER is the same too, and where nobody acts on it (wake-ups) every stop is the
+  one after the commit before.
+- FREEZE_BEFORE a commit or a look is FREEZE_AFTER the call or claim before it, for the same reason.
+- CLAIMED is LOST_ANSWER, and of payments and questions UNAVAILABLE is LOST_REQUEST: the same value, seconds sooner.
+- LATE of what is fenced is LOST_REQUEST: by then it was claimed again. That the fence holds, single faults show.
+- SESSION_LOST lets another worker take over while this one works on: so does FREEZE, from the other worker's view.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A fault that is to happen at the crossing of a number; ``seconds`` replaces the usual delay or freeze."""
+
+    crossing: int
+    fault: Fault
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        """Give it as it stands in a schedule."""
+        return f"{self.crossing}:{self.fault.value}" + (
+            f"={self.seconds:g}" if self.seconds else ""
+        )
+
+
+Schedule = tuple[Planned, ...]
+
+_PLANNED = re.compile(r"(?P<crossing>\d+):(?P<fault>[a-z_]+)(=(?P<seconds>[\d.]+))?")
+
+
+def to_text(schedule: Schedule) -> str:
+    """Give a schedule as one word."""
+    return ",".join(map(str, schedule)) or "-"
+
+
+def from_text(text: str) -> Schedule:
+    """Read what ``to_text`` has written.
+
+    Raises:
+        ValueError: when it is not of that form.
+
+    """
+    if text == "-":
+        return ()
+    planned = []
+    for part in text.split(","):
+        match = _PLANNED.fullmatch(part)
+        if match is None:
+            raise ValueError(f"{part!r} is not CROSSING:FAULT or CROSSING:FAULT=SECONDS")
+        seconds = match["seconds"]
+        planned.append(
+            Planned(
+                int(match["crossing"]), Fault(match["fault"]), float(seconds) if seconds else None
+            )
+        )
+    return tuple(planned)

@@ -1,0 +1,162 @@
+"""Who sells what at which price, and what the customers do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from orchestrator.domain.purchase import Status
+from orchestrator.domain.saga import Limits
+from tests.simulation.faults import Fault
+from tests.simulation.ledgers import ProviderScript, SellerScript
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a customer asks for, one each.
+
+    Attributes:
+        customer_id: who.
+        max_price: the most to pay, in minor units.
+        after_s: when, in seconds.
+        cancels_after_s: how long after that they cancel.
+        accepts: whether they accept the offer, if there is one.
+
+    """
+
+    customer_id: str = "alice"
+    max_price: int = 3000
+    after_s: float = 0.0
+    cancels_after_s: float | None = None
+    accepts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A small world.
+
+    Attributes:
+        name: for schedules and the table.
+        sellers: by id, in the order of ids.
+        expected: the statuses of the wishes when there are no faults.
+        provider: how it behaves.
+        wishes: what the customers ask for.
+        events: what else may happen at any crossing.
+        limits: the clock of purchases.
+        recalls: whether the seller cancels the order by itself, soon after the capture.
+        may_flag: the invariants for which an operator may be called, whatever happens.
+
+    """
+
+    name: str
+    sellers: dict[str, SellerScript]
+    expected: tuple[Status, ...]
+    provider: ProviderScript = field(default_factory=ProviderScript)
+    wishes: tuple[Wish, ...] = (Wish(),)
+    events: tuple[Fault, ...] = ()
+    limits: Limits = field(default_factory=lambda: Limits(offer_life_s=20.0))
+    recalls: bool = False
+    may_flag: frozenset[str] = frozenset()
+
+
+_BOUGHT = (Status.PURCHASED,)
+_HOLDS = SellerScript(2000)
+_ATOMIC = SellerScript(2000, with_holds=False)
+_CARELESS = SellerScript(2000, with_holds=False, honours_not_after=False)
+_NOT_CLOSABLE = SellerScript(2000, with_holds=False, closable=False)
+_DEARER = SellerScript(2500)
+
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario("hold", {"a": _HOLDS}, _BOUGHT),
+        Scenario("atomic", {"a": _ATOMIC}, _BOUGHT, events=(Fault.DRAIN,)),
+        Scenario(
+            "two_careless_sellers",
+            {"a": _CARELESS, "b": SellerScript(2500, with_holds=False)},
+            _BOUGHT,
+        ),
+        Scenario(
+            "no_cancel_before_order",
+            {"a": _NOT_CLOSABLE, "b": SellerScript(2500, with_holds=False)},
+            _BOUGHT,
+        ),
+        Scenario(
+            "first_sold_out", {"a": SellerScript(2000, sells_out=True), "b": _DEARER}, _BOUGHT
+        ),
+        Scenario("hold_costs_more", {"a": SellerScript(2000, hold=2600), "b": _DEARER}, _BOUGHT),
+        Scenario(
+            "costs_less", {"a": SellerScript(2000, hold=1900, order=1800), "b": _DEARER}, _BOUGHT
+        ),
+        Scenario("hold_too_dear", {"a": SellerScript(2000, hold=3100)}, (Status.PRICE_NOT_MET,)),
+        Scenario("pending_confirmed", {"a": SellerScript(2000, pending_s=3.0)}, _BOUGHT),
+        Scenario(
+            "pending_rejected",
+            {"a": SellerScript(2000, pending_s=3.0, rejects_in_the_end=True), "b": _DEARER},
+            _BOUGHT,
+        ),
+        Scenario(
+            "pending_for_long",
+            {"a": SellerScript(2000, pending_s=60.0)},
+            (Status.FAILED,),
+            limits=Limits(pending_until_s=3.0),
+        ),
+        Scenario(
+            "capture_refused",
+            {"a": _HOLDS},
+            (Status.FAILED,),
+            provider=ProviderScript(refuses_capture=True),
+        ),
+        Scenario(
+            "capture_refused_for_good",
+            {"a": SellerScript(2000, cancels=False)},
+            (Status.PENDING,),
+            provider=ProviderScript(refuses_capture=True),
+            may_flag=frozenset({"I8"}),
+        ),
+        Scenario(
+            "authorization_ends_soon",
+            {"a": _HOLDS},
+            (Status.FAILED,),
+            provider=ProviderScript(expires_s=3600.0),
+        ),
+        Scenario("recalled", {"a": _HOLDS}, _BOUGHT, recalls=True),
+        Scenario("cancel", {"a": _HOLDS, "b": _DEARER}, _BOUGHT, events=(Fault.CANCEL,)),
+        Scenario("cancel_atomic", {"a": _ATOMIC}, _BOUGHT, events=(Fault.CANCEL,)),
+        Scenario(
+            "cancel_by_call",
+            {"a": _HOLDS},
+            (Status.CANCELLED,),
+            wishes=(Wish(cancels_after_s=0.02),),
+        ),
+        Scenario(
+            "accept_offer",
+            {"a": SellerScript(3500, with_holds=False)},
+            (Status.PRICE_NOT_MET, *_BOUGHT),
+            wishes=(Wish(accepts=True),),
+        ),
+        Scenario(
+            "accept_offer_new_token",
+            {"a": SellerScript(3500, with_holds=False)},
+            (Status.PRICE_NOT_MET, *_BOUGHT),
+            provider=ProviderScript(reusable_tokens=False),
+            wishes=(Wish(accepts=True),),
+        ),
+        Scenario(
+            "cancel_pending",
+            {"a": SellerScript(2000, pending_s=3.0, rejects_in_the_end=True), "b": _DEARER},
+            _BOUGHT,
+            events=(Fault.CANCEL,),
+        ),
+        Scenario(
+            "declined", {"a": _HOLDS}, (Status.FAILED,), provider=ProviderScript(declines=True)
+        ),
+        Scenario("too_dear", {"a": SellerScript(3500)}, (Status.PRICE_NOT_MET,)),
+        Scenario("nobody_has_it", {"a": SellerScript(None)}, (Status.NOT_AVAILABLE,)),
+        Scenario(
+            "two_purchases_last_copy",
+            {"a": SellerScript(2000, stock=1), "b": _DEARER},
+            (*_BOUGHT, *_BOUGHT),
+            wishes=(Wish(), Wish("bob", after_s=0.005)),
+        ),
+    )
+}

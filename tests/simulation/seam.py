@@ -1,0 +1,209 @@
+"""The crossings of processes: everything that a process asks of others passes here, and here the faults happen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NoReturn, TypeVar
+
+from tests.fakes.virtual_time import VirtualClock
+from tests.simulation.faults import Fault, Kind, Planned, Schedule
+
+T = TypeVar("T")
+
+FREEZE_S = 25.0
+"""Longer than a lease and the time in which others notice that it is over."""
+LATE_S = 40.0
+"""How late a late request arrives: after all that its sender tries instead."""
+
+_LOST_ON_THE_WAY = frozenset({Fault.LOST_REQUEST, Fault.LATE})
+_UNHEARD = frozenset({Fault.LOST_ANSWER, Fault.CLAIMED})
+_OF_STORE = frozenset({Kind.COMMIT, Kind.FENCED, Kind.LOOK})
+
+_CALL_S = 0.010
+_STORE_S = 0.002
+
+
+@dataclass(slots=True)
+class Crossing:
+    """One passage, for the trace."""
+
+    number: int
+    at_s: float
+    process: str
+    kind: Kind
+    name: str
+    fault: Fault | None
+    outcome: object = ""
+
+    def __str__(self) -> str:
+        """Give it as a line of the trace."""
+        fault = f"  <== {self.fault.value}" if self.fault else ""
+        return f"{self.number:4} {self.at_s:9.3f}s {self.process:6} {self.name:28} {self.outcome}{fault}"
+
+
+class Process:
+    """A process of the orchestrator. Once it is dead, none of its coroutines gets past the seam again."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.died = asyncio.Event()
+        self.owner: int | None = None
+        # The simulation has ended: what is still running is to end too.
+        self.over = False
+        self._frozen_until_s = 0.0
+        # Coroutines that nobody refers to would be collected, and their `finally` would run.
+        self._parked: list[asyncio.Future[None]] = []
+
+    async def running(self) -> None:
+        """Return when the process runs: later while it is frozen, never when it is dead."""
+        if self.over:
+            raise asyncio.CancelledError
+        if self._frozen_until_s:
+            loop = asyncio.get_running_loop()
+            while (left_s := self._frozen_until_s - loop.time()) > 0:  # noqa: ASYNC110  it may freeze again
+                await asyncio.sleep(left_s)
+        if self.died.is_set():
+            parked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._parked.append(parked)
+            await parked
+
+    def freeze(self, for_s: float) -> None:
+        """Stand still from now on."""
+        self._frozen_until_s = asyncio.get_running_loop().time() + for_s
+
+    @property
+    def thaws_at_s(self) -> float:
+        """When it goes on, 0 if it never stood still."""
+        return 0.0 if self.died.is_set() else self._frozen_until_s
+
+
+class ProcessClock(VirtualClock):
+    """The clock of one process: it sleeps on while the process is frozen or dead."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    async def sleep(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        await self._process.running()
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What passes: its kind, its name for the trace, and how long the caller waits for an answer, in seconds."""
+
+    kind: Kind
+    name: str
+    timeout_s: float
+
+
+class Seam:
+    """Numbers the crossings of all processes and has the planned faults happen.
+
+    ``on_event`` is for faults that are no property of the crossing: a session that ends, a drain, a cancel.
+    """
+
+    def __init__(
+        self, schedule: Schedule, on_event: Callable[[Fault, Process], Awaitable[None]]
+    ) -> None:
+        self.crossings: list[Crossing] = []
+        self.kill: Callable[[Process], Awaitable[None]]
+        self._planned = {planned.crossing: planned for planned in schedule}
+        self._on_event = on_event
+        self._later: set[asyncio.Task[None]] = set()
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no request is on its way any more."""
+        return not self._later
+
+    async def cross(
+        self,
+        process: Process,
+        passage: Passage,
+        work: Callable[[], Awaitable[T]],
+        failed: Callable[[Fault], T],
+    ) -> T:
+        """Have the other side do its work, or not, as it is planned.
+
+        ``failed`` gives what the caller sees when it gets no answer, or raises it.
+        """
+        await process.running()
+        planned = self._planned.get(len(self.crossings))
+        crossing = self._record(process, passage, planned)
+        if planned is not None:
+            await self._before(process, planned)
+            if planned.fault in _LOST_ON_THE_WAY:
+                if planned.fault is Fault.LATE:
+                    self.later(work, passage.timeout_s + (planned.seconds or LATE_S))
+                await asyncio.sleep(passage.timeout_s)
+                await process.running()
+                return failed(planned.fault)
+        await asyncio.sleep(_STORE_S if passage.kind in _OF_STORE else _CALL_S)
+        await process.running()
+        if planned is not None and planned.fault is Fault.UNAVAILABLE:
+            return failed(Fault.UNAVAILABLE)
+        try:
+            crossing.outcome = outcome = await work()
+        except Exception as error:
+            crossing.outcome = f"{type(error).__name__}: {error}"
+            await process.running()
+            raise
+        if planned is not None:
+            await self._after(process, planned, passage)
+        await process.running()
+        if planned is not None and planned.fault in _UNHEARD:
+            return failed(planned.fault)
+        return outcome
+
+    async def _before(self, process: Process, planned: Planned) -> None:
+        match planned.fault:
+            case Fault.CRASH_BEFORE:
+                await self._crash(process)
+            case Fault.FREEZE_BEFORE:
+                process.freeze(planned.seconds or FREEZE_S)
+                await process.running()
+            case Fault.SESSION_LOST | Fault.DRAIN | Fault.CANCEL:
+                await self._on_event(planned.fault, process)
+            case _:
+                pass
+
+    async def _after(self, process: Process, planned: Planned, passage: Passage) -> None:
+        match planned.fault:
+            case Fault.CRASH_AFTER:
+                await self._crash(process)
+            case Fault.FREEZE_AFTER:
+                process.freeze(planned.seconds or FREEZE_S)
+            case Fault.LOST_ANSWER:
+                await asyncio.sleep(passage.timeout_s)
+            case _:
+                pass
+
+    def _record(self, process: Process, passage: Passage, planned: Planned | None) -> Crossing:
+        fault = planned.fault if planned else None
+        at_s = asyncio.get_running_loop().time()
+        number = len(self.crossings)
+        crossing = Crossing(number, at_s, process.name, passage.kind, passage.name, fault)
+        self.crossings.append(crossing)
+        return crossing
+
+    async def _crash(self, process: Process) -> NoReturn:
+        await self.kill(process)
+        await process.running()
+        raise AssertionError("a dead process goes on")
+
+    def later(self, work: Callable[[], Awaitable[object]], after_s: float) -> None:
+        """Have something done after a while, by nobody that can fail."""
+
+        async def later() -> None:
+            await asyncio.sleep(after_s)
+            # Nobody is there to be told, whatever comes of it.
+            with suppress(Exception):
+                await work()
+
+        task = asyncio.create_task(later())
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)

@@ -1,0 +1,362 @@
+"""A run of a scenario under a schedule: the real orchestrator in several processes, until everything is quiet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from random import Random
+from uuid import UUID
+
+from mesh.errors import AlreadyExists, FailedPrecondition, Unavailable
+from orchestrator.app.purchases import Acceptance, Order, Purchases
+from orchestrator.app.signals import Signals
+from orchestrator.app.steps import Steps
+from orchestrator.app.worker import Worker, WorkerSettings
+from orchestrator.domain.observations import OrderChanged
+from orchestrator.domain.purchase import AuthorizationState, Status
+from orchestrator.domain.saga import Saga
+from orchestrator.ports import Commit, PurchaseView
+from sellers.model import Condition
+from tests.fakes.purchase_store import MemoryPurchaseStore
+from tests.fakes.virtual_time import VirtualClock, VirtualLoop
+from tests.simulation.faults import Fault, Schedule
+from tests.simulation.invariants import (
+    AT_CHANGES,
+    AT_EFFECTS,
+    OVER,
+    Change,
+    Ledgers,
+    Violation,
+    judge_quiet,
+    note,
+    note_answer,
+)
+from tests.simulation.ledgers import Effect, ProviderLedger, SellerLedger, usd
+from tests.simulation.ours import Books, MemoryBooks, OurRow
+from tests.simulation.scenarios import Scenario, Wish
+from tests.simulation.seam import Crossing, Process, ProcessClock, Seam
+from tests.simulation.ways import (
+    BroadcastWay,
+    OpenVault,
+    ProviderWay,
+    QuotesWay,
+    SellersWay,
+    StoreWay,
+)
+
+PROCESSES = 2
+RESTART_S = 3.0
+RECALLED_S = 2.0
+RECONCILED_S = 20.0
+BOUND_S = 900.0
+"""Until then every purchase must be final or flagged (I7)."""
+
+_SETTINGS = WorkerSettings(concurrency=10, poll_s=6.0, free_dead_s=5.0)
+_CUSTOMER_WAITS_S = 6.0
+_CUSTOMER_TRIES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The real code under test; a planted bug replaces some of it."""
+
+    store: Callable[[VirtualClock], MemoryPurchaseStore] = MemoryPurchaseStore
+    saga: type[Saga] = Saga
+    steps: type[Steps] = Steps
+    worker: type[Worker] = Worker
+    provider_way: type[ProviderWay] = ProviderWay
+    sellers_way: type[SellersWay] = SellersWay
+
+
+REAL = Parts()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run has shown."""
+
+    violations: tuple[Violation, ...]
+    crossings: tuple[Crossing, ...]
+    rows: dict[UUID, OurRow] = field(repr=False)
+
+
+class World:
+    """The other side, our books, the seam, and the processes."""
+
+    def __init__(self, scenario: Scenario, schedule: Schedule, parts: Parts, books: Books) -> None:
+        self.scenario = scenario
+        self.violations: list[Violation] = []
+        self._parts = parts
+        self._clock = VirtualClock()
+        self._books = books
+        self._seam = Seam(schedule, self._happen)
+        self._seam.kill = self._kill
+        self._ledgers = Ledgers(
+            {
+                seller_id: SellerLedger(seller_id, script, self._clock, self._on_effect)
+                for seller_id, script in scenario.sellers.items()
+            },
+            ProviderLedger(scenario.provider, self._clock, self._on_effect),
+            {},
+            scenario.limits,
+            scenario.may_flag,
+            frozenset(wish.customer_id for wish in scenario.wishes),
+            {},
+        )
+        self._rows: dict[UUID, OurRow] = {}
+        self._signals = Signals()
+        self._living: dict[int, _Orchestrator] = {}
+        self._processes: list[Process] = []
+
+    async def run(self) -> Outcome:
+        """Run until everything is quiet, and judge it."""
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        tasks = [asyncio.create_task(self._keep_running(place)) for place in range(PROCESSES)]
+        customers = [
+            asyncio.create_task(self._customer(number, wish))
+            for number, wish in enumerate(self.scenario.wishes, start=1)
+        ]
+        await asyncio.wait(customers, timeout=BOUND_S)
+        while not self._quiet() and loop.time() - began_s < BOUND_S:  # noqa: ASYNC110  of state without an event
+            await asyncio.sleep(1.0)
+        for task in (*tasks, *customers):
+            if task.done() and (error := task.exception()) is not None:
+                raise error
+        self.violations += judge_quiet(self._ledgers, self._rows)
+        for process in self._processes:
+            process.over = True
+        return Outcome(tuple(self.violations), tuple(self._seam.crossings), self._rows)
+
+    async def changed(self, books: Books, commit: Commit | None) -> None:
+        """Judge what an operation of the store has changed."""
+        rows = await books.rows()
+        for request_id, row in rows.items():
+            before = self._rows.get(request_id)
+            if before is row or before == row:
+                continue
+            change = Change(before, row, commit)
+            if before is not None:
+                for name, invariant in AT_CHANGES.items():
+                    self._found(name, invariant(self._ledgers, change))
+            note(self._ledgers, change)
+        self._rows = rows
+
+    def refused(self, error: Exception) -> None:
+        """Note that the database has refused what should never have been tried."""
+        self._found("I4", str(error))
+
+    def _on_effect(self, effect: Effect) -> None:
+        note_answer(self._ledgers, effect)
+        for name, invariant in AT_EFFECTS.items():
+            self._found(name, invariant(self._ledgers, effect))
+        if effect.name == "capture" and effect.done and self.scenario.recalls:
+            self._seam.later(lambda: self._recall(effect.request_id), RECALLED_S)
+
+    def _found(self, invariant: str, message: str | None) -> None:
+        if message is not None:
+            self.violations.append(Violation(invariant, message))
+
+    def _quiet(self) -> bool:
+        now_s = asyncio.get_running_loop().time()
+        return (
+            self._seam.quiet
+            and all(process.thaws_at_s < now_s for process in self._processes)
+            and all(row.purchase.stage in OVER for row in self._rows.values())
+        )
+
+    # Processes
+
+    async def _keep_running(self, place: int) -> None:
+        """Run a process, and another one whenever it has ended."""
+        life = 0
+        while True:
+            life += 1
+            orchestrator = self._start(Process(f"{place}.{life}"))
+            self._living[place] = orchestrator
+            running = asyncio.create_task(orchestrator.worker.run())
+            died = asyncio.create_task(orchestrator.process.died.wait())
+            await asyncio.wait({running, died}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done() and (error := running.exception()) is not None:
+                self.violations.append(Violation("I7", f"a worker ended itself: {error!r}"))
+            del self._living[place]
+            await asyncio.sleep(RESTART_S)
+
+    def _start(self, process: Process) -> _Orchestrator:
+        self._processes.append(process)
+        clock = ProcessClock(process)
+        seam, ledgers, parts = self._seam, self._ledgers, self._parts
+        store = StoreWay(seam, process, self._books, self)
+        sellers = parts.sellers_way(seam, process, ledgers.sellers)
+        broadcast = BroadcastWay(
+            seam, process, self._signals.changed, self._wake_all, self._tell_of_cancel
+        )
+        provider = parts.provider_way(seam, process, ledgers.provider)
+        saga = parts.saga(
+            self.scenario.limits, sellers.kind_of, reusable_tokens=provider.reusable_tokens
+        )
+        vault = OpenVault()
+        steps = parts.steps(
+            saga,
+            quotes=QuotesWay(seam, process, ledgers.sellers, ledgers.collections),
+            sellers=sellers,
+            provider=provider,
+            vault=vault,
+            broadcast=broadcast,
+            clock=clock,
+            collect_by_s=self.scenario.limits.collect_by_s,
+        )
+        worker = parts.worker(
+            store, broadcast, steps, saga, settings=_SETTINGS, clock=clock, rng=Random(1)
+        )
+        purchases = Purchases(
+            store,
+            vault,
+            broadcast,
+            self._signals,
+            clock=clock,
+            wake_worker=worker.wake,
+            reusable_tokens=provider.reusable_tokens,
+        )
+        return _Orchestrator(process, worker, purchases)
+
+    def _wake_all(self) -> None:
+        for orchestrator in self._living.values():
+            orchestrator.worker.wake()
+
+    def _tell_of_cancel(self, request_id: UUID) -> None:
+        for orchestrator in self._living.values():
+            orchestrator.worker.cancel(request_id)
+
+    async def _kill(self, process: Process) -> None:
+        process.died.set()
+        if process.owner is not None:
+            await self._books.end_session(process.owner)
+
+    async def _happen(self, fault: Fault, process: Process) -> None:
+        match fault:
+            case Fault.SESSION_LOST:
+                if process.owner is not None:
+                    await self._books.end_session(process.owner)
+            case Fault.DRAIN:
+                for orchestrator in list(self._living.values()):
+                    if orchestrator.process is process:
+                        orchestrator.draining = asyncio.create_task(orchestrator.worker.drain())
+            case Fault.CANCEL:
+                await self._cancel()
+            case _:
+                raise NotImplementedError(fault)
+
+    # Others
+
+    async def _recall(self, request_id: UUID) -> None:
+        """Have the seller cancel an order by itself; the reconciler tells of it, again until it is heard."""
+        for seller in self._ledgers.sellers.values():
+            for key in seller.cancel_by_itself(request_id):
+                for _ in range(3):
+                    row = self._rows[request_id]
+                    if row.purchase.authorization.state is not AuthorizationState.REFUNDED:
+                        told = OrderChanged(key, "cancelled")
+                        await self._books.store.observe(request_id, "reconciler", told)
+                        await self.changed(self._books, None)
+                    await asyncio.sleep(RECONCILED_S)
+
+    async def _cancel(self) -> None:
+        """The first customer cancels."""
+        request_id, row = next(iter(self._rows.items()), (None, None))
+        if request_id is not None and row is not None:
+            await self._books.store.request_cancel(request_id, row.purchase.customer_id)
+            await self.changed(self._books, None)
+            self._tell_of_cancel(request_id)
+
+    # Customers
+
+    async def _customer(self, number: int, wish: Wish) -> None:
+        """Do as the wish says."""
+        numbers = count(number, step=1000)
+        await asyncio.sleep(wish.after_s)
+
+        def order() -> Order:
+            return Order(
+                # The gateway makes a new one for each call.
+                request_id=UUID(int=next(numbers)),
+                customer_id=wish.customer_id,
+                idempotency_key="k",
+                book_id="9780134685991",
+                max_price=usd(wish.max_price),
+                payment_token="tok",
+                conditions=(Condition.NEW,),
+            )
+
+        bought = await self._ask(lambda purchases: purchases.submit(order(), 0))
+        if bought is None:
+            return
+        request_id = str(bought.request_id)
+        if wish.cancels_after_s is not None:
+            await asyncio.sleep(wish.cancels_after_s)
+            with suppress(FailedPrecondition):
+                await self._ask(lambda purchases: purchases.cancel(wish.customer_id, request_id, 0))
+        if wish.accepts and await self._has_offer(bought.request_id):
+            token = "" if self.scenario.provider.reusable_tokens else "tok"
+            with suppress(FailedPrecondition):
+                await self._ask(
+                    lambda purchases: purchases.accept_offer(
+                        Acceptance(wish.customer_id, request_id, UUID(int=next(numbers)), token), 0
+                    )
+                )
+
+    async def _ask(
+        self, ask: Callable[[Purchases], Awaitable[PurchaseView]]
+    ) -> PurchaseView | None:
+        """Call a process, and another when there is no answer, as clients do."""
+        for number in range(_CUSTOMER_TRIES):
+            living = list(self._living.values())
+            try:
+                async with asyncio.timeout(_CUSTOMER_WAITS_S):
+                    return await ask(living[number % len(living)].purchases)
+            except (TimeoutError, Unavailable):
+                await asyncio.sleep(1.0)
+            except AlreadyExists as error:
+                self.violations.append(Violation("I5", f"a retry was refused: {error}"))
+                return None
+        return None
+
+    async def _has_offer(self, request_id: UUID) -> bool:
+        """Wait for the purchase to be final; say whether it has ended with an offer."""
+        while self._rows[request_id].purchase.status is Status.PENDING:  # noqa: ASYNC110  of state without an event
+            await asyncio.sleep(0.5)
+        return self._rows[request_id].purchase.offer is not None
+
+
+@dataclass(slots=True)
+class _Orchestrator:
+    process: Process
+    worker: Worker
+    purchases: Purchases
+    draining: asyncio.Task[None] | None = None
+
+
+def simulate(scenario: Scenario, schedule: Schedule, parts: Parts = REAL) -> Outcome:
+    """Run a scenario under a schedule, in memory and in virtual time."""
+    loop = VirtualLoop()
+
+    async def main() -> Outcome:
+        books = MemoryBooks(parts.store(VirtualClock()))
+        return await World(scenario, schedule, parts, books).run()
+
+    try:
+        return loop.run_until_complete(main())
+    finally:
+        _leave(loop)
+
+
+def _leave(loop: asyncio.AbstractEventLoop) -> None:
+    """End a loop with all that is still running in it: after the judgement nothing counts any more."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.close()
