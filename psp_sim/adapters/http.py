@@ -8,6 +8,7 @@ Besides, under ``/_sim``, with the same key, as JSON:
     POST   /_sim/clock                {"advance_s"}: set the simulator's clock forward, so that authorizations lapse
                                       and idempotency keys are forgotten, which they are after 24 hours
     POST   /_sim/events/{id}/resend   deliver an event again
+    DELETE /_sim                      forget everything, as if it had just been made
 """
 
 from __future__ import annotations
@@ -123,6 +124,7 @@ class StripeApi:
                 web.delete("/_sim/faults", self._clear_faults),
                 web.post("/_sim/clock", self._advance),
                 web.post("/_sim/events/{id}/resend", self._resend),
+                web.delete("/_sim", self._forget),
             ]
         )
         return application
@@ -187,6 +189,12 @@ class StripeApi:
             raise missing("event", event_id, param="id")
         self._ledger.set_delivered(event_id, delivered=False)
         self._on_event()
+        return web.json_response({})
+
+    async def _forget(self, _request: web.Request) -> web.Response:
+        self._faults.clear()
+        with self._ledger.transaction():
+            self._ledger.clear()
         return web.json_response({})
 
     # How all are answered

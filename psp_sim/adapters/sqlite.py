@@ -71,6 +71,11 @@ class SqliteLedger:
             raise
         self._connection.execute("COMMIT")
 
+    def clear(self) -> None:
+        """Forget everything."""
+        for table in ("refund", "intent", "idempotency_key", "event", "clock"):
+            self._connection.execute(_sql[f"clear_{table}"])
+
     def write_intent(self, intent: Intent) -> None:
         """Keep an intent, new or changed."""
         failure = intent.failure

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import socket
+import subprocess
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +28,7 @@ class PspSim:
     """A running simulator."""
 
     url: str
-    process: Process
+    process: subprocess.Popen[str]
 
     async def plan(self, operation: str, kind: str, **more: Any) -> None:  # noqa: ANN401  as the simulator takes it
         """Plan a fault."""
@@ -38,6 +38,11 @@ class PspSim:
         """Set its clock forward; give the time that it has then."""
         answer = await self.post("/_sim/clock", {"advance_s": seconds})
         return datetime.fromtimestamp(answer["now"], UTC)
+
+    async def forget(self) -> None:
+        """Have it forget everything."""
+        async with self.client() as client:
+            (await client.delete("/_sim")).raise_for_status()
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:  # noqa: ANN401  JSON
         """Send JSON to its own part."""
@@ -53,53 +58,42 @@ class PspSim:
         )
 
 
-@asynccontextmanager
-async def running_psp_sim(folder: Path, **settings: str) -> AsyncIterator[PspSim]:
+@contextmanager
+def running_psp_sim(folder: Path, **settings: str) -> Iterator[PspSim]:
     """Run the simulator; ``settings`` are its environment variables without the prefix, in lower case."""
     told = {f"BOOKMESH_{name.upper()}": value for name, value in settings.items()}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "psp_sim",
-        env=os.environ | {"BOOKMESH_DATA_DIR": str(folder)} | told,
-        stdout=PIPE,
-    )
-    assert process.stdout is not None
-    line = (await process.stdout.readline()).decode()
-    found = re.search(r"http://\S+", line)
-    assert found, f"psp_sim did not start: {line}"
-    try:
+    environment = os.environ | {"BOOKMESH_DATA_DIR": str(folder)} | told
+    command = [sys.executable, "-m", "psp_sim"]
+    with _program(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"http://\S+", line)
+        assert found, f"psp_sim did not start: {line}"
         yield PspSim(found[0], process)
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+
+
+@contextmanager
+def running_localstripe() -> Iterator[str]:
+    """Run localstripe; give its URL."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "localstripe", "--from-scratch", "--port", url.split(":")[2]]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with _program(command, text=True, **quiet) as process:
+        while not _answers(url):
+            assert process.poll() is None, "localstripe did not start: it needs IPv6"
+            time.sleep(0.05)
+        yield url
 
 
 @asynccontextmanager
-async def running_localstripe() -> AsyncIterator[str]:
-    """Run localstripe behind a relay that leaves out what Stripe has introduced since; give its URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "localstripe",
-        "--port",
-        str(port),
-        "--from-scratch",
-        stdout=DEVNULL,
-        stderr=DEVNULL,
-    )
-    try:
-        await _answers(port, process)
-        async with _relay(f"http://127.0.0.1:{port}") as url:
-            yield url
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+async def empty_localstripe(url: str) -> AsyncIterator[str]:
+    """Empty it, and give the URL of a relay to it that leaves out what Stripe has introduced since."""
+    async with httpx.AsyncClient(timeout=10) as client:
+        (await client.delete(f"{url}/_config/data")).raise_for_status()
+        async with _relay(client, url) as relayed:
+            yield relayed
 
 
 async def localstripe_card(url: str, number: str) -> str:
@@ -113,43 +107,47 @@ async def localstripe_card(url: str, number: str) -> str:
         return name
 
 
-async def _answers(port: int, process: Process) -> None:
-    async with httpx.AsyncClient() as client:
-        while process.returncode is None:
-            try:
-                await client.get(f"http://127.0.0.1:{port}/")
-            except httpx.TransportError:
-                await asyncio.sleep(0.05)
-            else:
-                return
-    raise RuntimeError(f"localstripe did not start (it needs IPv6): exit {process.returncode}")
+@contextmanager
+def _program(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:  # noqa: ANN401  Popen's
+    process = subprocess.Popen(command, **options)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def _answers(url: str) -> bool:
+    try:
+        httpx.get(url)
+    except httpx.TransportError:
+        return False
+    return True
 
 
 @asynccontextmanager
-async def _relay(target: str) -> AsyncIterator[str]:
-    async with httpx.AsyncClient(timeout=10) as client:
+async def _relay(client: httpx.AsyncClient, target: str) -> AsyncIterator[str]:
+    async def pass_on(request: web.Request) -> web.Response:
+        form = parse_qsl(await request.text())
+        answer = await client.request(
+            request.method,
+            f"{target}{request.path_qs}",
+            content=urlencode([p for p in form if not p[0].startswith("allowed_payment")]),
+            headers={
+                "Authorization": request.headers["Authorization"],
+                "Content-Type": "application/x-www-form-urlencoded",
+            },
+        )
+        return web.Response(
+            body=answer.content, status=answer.status_code, content_type="application/json"
+        )
 
-        async def pass_on(request: web.Request) -> web.Response:
-            form = parse_qsl(await request.text())
-            answer = await client.request(
-                request.method,
-                f"{target}{request.path_qs}",
-                content=urlencode([p for p in form if not p[0].startswith("allowed_payment")]),
-                headers={
-                    "Authorization": request.headers["Authorization"],
-                    "Content-Type": "application/x-www-form-urlencoded",
-                },
-            )
-            return web.Response(
-                body=answer.content, status=answer.status_code, content_type="application/json"
-            )
-
-        application = web.Application()
-        application.router.add_route("*", "/{path:.*}", pass_on)
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-        finally:
-            await runner.cleanup()
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", pass_on)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()

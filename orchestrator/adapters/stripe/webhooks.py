@@ -9,13 +9,13 @@ import stripe
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.adapters.stripe.answers import REFERENCE
-from orchestrator.ports import ProviderEvent
+from orchestrator.ports import ForgedEvent, ProviderEvent
 
 if TYPE_CHECKING:
     from typing import Any
 
 
-class NotStripesWord(Exception):
+class NotStripesWord(ForgedEvent):
     """An event that is not signed with the secret, too old, or not of Stripe's form: answer 400 and forget it."""
 
 

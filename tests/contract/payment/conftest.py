@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from random import Random, SystemRandom
 
 import pytest
@@ -23,7 +22,14 @@ from orchestrator.ports import (
     PaymentProvider,
     ProviderPayment,
 )
-from tests.fakes.psp import API_KEY, localstripe_card, running_localstripe, running_psp_sim
+from tests.fakes.psp import (
+    API_KEY,
+    PspSim,
+    empty_localstripe,
+    localstripe_card,
+    running_localstripe,
+    running_psp_sim,
+)
 
 CLOCK = SystemClock()
 DAY_S = 24 * 3600
@@ -151,8 +157,15 @@ async def sandbox(postgres_dsn: str) -> AsyncIterator[Subject]:
         yield Subject(provider, card, lapse)
 
 
+@pytest.fixture(scope="session")
+def running_sim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PspSim]:
+    """Run our simulator for all tests."""
+    with running_psp_sim(tmp_path_factory.mktemp("psp")) as sim:
+        yield sim
+
+
 @pytest.fixture
-async def psp_sim(tmp_path: Path) -> AsyncIterator[Subject]:
+async def psp_sim(running_sim: PspSim) -> AsyncIterator[Subject]:
     """Give Stripe's adapter with our simulator."""
 
     async def card(word: str) -> str:
@@ -164,15 +177,21 @@ async def psp_sim(tmp_path: Path) -> AsyncIterator[Subject]:
     async def lapse() -> None:
         await sim.advance(7 * DAY_S)
 
-    async with (
-        running_psp_sim(tmp_path) as sim,
-        StripePaymentProvider(API_KEY, CLOCK, api_base=sim.url, timeout_s=10) as provider,
-    ):
+    sim = running_sim
+    await sim.forget()
+    async with StripePaymentProvider(API_KEY, CLOCK, api_base=sim.url, timeout_s=10) as provider:
         yield Subject(provider, card, lapse)
 
 
+@pytest.fixture(scope="session")
+def running_other() -> Iterator[str]:
+    """Run localstripe for all tests."""
+    with running_localstripe() as url:
+        yield url
+
+
 @pytest.fixture
-async def localstripe() -> AsyncIterator[Subject]:
+async def localstripe(running_other: str) -> AsyncIterator[Subject]:
     """Give Stripe's adapter with localstripe."""
 
     async def card(word: str) -> str:
@@ -183,7 +202,7 @@ async def localstripe() -> AsyncIterator[Subject]:
         raise NotImplementedError("its authorizations do not lapse")
 
     async with (
-        running_localstripe() as url,
+        empty_localstripe(running_other) as url,
         StripePaymentProvider(API_KEY, CLOCK, api_base=url, timeout_s=10) as provider,
     ):
         yield Subject(provider, card, lapse)

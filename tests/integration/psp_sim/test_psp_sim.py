@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,18 @@ from tests.fakes.psp import PspSim, running_psp_sim
 DAY_S = 24 * 3600
 
 
-@pytest.fixture
-async def sim(tmp_path: Path) -> AsyncIterator[PspSim]:
-    """Give a simulator with nothing in it."""
-    async with running_psp_sim(tmp_path) as running:
+@pytest.fixture(scope="module")
+def running_sim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PspSim]:
+    """Run the simulator for all tests."""
+    with running_psp_sim(tmp_path_factory.mktemp("psp")) as running:
         yield running
+
+
+@pytest.fixture
+async def sim(running_sim: PspSim) -> PspSim:
+    """Give the simulator with nothing in it."""
+    await running_sim.forget()
+    return running_sim
 
 
 @pytest.fixture
@@ -239,24 +246,29 @@ async def test_tells_of_an_event_that_it_knows(http: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize("how", ["kill", "terminate"])
 async def test_what_was_answered_survives_its_end(tmp_path: Path, how: str) -> None:
-    async with running_psp_sim(tmp_path) as sim, sim.client() as http:
-        await sim.advance(3600)
-        first = await send(http, "k")
-        await sim.plan("capture", "error_after")
-        path = f"payment_intents/{first.json()['id']}/capture"
-        assert (await send(http, "c", path=path)).status_code == 500
-        getattr(sim.process, how)()
-        await sim.process.wait()
-    async with running_psp_sim(tmp_path) as sim, sim.client() as http:
-        again = await send(http, "k")
-        assert (again.json(), again.headers["Idempotent-Replayed"]) == (first.json(), "true")
-        assert (await send(http, "c", path=path)).status_code == 500
-        assert [entry["status"] for entry in await listed(http)] == ["succeeded"]
-        now = await sim.advance(0)
-        assert now.timestamp() - first.json()["created"] < 600
+    with running_psp_sim(tmp_path) as sim:
+        async with sim.client() as http:
+            await sim.advance(3600)
+            first = await send(http, "k")
+            await sim.plan("capture", "error_after")
+            path = f"payment_intents/{first.json()['id']}/capture"
+            assert (await send(http, "c", path=path)).status_code == 500
+            getattr(sim.process, how)()
+            sim.process.wait()
+    with running_psp_sim(tmp_path) as sim:
+        async with sim.client() as http:
+            again = await send(http, "k")
+            assert (again.json(), again.headers["Idempotent-Replayed"]) == (first.json(), "true")
+            assert (await send(http, "c", path=path)).status_code == 500
+            assert [entry["status"] for entry in await listed(http)] == ["succeeded"]
+            now = await sim.advance(0)
+            assert now.timestamp() - first.json()["created"] < 600
 
 
-async def test_has_its_folder_for_itself(sim: PspSim, tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="did not start"):
-        async with running_psp_sim(tmp_path):
-            pass
+def test_has_its_folder_for_itself(tmp_path: Path) -> None:
+    with (
+        running_psp_sim(tmp_path),
+        pytest.raises(AssertionError, match="did not start"),
+        running_psp_sim(tmp_path),
+    ):
+        pass

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from random import SystemRandom
 
 import pytest
@@ -87,8 +86,16 @@ def stripe_at(
     return StripePaymentProvider(api_key, LaterClock(ahead), api_base=url, timeout_s=timeout_s)
 
 
+@pytest.fixture(scope="session")
+def running_sim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PspSim]:
+    """Run our simulator for all tests."""
+    with running_psp_sim(tmp_path_factory.mktemp("psp")) as sim:
+        yield sim
+
+
 @pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+async def desk(running_sim: PspSim) -> AsyncIterator[Desk]:
     """Give a simulator with nothing in it."""
-    async with running_psp_sim(tmp_path) as sim, stripe_at(sim.url) as provider:
-        yield Desk(sim, provider, str(_new_id()))
+    await running_sim.forget()
+    async with stripe_at(running_sim.url) as provider:
+        yield Desk(running_sim, provider, str(_new_id()))

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from orchestrator.adapters.stripe import StripePaymentProvider
 from orchestrator.adapters.stripe.webhooks import NotStripesWord, StripeWebhooks
 from orchestrator.ports import Authorized, PaymentState, ProviderEvent, ProviderPayment
-from tests.fakes.psp import WEBHOOK_SECRET, running_psp_sim
+from tests.fakes.psp import WEBHOOK_SECRET, PspSim, running_psp_sim
 from tests.integration.stripe.conftest import CLOCK, MAX_PRICE, TOTAL, stripe_at
 
 Delivery = tuple[bytes, str]
@@ -38,13 +39,19 @@ async def receiving(statuses: list[int]) -> AsyncIterator[tuple[str, asyncio.Que
         await runner.cleanup()
 
 
+@asynccontextmanager
+async def psp_sim(
+    folder: Path, url: str, **settings: str
+) -> AsyncIterator[tuple[PspSim, StripePaymentProvider]]:
+    """Run a simulator that sends events to ``url``, and an adapter."""
+    with running_psp_sim(folder, psp_webhook_url=url, **settings) as sim:
+        async with stripe_at(sim.url) as provider:
+            yield sim, provider
+
+
 async def test_an_event_names_the_payment_which_is_then_fetched(tmp_path: Path) -> None:
     webhooks = StripeWebhooks(WEBHOOK_SECRET)
-    async with (
-        receiving([]) as (url, deliveries),
-        running_psp_sim(tmp_path, psp_webhook_url=url) as sim,
-        stripe_at(sim.url) as provider,
-    ):
+    async with receiving([]) as (url, deliveries), psp_sim(tmp_path, url) as (_, provider):
         outcome = await provider.authorize("k", "pm_card_visa", MAX_PRICE, "request-1", CLOCK.now())
         assert isinstance(outcome, Authorized)
         event = webhooks.verify_event(*await deliveries.get())
@@ -65,8 +72,7 @@ async def test_an_event_keeps_its_id_however_often_it_comes(tmp_path: Path) -> N
     webhooks = StripeWebhooks(WEBHOOK_SECRET)
     async with (
         receiving([500]) as (url, deliveries),
-        running_psp_sim(tmp_path, psp_webhook_url=url, psp_webhook_copies="2") as sim,
-        stripe_at(sim.url) as provider,
+        psp_sim(tmp_path, url, psp_webhook_copies="2") as (sim, provider),
     ):
         await provider.authorize("k", "pm_card_visa", MAX_PRICE, "request-1", CLOCK.now())
         first = [webhooks.verify_event(*await deliveries.get()) for _ in range(4)]
@@ -79,8 +85,7 @@ async def test_an_event_keeps_its_id_however_often_it_comes(tmp_path: Path) -> N
 async def test_what_others_sign_is_not_stripes_word(tmp_path: Path) -> None:
     async with (
         receiving([]) as (url, deliveries),
-        running_psp_sim(tmp_path, psp_webhook_url=url, psp_webhook_secret="whsec_other") as sim,
-        stripe_at(sim.url) as provider,
+        psp_sim(tmp_path, url, psp_webhook_secret="whsec_other") as (_, provider),
     ):
         await provider.authorize("k", "pm_card_visa", MAX_PRICE, "request-1", CLOCK.now())
         payload, signature = await deliveries.get()

@@ -22,10 +22,12 @@ from orchestrator.ports import (
     Unknown,
     Voided,
 )
-from tests.fakes.psp import API_KEY
+from tests.fakes.psp import API_KEY, running_psp_sim
 from tests.integration.stripe.conftest import CLOCK, HOUR, MAX_PRICE, TOTAL, stripe_at
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.integration.stripe.conftest import Desk
 
 
@@ -172,17 +174,17 @@ async def test_a_late_answer_is_unknown_and_resolved_under_the_key(desk: Desk, k
     assert len(await desk.all()) == 1
 
 
-async def test_nobody_there_is_unknown(desk: Desk) -> None:
-    name = await desk.authorized()
-    desk.sim.process.kill()
-    await desk.sim.process.wait()
-    key = desk.key("x")
-    assert await desk.provider.void(key, name) == Unknown("no answer: ConnectError")
-    assert isinstance(await desk.provider.capture(key, name, TOTAL), Unknown)
-    assert isinstance(await desk.provider.refund(key, name, TOTAL), Unknown)
-    assert isinstance(await desk.provider.get(name), Unknown)
-    with pytest.raises(Unavailable, match="Stripe does not list"):
-        await desk.all()
+async def test_nobody_there_is_unknown(tmp_path: Path) -> None:
+    with running_psp_sim(tmp_path) as sim:
+        sim.process.kill()
+        sim.process.wait()
+        async with stripe_at(sim.url) as provider:
+            assert await provider.void("v", "pi_1") == Unknown("no answer: ConnectError")
+            assert isinstance(await provider.capture("c", "pi_1", TOTAL), Unknown)
+            assert isinstance(await provider.refund("r", "pi_1", TOTAL), Unknown)
+            assert isinstance(await provider.get("pi_1"), Unknown)
+            with pytest.raises(Unavailable, match="Stripe does not list"):
+                [payment async for payment in provider.list_since(CLOCK.now())]
 
 
 async def test_a_key_of_another_account_resolves_nothing(desk: Desk) -> None:

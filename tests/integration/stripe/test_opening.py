@@ -52,7 +52,7 @@ async def test_is_stripe_with_its_secrets_from_files(
     key, secret = tmp_path / "key", tmp_path / "secret"
     key.write_text(f"{API_KEY}\n")
     secret.write_text(f"{WEBHOOK_SECRET}\n")
-    async with running_psp_sim(tmp_path / "psp") as sim:
+    with running_psp_sim(tmp_path / "psp") as sim:
         told = settings(
             payment_provider="stripe",
             stripe_api_key_file=key,

@@ -1,0 +1,2 @@
+-- clear_clock: forgets that the clock was set forward.
+DELETE FROM clock

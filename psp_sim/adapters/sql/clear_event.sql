@@ -1,0 +1,2 @@
+-- clear_event: forgets all events.
+DELETE FROM event

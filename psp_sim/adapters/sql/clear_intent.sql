@@ -1,0 +1,2 @@
+-- clear_intent: forgets all intents.
+DELETE FROM intent

@@ -1,0 +1,2 @@
+-- clear_refund: forgets all refunds.
+DELETE FROM refund
