@@ -361,7 +361,7 @@ class Worker:
             return self._saga.observed(purchase, observation, moment)
         except Exception as error:  # noqa: BLE001  as for a step; an observation is not tried twice
             _log.exception("an observation cannot be acted on", number=observation.number)
-            problem = f"observation {observation.number} led to {type(error).__name__}"
+            problem = f"observation {observation.number} led to {_word_for(error)}"
             return self._saga.poisoned(purchase, problem)
 
     async def _step(self, live: _Live, work: Work) -> Next:
@@ -373,7 +373,7 @@ class Worker:
             raise
         except Exception as error:  # noqa: BLE001  a fault of ours in one purchase must not stop the others
             _log.exception("a step failed", stage=work.purchase.stage.value)
-            return self._saga.stumbled(work.purchase, type(error).__name__)
+            return self._saga.stumbled(work.purchase, _word_for(error))
 
     async def _unless_cancelled(self, live: _Live, work: Work) -> Next:
         """Collect quotes; once the customer does not want the book any more, stop: nobody is bound by asking."""
@@ -507,6 +507,13 @@ class Worker:
                 live.task.cancel()
         with suppress(Unavailable):
             await self._store.give_back([live.claim for live in left])
+
+
+def _word_for(error: Exception) -> str:
+    """Name a fault, the first of several."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return type(error).__name__
 
 
 def _news(following: Next) -> tuple[News, ...]:

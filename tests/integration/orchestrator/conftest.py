@@ -92,6 +92,7 @@ class World:
         self.provider = SandboxPaymentProvider(pool, CLOCK, uuid7_factory(CLOCK, Random(7)))
         self.market = Market()
         self.limits = Limits()
+        self.worker_settings = WorkerSettings(poll_s=0.02, lease_s=6.0)
         self.new_id = uuid7_factory(CLOCK, Random())
         self.purchases = self.new_purchases()
         self.records = PostgresPurchaseRecords(pool)
@@ -134,7 +135,7 @@ class World:
             self.broadcast,
             steps,
             saga,
-            settings=WorkerSettings(poll_s=0.02, lease_s=6.0),
+            settings=self.worker_settings,
             clock=CLOCK,
             rng=Random(1),
         )

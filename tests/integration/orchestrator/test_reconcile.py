@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -481,6 +482,9 @@ async def test_a_scheduled_run_tells_workers_but_takes_nothing_back(trade: Trade
 
 async def test_the_schedule_goes_back_eight_days_once_a_day_and_overlaps_else(trade: Trade) -> None:
     await trade.reconciliation(every_s=900).turn()
+    assert await _runs(trade) == [], "there is nothing to compare yet"
+    await trade.bought()
+    await trade.reconciliation(every_s=900).turn()
     assert await _runs(trade) == [("schedule", "clean", timedelta(days=8))]
     await trade.reconciliation(every_s=900).turn()
     assert len(await _runs(trade)) == 1, "it is not time"
@@ -502,6 +506,7 @@ async def _runs(trade: Trade) -> list[tuple[str, str, timedelta]]:
 
 async def test_one_process_of_the_fleet_at_a_time(trade: Trade) -> None:
     books = PostgresReconciliation(trade.pool, trade.dsn)
+    await trade.bought()
     async with books.turn() as mine, books.turn() as others:
         assert (mine, others) == (True, False)
         await trade.reconciliation(every_s=900).turn()
@@ -512,6 +517,7 @@ async def test_one_process_of_the_fleet_at_a_time(trade: Trade) -> None:
 
 async def test_a_run_that_was_cut_off_is_begun_again_and_ends_once(trade: Trade) -> None:
     books = PostgresReconciliation(trade.pool, trade.dsn)
+    await trade.bought()
     cut_off = await books.begin("dead", 900)
     assert cut_off is not None
     await trade.reconciliation().turn()
@@ -570,3 +576,18 @@ async def test_what_is_too_young_to_be_compared_is_not_asked_for(trade: Trade) -
     books = PostgresReconciliation(trade.pool, trade.dsn)
     with pytest.raises(ValueError, match="more than 5 minutes ago"):
         await books.request("me", Mode.REPORT, datetime.now(UTC))
+
+
+async def test_a_command_that_is_given_up_leaves_nothing_to_be_done_later(trade: Trade) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "cli.main", "reconcile", "--apply", "--database-url", trade.dsn),
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+    async def asked() -> bool:
+        return len(await _runs(trade)) == 1
+
+    await until(asked)
+    process.send_signal(signal.SIGINT)
+    await process.communicate()
+    assert await _runs(trade) == []

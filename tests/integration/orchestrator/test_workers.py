@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
+from orchestrator.app.worker import WorkerSettings
 from orchestrator.domain.purchase import Status
 from orchestrator.ports import Commit, Fenced
 from tests.fakes.market import Market, ScriptedSeller
@@ -155,6 +156,81 @@ async def test_many_purchases_on_three_workers_are_each_carried_out_once(world: 
     assert [(row["captures"], row["captured_minor"]) for row in captures] == [(1, 2000)] * len(
         views
     )
+
+
+async def test_what_a_worker_with_a_dead_session_had_is_resumed_by_another_and_its_own_commit_fenced(
+    world: World,
+) -> None:
+    """Its connection is cut in the middle of a hold; its lease has long to go, and it knows nothing of it yet."""
+    reached, resumed = asyncio.Event(), asyncio.Event()
+
+    async def hang_the_first() -> None:
+        if reached.is_set():
+            resumed.set()
+            return
+        reached.set()
+        await resumed.wait()
+
+    world.worker_settings = WorkerSettings(poll_s=0.02, lease_s=3600)
+    world.market = Market(ScriptedSeller("a", 2000, before={"hold": hang_the_first}))
+    view = await submitted(world)
+    async with world.working():
+        await reached.wait()
+        async with world.working():
+            [owner] = await _owners(world)
+            await world.pool.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+                " AND classid = 1651470187::oid AND objid = $1::integer::oid",
+                owner,
+            )
+            assert final(await world.settled(view.request_id)) == (Status.PURCHASED, "a", 2000)
+            assert resumed.is_set()
+    epochs = await world.pool.fetchval("SELECT epoch FROM orchestrator.purchase")
+    assert epochs == 2
+    assert world.market.log.count(("order", "a")) == 1
+
+
+async def _owners(world: World) -> list[int]:
+    rows = await world.pool.fetch(
+        "SELECT DISTINCT owner FROM orchestrator.purchase WHERE owner IS NOT NULL"
+    )
+    return [row["owner"] for row in rows]
+
+
+async def test_a_worker_that_was_stopped_beyond_its_lease_finds_itself_fenced(
+    world: World,
+) -> None:
+    """It stands still in the middle of an order, session and all; its lease ends; then it goes on."""
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def stand_still_once() -> None:
+        if not reached.is_set():
+            reached.set()
+            await go_on.wait()
+
+    world.market = Market(ScriptedSeller("a", 2000, before={"order": stand_still_once}))
+    view = await submitted(world)
+    with structlog.testing.capture_logs() as lines:
+        async with world.working():
+            await reached.wait()
+            await world.pool.execute("UPDATE orchestrator.purchase SET due_at = now()")
+            async with world.working():
+                assert final(await world.settled(view.request_id)) == (
+                    Status.PURCHASED,
+                    "a",
+                    2000,
+                )
+            go_on.set()
+
+            async def is_fenced() -> bool:
+                return any(line["event"] == "another worker has taken over" for line in lines)
+
+            await until(is_fenced)
+    await world.audit(view.request_id)
+    captures = await world.pool.fetchval(
+        "SELECT captures FROM sandbox_provider.payment_authorization"
+    )
+    assert captures == 1
 
 
 @pytest.mark.parametrize("method", ["hold", "order"])
