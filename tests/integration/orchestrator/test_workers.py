@@ -11,7 +11,7 @@ import structlog
 
 from orchestrator.app.worker import WorkerSettings
 from orchestrator.domain.purchase import Status
-from orchestrator.ports import Commit, Fenced
+from orchestrator.ports import Commit, Fenced, Loaded
 from tests.fakes.market import Market, ScriptedSeller
 from tests.integration.orchestrator.conftest import final, until
 
@@ -40,7 +40,7 @@ async def test_a_worker_that_was_overtaken_changes_nothing(world: World) -> None
     async with world.store.session() as session:
         [old] = await world.store.claim(session.owner, 10, LEASE_S)
         loaded = await world.store.load(old)
-        assert loaded is not None
+        assert isinstance(loaded, Loaded)
         await world.store.give_back([old])
         [new] = await world.store.claim(session.owner, 10, LEASE_S)
         assert new.epoch == old.epoch + 1

@@ -9,9 +9,19 @@ from uuid import UUID
 import pytest
 
 from mesh.money import Money
-from orchestrator.domain.events import Collected, Finished, Step
+from orchestrator.domain.events import Collected, Finished, Step, StepName
+from orchestrator.domain.flags import Invariant, Settled
+from orchestrator.domain.observations import (
+    Decision,
+    Observation,
+    OrderChanged,
+    PaymentChanged,
+    Resolve,
+)
 from orchestrator.domain.purchase import (
     Attempt,
+    Authorization,
+    AuthorizationState,
     Candidate,
     FailureReason,
     Plan,
@@ -20,7 +30,19 @@ from orchestrator.domain.purchase import (
     Stage,
     Status,
 )
-from orchestrator.domain.saga import Limits, Moment, Next, Resolution, Saga, SellerKind
+from orchestrator.domain.saga import (
+    MOST_FAULTS,
+    Limits,
+    Moment,
+    Next,
+    PaymentFound,
+    Resolution,
+    Saga,
+    SellerKind,
+    begins_order,
+    fits,
+    settled_by_itself,
+)
 from sellers.model import Condition
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -305,3 +327,327 @@ def test_an_affordable_seller_that_could_not_be_reached_is_never_a_no(
     )
     refused = SAGA.refused(before, "out_of_stock", None, EARLY).purchase
     assert refused.status is (Status.PRICE_NOT_MET if dearer else Status.NOT_AVAILABLE)
+
+
+# The customer's cancel
+
+
+@pytest.mark.parametrize(
+    ("stage", "following"),
+    [
+        (Stage.AUTHORIZE, Stage.SETTLE_AUTHORIZATION),
+        (Stage.COLLECT, Stage.VOID),
+        (Stage.REQUOTE, Stage.VOID),
+        (Stage.HOLD, Stage.VOID),
+        (Stage.ORDER, None),
+        (Stage.RESOLVE_ORDER, None),
+        (Stage.CAPTURE, None),
+        (Stage.CANCEL_ORDER, None),
+        (Stage.FLAGGED, None),
+    ],
+)
+def test_a_cancel_wins_until_an_order_may_stand(stage: Stage, following: Stage | None) -> None:
+    before = replace(trying("held", 2000, stage=stage), cancel_requested=True)
+    cancelled = SAGA.cancelled(before, EARLY)
+    if following is None:
+        assert cancelled is None
+        return
+    assert cancelled is not None
+    assert (cancelled.purchase.stage, cancelled.purchase.status) == (following, Status.CANCELLED)
+    assert cancelled.events[-1] == Finished()
+    releases = (Release("held", f"{UUID(int=1)}:held"),) if stage is Stage.HOLD else ()
+    assert cancelled.purchase.plan.releases == releases
+
+
+def test_a_cancel_changes_nothing_that_is_over_or_was_not_asked_for() -> None:
+    assert SAGA.cancelled(purchase(), EARLY) is None
+    over = purchase(status=Status.NOT_AVAILABLE, cancel_requested=True, stage=Stage.VOID)
+    assert SAGA.cancelled(over, EARLY) is None
+
+
+def test_after_a_refusal_the_cancel_comes_before_the_next_seller() -> None:
+    before = trying("atomic", 2000, candidate("held", 2500), stage=Stage.ORDER)
+    refused = SAGA.refused(replace(before, cancel_requested=True), "out_of_stock", None, EARLY)
+    assert (refused.purchase.stage, refused.purchase.status) == (Stage.VOID, Status.CANCELLED)
+
+
+def test_a_cancel_that_was_committed_before_the_order_gives_the_hold_back() -> None:
+    before = trying("held", 2000, stage=Stage.HOLD)
+    held = SAGA.held(before, "h", usd(2000), EARLY)
+    assert begins_order(before, held.purchase)
+    instead = SAGA.forestalled(before, held, EARLY)
+    assert instead.purchase.status is Status.CANCELLED
+    assert instead.purchase.plan.releases == (Release("held", f"{UUID(int=1)}:held"),)
+    assert [event.name for event in instead.events if isinstance(event, Step)] == [
+        StepName.HELD,
+        StepName.HOLD_RELEASED,
+    ]
+
+
+def test_a_cancel_that_was_committed_before_the_next_order_leaves_no_trace_of_that() -> None:
+    before = trying("stubborn", 2000, candidate("atomic", 2500), stage=Stage.ORDER)
+    following = SAGA.refused(before, "out_of_stock", None, EARLY)
+    assert begins_order(before, following.purchase)
+    instead = SAGA.forestalled(before, following, EARLY)
+    assert instead.purchase.status is Status.CANCELLED
+    assert instead.purchase.attempt is not None
+    assert (instead.purchase.attempt.seller_id, instead.purchase.attempt.outcome) == (
+        "stubborn",
+        "out_of_stock",
+    )
+
+
+def test_an_order_is_begun_once() -> None:
+    ordering = trying("atomic", 2000, stage=Stage.ORDER)
+    assert begins_order(purchase(), ordering)
+    assert not begins_order(ordering, ordering)
+    assert not begins_order(ordering, replace(ordering, stage=Stage.RESOLVE_ORDER))
+
+
+# The try that ended
+
+
+def test_how_a_try_ended_is_committed_with_the_next_one() -> None:
+    before = trying("atomic", 2000, candidate("held", 2500), stage=Stage.ORDER)
+    following = SAGA.refused(before, "out_of_stock", None, EARLY)
+    assert following.ended is not None
+    assert (following.ended.seller_id, following.ended.outcome) == ("atomic", "out_of_stock")
+    assert following.purchase.attempt is not None
+    assert following.purchase.attempt.number == 2
+
+
+# The authorization
+
+
+@pytest.mark.parametrize(("hours", "ordered"), [(23.9, False), (24.1, True), (None, True)])
+def test_no_order_on_an_authorization_that_lapses_within_a_day(
+    hours: float | None, *, ordered: bool
+) -> None:
+    ends = NOW + timedelta(hours=hours) if hours is not None else None
+    authorized = SAGA.authorized(purchase(stage=Stage.AUTHORIZE), "auth", ends).purchase
+    assert authorized.authorization.capture_before == ends
+    summary = Collected("c", 9, 9, 1, 1, (), NOW, 1.0)
+    following = SAGA.collected(authorized, [candidate("atomic", 2000)], summary, EARLY).purchase
+    if ordered:
+        assert following.stage is Stage.ORDER
+    else:
+        assert following.failure_reason is FailureReason.AUTHORIZATION_EXPIRING
+        assert following.stage is Stage.VOID
+
+
+def test_a_hold_on_an_authorization_that_lapses_is_given_back() -> None:
+    before = trying("held", 2000, stage=Stage.HOLD)
+    before = replace(before, authorization=Authorization(capture_before=NOW + timedelta(hours=1)))
+    following = SAGA.held(before, "h", usd(2000), EARLY).purchase
+    assert following.failure_reason is FailureReason.AUTHORIZATION_EXPIRING
+    assert following.plan.releases != ()
+
+
+# Sellers and their words
+
+
+def test_a_seller_that_is_not_to_be_found_in_the_registry_has_not_said_no() -> None:
+    following = collected(candidate("gone", 1000)).purchase
+    assert following.failure_reason is FailureReason.OUT_OF_TIME
+
+
+def test_a_cancel_that_was_too_late_is_not_sent_again() -> None:
+    """A repeated cancel repeats its first answer: the order is asked for."""
+    late = Moment(NOW, 30.0)
+    pending = SAGA.order_pending(trying("atomic", 2000, stage=Stage.RESOLVE_ORDER), 1.0, late)
+    assert SAGA.resolution(pending.purchase, late) is Resolution.CANCEL
+    told = SAGA.order_pending(pending.purchase, 1.0, late, too_late=True).purchase
+    assert SAGA.resolution(told, late) is Resolution.POLL
+    still = SAGA.order_pending(told, 1.0, late).purchase
+    assert SAGA.resolution(still, late) is Resolution.POLL
+
+
+@pytest.mark.parametrize("after_s", [1, 6, 11, 3600])
+def test_the_key_of_a_seller_that_can_close_keys_is_closed_however_late(after_s: float) -> None:
+    before = replace(trying("atomic", 2000, stage=Stage.RESOLVE_ORDER), tries=2)
+    moment = Moment(NOW + timedelta(seconds=after_s), 1 + after_s)
+    assert SAGA.resolution(before, moment) is Resolution.CANCEL
+    first = SAGA.resolution(replace(before, tries=0), moment)
+    assert first is not Resolution.POLL_FOR_GOOD
+
+
+def test_a_seller_that_cannot_be_asked_for_orders_is_sent_the_key_again() -> None:
+    mute = SellerKind(
+        supports_holds=False, supports_cancel_before_order=False, supports_get_order=False
+    )
+    saga = Saga(Limits(), {"atomic": mute}.get)
+    before = replace(trying("atomic", 2000, stage=Stage.RESOLVE_ORDER), tries=5)
+    for after_s in (1, 6, 60):
+        moment = Moment(NOW + timedelta(seconds=after_s), after_s)
+        assert saga.resolution(before, moment) is Resolution.REPLAY
+
+
+def test_a_hold_that_went_into_a_refused_order_may_be_called_ordered() -> None:
+    before = trying("held", 2000, candidate("atomic", 2500), stage=Stage.ORDER)
+    assert before.attempt is not None
+    before = replace(before, attempt=replace(before.attempt, hold_id="h"))
+    refused = SAGA.refused(before, "out_of_stock", None, EARLY).purchase
+    assert [release.refused for release in refused.plan.releases] == [True]
+    unknown = SAGA.hold_unknown(trying("held", 2000, stage=Stage.HOLD), EARLY).purchase
+    assert [release.refused for release in unknown.plan.releases] == [False]
+
+
+# Flags
+
+
+def unpaid() -> Purchase:
+    ordered = SAGA.ordered(trying("atomic", 2000, stage=Stage.ORDER), "o", usd(2000)).purchase
+    return SAGA.capture_refused(ordered, "insufficient_funds").purchase
+
+
+def test_an_order_that_cannot_be_charged_or_taken_back_is_flagged_and_never_purchased() -> None:
+    following = SAGA.order_stands(unpaid())
+    assert (following.purchase.stage, following.purchase.status) == (
+        Stage.FLAGGED,
+        Status.PENDING,
+    )
+    [flag] = following.flags
+    assert (flag.invariant, flag.amount) == (Invariant.PAID_FOR_WHAT_WAS_BOUGHT, usd(2000))
+    assert following.purchase.resume is Stage.CANCEL_ORDER
+    assert following.purchase.flagged
+
+
+def test_a_void_that_finds_a_charge_is_flagged() -> None:
+    over = purchase(stage=Stage.VOID, status=Status.CANCELLED)
+    following = SAGA.void_found_capture(over)
+    assert following.purchase.stage is Stage.FLAGGED
+    assert following.flags[0].invariant is Invariant.NOTHING_LEFT_OVER
+
+
+def test_an_outcome_that_stays_unknown_is_flagged_once_and_tried_on() -> None:
+    unknown = replace(trying("atomic", 2000, stage=Stage.RESOLVE_ORDER), tries=9)
+    assert SAGA.again(unknown, Moment(NOW, 599.0)).flags == ()
+    late = Moment(NOW, 600.0)
+    told = SAGA.again(unknown, late)
+    assert [flag.invariant for flag in told.flags] == [Invariant.ENDS]
+    assert told.purchase.stage is Stage.RESOLVE_ORDER
+    assert SAGA.again(told.purchase, late).flags == ()
+    confirmed = SAGA.ordered(told.purchase, "o", usd(2000))
+    settled = settled_by_itself(told.purchase, confirmed)
+    assert settled.settled is not None
+    assert not settled.purchase.flagged
+
+
+def test_a_step_that_keeps_failing_is_flagged() -> None:
+    failing = purchase()
+    for _ in range(MOST_FAULTS):
+        failing = SAGA.stumbled(failing, "ValueError").purchase
+        assert failing.stage is Stage.COLLECT
+    following = SAGA.stumbled(failing, "ValueError")
+    assert (following.purchase.stage, following.purchase.resume) == (Stage.FLAGGED, Stage.COLLECT)
+
+
+@pytest.mark.parametrize(
+    ("decision", "stage", "status"),
+    [
+        (Decision.RETRY, Stage.CANCEL_ORDER, Status.PENDING),
+        (Decision.ORDER_STANDS, Stage.CAPTURE, Status.PENDING),
+        (Decision.NO_ORDER, Stage.VOID, Status.FAILED),
+        (Decision.PAYMENT_SETTLED, Stage.SETTLE_PAYMENT, Status.PENDING),
+        (Decision.CLOSE, Stage.DONE, Status.FAILED),
+    ],
+)
+def test_a_decision_resolves_the_flag_and_leads_on(
+    decision: Decision, stage: Stage, status: Status
+) -> None:
+    before = SAGA.order_stands(paid_by("auth", unpaid())).purchase
+    what = Resolve(decision, "why", "o2", usd(1900))
+    assert fits(before, what)
+    following = SAGA.observed(before, Observation(1, "ann", what), EARLY)
+    assert (following.purchase.stage, following.purchase.status) == (stage, status)
+    assert following.settled == Settled("ann", f"{decision.value}: why")
+    assert not following.purchase.flagged
+    assert following.purchase.resume is None
+
+
+def paid_by(provider_id: str, before: Purchase) -> Purchase:
+    authorization = Authorization(AuthorizationState.AUTHORIZED, provider_id)
+    return replace(before, authorization=authorization)
+
+
+def test_a_decision_that_does_not_fit_changes_nothing() -> None:
+    before = purchase()
+    for decision in Decision:
+        what = Resolve(decision, "why", "o", usd(1))
+        assert not fits(before, what)
+        following = SAGA.observed(before, Observation(1, "ann", what), EARLY)
+        assert following == Next(before)
+
+
+@pytest.mark.parametrize("stage", [s for s in Stage if s not in {"release", "offer", "done"}])
+def test_what_is_told_of_a_purchase_under_way_changes_nothing(stage: Stage) -> None:
+    before = paid_by("auth", trying("atomic", 2000, stage=stage))
+    for what in (PaymentChanged(), OrderChanged(f"{UUID(int=1)}:atomic")):
+        assert SAGA.observed(before, Observation(1, "x", what), EARLY) == Next(before)
+
+
+# The end
+
+
+def bought() -> Purchase:
+    ordered = SAGA.ordered(trying("atomic", 2000, stage=Stage.ORDER), "o", usd(2000)).purchase
+    return SAGA.captured(paid_by("auth", ordered), usd(2000)).purchase
+
+
+@pytest.mark.parametrize(
+    ("found", "agrees"),
+    [
+        (PaymentFound(reserved=False, captured=usd(2000), refunded=usd(0)), True),
+        (PaymentFound(reserved=False, captured=usd(2999), refunded=usd(0)), False),
+        (PaymentFound(reserved=False, captured=usd(2000), refunded=usd(2000)), False),
+        (PaymentFound(reserved=False, captured=usd(0), refunded=usd(0)), False),
+        (None, False),
+    ],
+)
+def test_a_payment_is_compared_with_ours(found: PaymentFound | None, *, agrees: bool) -> None:
+    following = SAGA.payment_checked(bought(), found, EARLY)
+    assert following.purchase.stage is (Stage.DONE if agrees else Stage.FLAGGED)
+    assert bool(following.flags) is not agrees
+
+
+def test_an_order_that_the_seller_took_back_is_refunded_and_stays_purchased() -> None:
+    following = SAGA.order_checked(bought(), None, "cancelled", EARLY)
+    assert following.purchase.stage is Stage.REFUND
+    assert [flag.invariant for flag in following.flags] == [Invariant.PAID_FOR_WHAT_WAS_BOUGHT]
+    refunded = settled_by_itself(following.purchase, SAGA.refunded(following.purchase, usd(2000)))
+    assert (refunded.purchase.status, refunded.purchase.stage) == (Status.PURCHASED, Stage.DONE)
+    assert refunded.purchase.authorization.state is AuthorizationState.REFUNDED
+    assert refunded.settled is not None
+
+
+@pytest.mark.parametrize(("total", "word"), [(2100, "confirmed"), (None, "nothing")])
+def test_an_order_that_is_not_as_it_was_charged_is_flagged(total: int | None, word: str) -> None:
+    following = SAGA.order_checked(bought(), usd(total) if total else None, word, EARLY)
+    assert following.purchase.stage is Stage.FLAGGED
+
+
+def test_a_stray_order_is_cancelled_and_the_status_stays() -> None:
+    over = replace(trying("atomic", 2000, stage=Stage.CHECK_ORDER), status=Status.NOT_AVAILABLE)
+    stray = SAGA.order_checked(over, usd(2000), "confirmed", EARLY)
+    assert stray.purchase.stage is Stage.CANCEL_ORDER
+    cancelled = SAGA.order_cancelled(stray.purchase, EARLY).purchase
+    assert (cancelled.stage, cancelled.status) == (Stage.DONE, Status.NOT_AVAILABLE)
+    stands = SAGA.order_stands(stray.purchase)
+    assert stands.flags[0].invariant is Invariant.NOTHING_LEFT_OVER
+
+
+def test_the_token_is_kept_until_an_offer_ends_where_it_can_pay_for_it() -> None:
+    reusing = Saga(Limits(), KINDS.get, reusable_tokens=True)
+    reserved = paid_by("auth", purchase())
+    summary = Collected("c", 9, 9, 1, 1, (), NOW, 1.0)
+    offered = reusing.collected(reserved, [candidate("held", 3500)], summary, EARLY).purchase
+    resting = reusing.voided(offered, EARLY)
+    assert (resting.purchase.stage, resting.delay_s) == (Stage.OFFER, 300.0)
+    for before in (reserved, offered, resting.purchase):
+        assert reusing.needs_token(before)
+        assert not SAGA.needs_token(before)
+    ended = reusing.offer_ended(resting.purchase, Moment(NOW + timedelta(seconds=300), 301))
+    assert ended.purchase.stage is Stage.DONE
+    assert not reusing.needs_token(ended.purchase)
+    assert SAGA.voided(offered, EARLY).purchase.stage is Stage.DONE
+    assert SAGA.needs_token(purchase(stage=Stage.SETTLE_AUTHORIZATION, status=Status.CANCELLED))
