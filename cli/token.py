@@ -13,10 +13,23 @@ from deploy.local.keys import sign_token
 from deploy.local.problem import MeshProblem
 from mesh.clock import SystemClock
 
+SCOPES = ["customer", "internal"]
+
 
 @click.command(name="token", help="Print a bearer token for the mesh that runs on a data folder.")
 @click.option(
-    "--sub", "customer", default="alice", show_default=True, help="The customer it is for."
+    "--sub",
+    "subject",
+    default="alice",
+    show_default=True,
+    help="The customer or service it is for.",
+)
+@click.option(
+    "--scope",
+    type=click.Choice(SCOPES),
+    default=SCOPES[0],
+    show_default=True,
+    help="What it is for: customer, or internal for a service of the house that calls with metadata on-behalf-of.",
 )
 @click.option(
     "--ttl",
@@ -28,17 +41,19 @@ from mesh.clock import SystemClock
 )
 @options.data
 @options.output
-def command(customer: str, ttl_s: int, data: Path, output: str) -> None:
+def command(subject: str, scope: str, ttl_s: int, data: Path, output: str) -> None:
     """Sign a token with the issuer key of the data folder."""
-    if not customer.strip():
+    if not subject.strip():
         raise click.BadParameter("must not be empty", param_hint="--sub")
     now = SystemClock().now()
     try:
-        token = sign_token(DataFolder(data), customer, now, timedelta(seconds=ttl_s))
+        token = sign_token(DataFolder(data), subject, now, timedelta(seconds=ttl_s), scope)
     except MeshProblem as problem:
         raise click.ClickException(str(problem)) from None
     if output == "json":
         expires_at = (now + timedelta(seconds=ttl_s)).isoformat(timespec="seconds")
-        options.print_json({"token": token, "sub": customer, "expires_at": expires_at})
+        options.print_json(
+            {"token": token, "sub": subject, "scope": scope, "expires_at": expires_at}
+        )
     else:
         click.echo(token)

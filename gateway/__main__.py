@@ -16,6 +16,7 @@ from bookmesh.customer.v1.customer_pb2_grpc import (
 from bookmesh.orchestrator.v1.notifications_pb2_grpc import NotificationServiceStub
 from bookmesh.orchestrator.v1.orchestrator_pb2_grpc import PurchaseServiceStub
 from gateway.adapters import notifications, orchestrator
+from gateway.adapters.keys import open_keys
 from gateway.adapters.notifications import GrpcNotificationCenter
 from gateway.adapters.orchestrator import GrpcOrchestrator
 from gateway.adapters.tokens import JwtIdentities
@@ -36,16 +37,14 @@ NOTIFICATIONS = customer_pb2.DESCRIPTOR.services_by_name["NotificationService"].
 async def run(settings: Settings) -> None:
     """Wire it up and answer until told to stop."""
     clock = SystemClock()
-    identities = JwtIdentities(
-        settings.jwks_file, issuer=settings.jwt_issuer, audience=settings.jwt_audience
-    )
     channel = open_channel(
         settings.orchestrator_target, orchestrator.SERVICE, retried=orchestrator.RETRIED
     )
     notification_channel = open_channel(
         settings.orchestrator_target, notifications.SERVICE, retried=notifications.RETRIED
     )
-    async with channel, notification_channel:
+    async with channel, notification_channel, open_keys(settings, clock) as keys:
+        identities = JwtIdentities(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
         servicer = PurchaseServicer(
             identities,
             GrpcOrchestrator(PurchaseServiceStub(channel), clock),

@@ -1,33 +1,73 @@
-"""Who calls, from the metadata of a call."""
+"""Who calls, and for whom, from the metadata of a call."""
 
 from __future__ import annotations
 
-from gateway.ports import Identities
+import structlog
+
+from gateway.ports import CUSTOMER, INTERNAL, Identities, is_id
 from mesh import errors
 from mesh.grpc.interceptor import Context
 
+ON_BEHALF_OF = "on-behalf-of"
+"""Metadata by which a service of the house names the customer for whom it calls."""
 
-def customer_of(identities: Identities, context: Context) -> str:
-    """Give the id of the customer who calls.
+_log = structlog.get_logger(__name__)
+
+
+async def customer_of(identities: Identities, context: Context) -> str:
+    """Give the id of the customer who calls, or for whom a service of the house calls.
+
+    A token of scope ``customer`` is its subject's own. With one of scope ``internal``, metadata ``on-behalf-of`` names
+    the customer; nobody else may send that.
 
     Raises:
         Unauthenticated: reason TOKEN_MISSING, TOKEN_EXPIRED or TOKEN_INVALID.
+        PermissionDenied: reason SCOPE_MISSING, ON_BEHALF_OF_MISSING or ON_BEHALF_OF_NOT_ALLOWED.
+        InvalidArgument: when ``on-behalf-of`` is no customer id.
         Unavailable: while the keys for tokens are not known.
 
     """
+    caller = await identities.caller_of(_token(context))
+    on_behalf_of = metadata(context, ON_BEHALF_OF)
+    if not on_behalf_of:
+        if CUSTOMER in caller.scopes:
+            return caller.subject
+        if INTERNAL in caller.scopes:
+            raise errors.PermissionDenied(
+                f"a service must name the customer: send metadata {ON_BEHALF_OF}: <customer id>",
+                reason="ON_BEHALF_OF_MISSING",
+            )
+        raise errors.PermissionDenied(
+            f"the token is not for this: it does not have the scope {CUSTOMER}",
+            reason="SCOPE_MISSING",
+        )
+    if INTERNAL not in caller.scopes:
+        raise errors.PermissionDenied(
+            f"only a token with the scope {INTERNAL} may act for others: leave {ON_BEHALF_OF} out",
+            reason="ON_BEHALF_OF_NOT_ALLOWED",
+        )
+    match on_behalf_of:
+        case [customer_id] if is_id(customer_id):
+            _log.info("called on behalf of a customer", by=caller.subject, customer=customer_id)
+            return customer_id
+        case _:
+            raise errors.InvalidArgument(f"{ON_BEHALF_OF} must be one customer id")
+
+
+def metadata(context: Context, key: str) -> list[str]:
+    """Give the values that a call carries under a key."""
+    return [str(value) for name, value in context.invocation_metadata() or () if name == key]
+
+
+def _token(context: Context) -> str:
     match metadata(context, "authorization"):
         case []:
             raise errors.Unauthenticated(
                 "no token: send metadata authorization: Bearer <token>", reason="TOKEN_MISSING"
             )
         case [value] if value[:7].lower() == "bearer ":
-            return identities.customer_of(value[7:].strip())
+            return value[7:].strip()
         case _:
             raise errors.Unauthenticated(
                 "the authorization must be one Bearer token", reason="TOKEN_INVALID"
             )
-
-
-def metadata(context: Context, key: str) -> list[str]:
-    """Give the values that a call carries under a key."""
-    return [str(value) for name, value in context.invocation_metadata() or () if name == key]

@@ -25,7 +25,7 @@ class NotificationServicer(NotificationServiceServicer):
         """Register an address; the answer alone has its secret."""
         created = await self._center.create_endpoint(
             notifications_pb2.CreateWebhookEndpointRequest(
-                customer_id=self._customer(context), url=request.url
+                customer_id=await self._customer(context), url=request.url
             )
         )
         return pb.CreateWebhookEndpointResponse(
@@ -37,7 +37,7 @@ class NotificationServicer(NotificationServiceServicer):
     ) -> pb.ListWebhookEndpointsResponse:
         """List the caller's endpoints."""
         listed = await self._center.endpoints(
-            notifications_pb2.ListWebhookEndpointsRequest(customer_id=self._customer(context))
+            notifications_pb2.ListWebhookEndpointsRequest(customer_id=await self._customer(context))
         )
         return pb.ListWebhookEndpointsResponse(
             endpoints=[convert.endpoint(endpoint) for endpoint in listed.endpoints]
@@ -49,7 +49,7 @@ class NotificationServicer(NotificationServiceServicer):
         """Make a new secret."""
         rotated = await self._center.rotate_secret(
             notifications_pb2.RotateWebhookSecretRequest(
-                customer_id=self._customer(context), endpoint_id=request.endpoint_id
+                customer_id=await self._customer(context), endpoint_id=request.endpoint_id
             )
         )
         return pb.RotateWebhookSecretResponse(secret=rotated.secret)
@@ -60,7 +60,7 @@ class NotificationServicer(NotificationServiceServicer):
         """Enable an endpoint again."""
         enabled = await self._center.enable_endpoint(
             notifications_pb2.EnableWebhookEndpointRequest(
-                customer_id=self._customer(context), endpoint_id=request.endpoint_id
+                customer_id=await self._customer(context), endpoint_id=request.endpoint_id
             )
         )
         return pb.EnableWebhookEndpointResponse(endpoint=convert.endpoint(enabled.endpoint))
@@ -71,7 +71,7 @@ class NotificationServicer(NotificationServiceServicer):
         """Remove an endpoint."""
         await self._center.delete_endpoint(
             notifications_pb2.DeleteWebhookEndpointRequest(
-                customer_id=self._customer(context), endpoint_id=request.endpoint_id
+                customer_id=await self._customer(context), endpoint_id=request.endpoint_id
             )
         )
         return pb.DeleteWebhookEndpointResponse()
@@ -82,7 +82,7 @@ class NotificationServicer(NotificationServiceServicer):
         """Set the address that is told by e-mail."""
         await self._center.set_email(
             notifications_pb2.SetNotificationEmailRequest(
-                customer_id=self._customer(context), email=request.email
+                customer_id=await self._customer(context), email=request.email
             )
         )
         return pb.SetNotificationEmailResponse(email=request.email)
@@ -92,7 +92,7 @@ class NotificationServicer(NotificationServiceServicer):
     ) -> pb.GetNotificationEmailResponse:
         """Give the address that is told by e-mail."""
         found = await self._center.email(
-            notifications_pb2.GetNotificationEmailRequest(customer_id=self._customer(context))
+            notifications_pb2.GetNotificationEmailRequest(customer_id=await self._customer(context))
         )
         return pb.GetNotificationEmailResponse(email=found.email)
 
@@ -102,7 +102,7 @@ class NotificationServicer(NotificationServiceServicer):
         """List what was sent or tried."""
         page = await self._center.deliveries(
             notifications_pb2.ListDeliveriesRequest(
-                customer_id=self._customer(context),
+                customer_id=await self._customer(context),
                 page_size=request.page_size,
                 page_token=request.page_token,
                 request_id=request.request_id,
@@ -113,5 +113,5 @@ class NotificationServicer(NotificationServiceServicer):
             next_page_token=page.next_page_token,
         )
 
-    def _customer(self, context: Context) -> str:
-        return callers.customer_of(self._identities, context)
+    async def _customer(self, context: Context) -> str:
+        return await callers.customer_of(self._identities, context)

@@ -49,7 +49,7 @@ class PurchaseServicer(PurchaseServiceServicer):
         self, request: pb.CreatePurchaseRequestRequest, context: Context
     ) -> pb.CreatePurchaseRequestResponse:
         """Submit a purchase; say where its status can be read, and which status REST answers with."""
-        customer_id = callers.customer_of(self._identities, context)
+        customer_id = await callers.customer_of(self._identities, context)
         submission = convert.submission(
             request,
             callers.metadata(context, convert.IDEMPOTENCY_KEY),
@@ -67,7 +67,7 @@ class PurchaseServicer(PurchaseServiceServicer):
         self, request: pb.GetPurchaseRequestRequest, context: Context
     ) -> pb.PurchaseRequest:
         """Tell what has become of a request."""
-        customer_id = callers.customer_of(self._identities, context)
+        customer_id = await callers.customer_of(self._identities, context)
         try:
             purchase = await self._orchestrator.get(customer_id, _id(request.request_id))
         except errors.NotFound:
@@ -78,7 +78,7 @@ class PurchaseServicer(PurchaseServiceServicer):
         self, request: pb.ListPurchaseRequestsRequest, context: Context
     ) -> pb.ListPurchaseRequestsResponse:
         """List the caller's own requests."""
-        customer_id = callers.customer_of(self._identities, context)
+        customer_id = await callers.customer_of(self._identities, context)
         page = await self._orchestrator.page(customer_id, request.page_size, request.page_token)
         return pb.ListPurchaseRequestsResponse(
             purchase_requests=[convert.summary(purchase) for purchase in page.purchases],
@@ -89,7 +89,7 @@ class PurchaseServicer(PurchaseServiceServicer):
         self, request: pb.WatchPurchaseRequestRequest, context: Context
     ) -> AsyncIterator[pb.WatchPurchaseRequestResponse]:
         """Pass on the events of a request as they happen."""
-        customer_id = callers.customer_of(self._identities, context)
+        customer_id = await callers.customer_of(self._identities, context)
         events = convert.Events()
         try:
             async for event in self._orchestrator.watch(customer_id, _id(request.request_id)):
@@ -101,7 +101,7 @@ class PurchaseServicer(PurchaseServiceServicer):
         self, request: pb.CancelPurchaseRequestRequest, context: Context
     ) -> pb.PurchaseRequest:
         """Cancel a request as far as that is still possible."""
-        customer_id = callers.customer_of(self._identities, context)
+        customer_id = await callers.customer_of(self._identities, context)
         cancellation = convert.cancellation(customer_id, _id(request.request_id), _wait_s())
         try:
             purchase = await self._orchestrator.cancel(cancellation)
@@ -114,7 +114,7 @@ class PurchaseServicer(PurchaseServiceServicer):
         self, request: pb.AcceptOfferRequest, context: Context
     ) -> pb.AcceptOfferResponse:
         """Buy at the offered price; answer as a new request does."""
-        customer_id = callers.customer_of(self._identities, context)
+        customer_id = await callers.customer_of(self._identities, context)
         acceptance = convert.acceptance(
             request,
             customer_id=customer_id,

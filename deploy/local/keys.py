@@ -37,25 +37,35 @@ def ensure_keys(data: DataFolder) -> None:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        _write_once(data.issuer_key, pem)
+        _write(data.issuer_key, pem)
     public = ECAlgorithm.to_jwk(_issuer_key(data.issuer_key).public_key(), as_dict=True)
     jwks = {"keys": [{**public, "kid": _KEY_ID, "alg": "ES256", "use": "sig"}]}
-    data.jwks.write_text(json.dumps(jwks))
+    # Moved into place: Envoy notices moves, and nobody reads half of it.
+    _write(data.jwks, json.dumps(jwks).encode())
     if not data.token_keyring.exists():
         # The first key encrypts, all decrypt.
         key_text = base64.b64encode(secrets.token_bytes(32)).decode()
         keyring = {"keys": [{"id": "k1", "key": key_text}]}
-        _write_once(data.token_keyring, json.dumps(keyring).encode())
+        _write(data.token_keyring, json.dumps(keyring).encode())
 
 
-def sign_token(data: DataFolder, customer: str, now: datetime, ttl: timedelta) -> str:
-    """Give a bearer token with which ``customer`` may call the mesh that runs on this data folder, until now + ttl.
+def sign_token(
+    data: DataFolder, subject: str, now: datetime, ttl: timedelta, scope: str = "customer"
+) -> str:
+    """Give a bearer token with which ``subject`` may call the mesh that runs on this data folder, until now + ttl.
 
     Raises:
         MeshProblem: if no mesh has been started there yet, or its key cannot be read.
 
     """
-    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": customer, "iat": now, "exp": now + ttl}
+    claims = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": subject,
+        "scope": scope,
+        "iat": now,
+        "exp": now + ttl,
+    }
     return jwt.encode(
         claims, _issuer_key(data.issuer_key), algorithm="ES256", headers={"kid": _KEY_ID}
     )
@@ -81,7 +91,7 @@ def _issuer_key(file: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _write_once(file: Path, content: bytes) -> None:
+def _write(file: Path, content: bytes) -> None:
     draft = file.with_suffix(".new")
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:

@@ -111,9 +111,11 @@ class LocalMesh:
         """
         raise await self._problems.get()
 
-    def token(self, customer: str = "alice", ttl: timedelta = _TOKEN_TTL) -> str:
-        """Give a bearer token with which ``customer`` may call this mesh."""
-        return sign_token(self.data, customer, self._clock.now(), ttl)
+    def token(
+        self, subject: str = "alice", ttl: timedelta = _TOKEN_TTL, scope: str = "customer"
+    ) -> str:
+        """Give a bearer token with which ``subject``, a customer if not told otherwise, may call this mesh."""
+        return sign_token(self.data, subject, self._clock.now(), ttl, scope)
 
     def pids(self) -> dict[str, int]:
         """Give the process ids of the children that run, by name."""

@@ -1,79 +1,72 @@
-"""Customers' identities, from signed JSON Web Tokens."""
+"""Callers' identities, from signed JSON Web Tokens."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import jwt
-import structlog
 
+from gateway.adapters.keys import ALGORITHMS, Keys
+from gateway.ports import CUSTOMER, Caller, is_id
 from mesh import errors
 
 CLOCK_SKEW_S = 5.0
 """How far an issuer's clock may be from ours, in seconds."""
 
-_ALGORITHMS = ("ES256", "RS256")
-_LONGEST_ID = 255
-
-_log = structlog.get_logger(__name__)
+LONGEST_TOKEN = 8 * 1024
+"""Longer ones are not looked at."""
 
 
 class JwtIdentities:
-    """Knows customers by tokens that were signed with one of the keys in a file (RFC 7519, RFC 7517).
+    """Knows callers by tokens that were signed with one of the issuer's keys (RFC 7519).
 
-    A token must be signed by ES256 or RS256, and have the right ``iss`` and ``aud``, an ``exp`` in the future and a
-    ``sub`` of 1 to 255 printable characters, which is the customer. A ``kid`` names the key; without one any key will
-    do. The file is read again when it has changed; one that cannot be read leaves the keys that were known in force.
+    A token must be signed by ES256 or RS256, and have the right ``iss`` and ``aud``, an ``exp`` in the future, no
+    ``iat`` or ``nbf`` in the future, and a ``sub`` of 1 to 255 printable characters. Its ``scope`` is words with spaces
+    between them (RFC 8693, 4.2); a token without one is a customer's. A ``kid`` names the key; without one any key will
+    do.
     """
 
-    def __init__(self, jwks_file: Path, *, issuer: str, audience: str) -> None:
-        self._file = jwks_file
+    def __init__(self, keys: Keys, *, issuer: str, audience: str) -> None:
+        self._keys = keys
         self._issuer = issuer
         self._audience = audience
-        self._keys: list[jwt.PyJWK] = []
-        # No file has this one; None stands for a file that is not there.
-        self._version: tuple[int, int, int] | None = (0, 0, 0)
 
     def loaded(self) -> bool:
         """Say whether there are keys to verify with."""
-        self._refresh()
-        return bool(self._keys)
+        return bool(self._keys.known())
 
-    def customer_of(self, token: str) -> str:
-        """Give the customer to whom a token was issued."""
+    async def caller_of(self, token: str) -> Caller:
+        """Give whom a token was issued to, and what for."""
         if not self.loaded():
             raise errors.Unavailable(
                 "tokens cannot be verified at the moment: try again", retry_after_s=1.0
             )
+        if len(token) > LONGEST_TOKEN:
+            raise _invalid(f"it has more than {LONGEST_TOKEN} characters")
         try:
-            customer_id = str(self._claims(token)["sub"])
+            claims = await self._claims(token)
         except jwt.ExpiredSignatureError:
             raise errors.Unauthenticated(
                 "the token has expired: get a new one", reason="TOKEN_EXPIRED"
             ) from None
         except jwt.InvalidTokenError as error:
             raise _invalid(str(error)) from None
-        if not (1 <= len(customer_id) <= _LONGEST_ID and customer_id.isprintable()):
-            raise _invalid(f"sub must have 1 to {_LONGEST_ID} printable characters")
-        return customer_id
+        return Caller(_subject(claims), _scopes(claims))
 
-    def _claims(self, token: str) -> dict[str, Any]:
+    async def _claims(self, token: str) -> dict[str, Any]:
         header = jwt.get_unverified_header(token)
+        if not self._fitting(header) and header.get("alg") in ALGORITHMS:
+            await self._keys.look_again()
         failure: jwt.InvalidTokenError = jwt.InvalidSignatureError(
             "it is not signed with a key that is known here"
         )
-        for key in self._keys:
-            if key.algorithm_name != header.get("alg") or not _may_be(
-                key.key_id, header.get("kid")
-            ):
-                continue
+        for key in self._fitting(header):
             try:
                 return jwt.decode(
                     token,
                     key,
-                    algorithms=_ALGORITHMS,
+                    algorithms=ALGORITHMS,
                     issuer=self._issuer,
                     audience=self._audience,
                     leeway=CLOCK_SKEW_S,
@@ -83,40 +76,29 @@ class JwtIdentities:
                 failure = error
         raise failure
 
-    def _refresh(self) -> None:
-        try:
-            stat = self._file.stat()
-            version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        except OSError:
-            version = None
-        if version == self._version:
-            return
-        self._version = version
-        try:
-            self._keys = _usable(self._file.read_text())
-        except (OSError, ValueError, AttributeError, jwt.PyJWTError) as error:
-            _log.error(
-                "the keys for tokens cannot be read: it must be a JSON Web Key Set with an ES256 or RS256 key",
-                file=str(self._file),
-                error=str(error),
-            )
-        else:
-            _log.info("keys read", file=str(self._file), keys=[key.key_id for key in self._keys])
+    def _fitting(self, header: dict[str, Any]) -> Sequence[jwt.PyJWK]:
+        """Give the keys that may have signed a token: never one made for another algorithm than it names."""
+        key_id = header.get("kid")
+        return [
+            key
+            for key in self._keys.known()
+            if key.algorithm_name == header.get("alg")
+            and (key.key_id is None or key_id is None or key.key_id == key_id)
+        ]
 
 
-def _usable(text: str) -> list[jwt.PyJWK]:
-    keys = [
-        key
-        for key in jwt.PyJWKSet.from_dict(json.loads(text)).keys
-        if key.algorithm_name in _ALGORITHMS and key.public_key_use in {None, "sig"}
-    ]
-    if not keys:
-        raise jwt.PyJWKSetError("there is no key in it that could be used")
-    return keys
+def _subject(claims: dict[str, Any]) -> str:
+    subject = str(claims["sub"])
+    if not is_id(subject):
+        raise _invalid("sub must have 1 to 255 printable characters")
+    return subject
 
 
-def _may_be(key_id: str | None, wanted: str | None) -> bool:
-    return key_id is None or wanted is None or key_id == wanted
+def _scopes(claims: dict[str, Any]) -> frozenset[str]:
+    scope = claims.get("scope", CUSTOMER)
+    if not isinstance(scope, str):
+        raise _invalid("scope must be words with spaces between them")
+    return frozenset(scope.split())
 
 
 def _invalid(problem: str) -> errors.Unauthenticated:

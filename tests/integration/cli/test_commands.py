@@ -59,7 +59,13 @@ def test_a_token_is_printed_alone(data: DataFolder) -> None:
 
 def test_a_token_as_json_says_when_it_ends(data: DataFolder) -> None:
     result = bookmesh("token", "--data", str(data.base), "-o", "json")
-    assert set(json.loads(result.stdout)) == {"token", "sub", "expires_at"}
+    assert set(json.loads(result.stdout)) == {"token", "sub", "scope", "expires_at"}
+
+
+def test_a_token_may_be_for_a_service(data: DataFolder) -> None:
+    result = bookmesh("token", "--data", str(data.base), "--sub", "billing", "--scope", "internal")
+    claims = jwt.decode(result.stdout.strip(), options={"verify_signature": False})
+    assert (claims["sub"], claims["scope"]) == ("billing", "internal")
 
 
 def test_a_token_without_a_mesh_is_refused_in_a_line(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from protovalidate import Validator
 from bookmesh.customer.v1 import customer_pb2_grpc
 from bookmesh.orchestrator.v1 import orchestrator_pb2_grpc
 from gateway.adapters import orchestrator
+from gateway.adapters.keys import FileKeys
 from gateway.adapters.orchestrator import GrpcOrchestrator
 from gateway.adapters.tokens import JwtIdentities
 from gateway.servicer import PurchaseServicer
@@ -65,7 +66,7 @@ async def stub(
             open_channel(target, orchestrator.SERVICE, retried=orchestrator.RETRIED)
         )
         servicer = PurchaseServicer(
-            JwtIdentities(issuer.file, issuer=ISSUER, audience=AUDIENCE),
+            JwtIdentities(FileKeys(issuer.file), issuer=ISSUER, audience=AUDIENCE),
             GrpcOrchestrator(orchestrator_pb2_grpc.PurchaseServiceStub(channel), clock),
             uuid7_factory(clock, Random(1)),
             default_currency="USD",

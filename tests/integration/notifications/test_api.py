@@ -16,6 +16,7 @@ from protovalidate import Validator
 from bookmesh.customer.v1 import customer_pb2 as pb
 from bookmesh.customer.v1 import customer_pb2_grpc
 from bookmesh.orchestrator.v1 import notifications_pb2_grpc
+from gateway.adapters.keys import FileKeys
 from gateway.adapters.notifications import GrpcNotificationCenter
 from gateway.adapters.tokens import JwtIdentities
 from gateway.notification_servicer import NotificationServicer as GatewayServicer
@@ -129,7 +130,9 @@ async def doors(world: World, tmp_path: Path) -> AsyncIterator[Doors]:
         center = GrpcNotificationCenter(notifications_pb2_grpc.NotificationServiceStub(channel))
         before = await serve(
             customer_pb2_grpc.add_NotificationServiceServicer_to_server,
-            GatewayServicer(JwtIdentities(issuer.file, issuer=ISSUER, audience=AUDIENCE), center),
+            GatewayServicer(
+                JwtIdentities(FileKeys(issuer.file), issuer=ISSUER, audience=AUDIENCE), center
+            ),
         )
         customers = await stack.enter_async_context(grpc.aio.insecure_channel(before))
         yield Doors(customer_pb2_grpc.NotificationServiceStub(customers), issuer)

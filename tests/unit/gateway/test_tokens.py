@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import base64
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from gateway.adapters.tokens import CLOCK_SKEW_S, JwtIdentities
+from gateway.adapters.keys import FileKeys
+from gateway.adapters.tokens import CLOCK_SKEW_S, LONGEST_TOKEN, JwtIdentities
+from gateway.ports import Caller
 from mesh import errors
 from tests.fakes.issuer import AUDIENCE, ISSUER, Issuer
 
@@ -21,39 +23,43 @@ def issuer(tmp_path: Path) -> Issuer:
 
 @pytest.fixture
 def identities(issuer: Issuer) -> JwtIdentities:
-    return JwtIdentities(issuer.file, issuer=ISSUER, audience=AUDIENCE)
+    return JwtIdentities(FileKeys(issuer.file), issuer=ISSUER, audience=AUDIENCE)
 
 
-def refusal(identities: JwtIdentities, token: str) -> errors.Unauthenticated:
+async def refusal(identities: JwtIdentities, token: str) -> errors.Unauthenticated:
     with pytest.raises(errors.Unauthenticated) as caught:
-        identities.customer_of(token)
+        await identities.caller_of(token)
     return caught.value
 
 
-def test_the_customer_is_the_subject(issuer: Issuer, identities: JwtIdentities) -> None:
-    assert identities.customer_of(issuer.token("alice")) == "alice"
+async def test_the_customer_is_the_subject(issuer: Issuer, identities: JwtIdentities) -> None:
+    assert (await identities.caller_of(issuer.token("alice"))).subject == "alice"
 
 
-def test_tokens_may_be_signed_with_rsa(issuer: Issuer, identities: JwtIdentities) -> None:
+async def test_tokens_may_be_signed_with_rsa(issuer: Issuer, identities: JwtIdentities) -> None:
     issuer.add_key("rsa", rsa.generate_private_key(public_exponent=65537, key_size=2048))
-    assert identities.customer_of(issuer.token("alice")) == "alice"
+    assert (await identities.caller_of(issuer.token("alice"))).subject == "alice"
 
 
-def test_a_token_may_be_for_several_audiences(issuer: Issuer, identities: JwtIdentities) -> None:
-    assert identities.customer_of(issuer.token(claims={"aud": ["others", AUDIENCE]})) == "alice"
+async def test_a_token_may_be_for_several_audiences(
+    issuer: Issuer, identities: JwtIdentities
+) -> None:
+    assert (
+        await identities.caller_of(issuer.token(claims={"aud": ["others", AUDIENCE]}))
+    ).subject == "alice"
 
 
-def test_a_token_without_a_key_id_is_tried_with_every_key(
+async def test_a_token_without_a_key_id_is_tried_with_every_key(
     issuer: Issuer, identities: JwtIdentities
 ) -> None:
     issuer.add_key("second")
     token = issuer.token("alice", key=issuer.keys["first"], header={"typ": "JWT"})
-    assert identities.customer_of(token) == "alice"
+    assert (await identities.caller_of(token)).subject == "alice"
 
 
-def test_an_expired_token_says_so(issuer: Issuer, identities: JwtIdentities) -> None:
+async def test_an_expired_token_says_so(issuer: Issuer, identities: JwtIdentities) -> None:
     late = timedelta(seconds=-CLOCK_SKEW_S - 1)
-    assert refusal(identities, issuer.token(expires_in=late)).reason == "TOKEN_EXPIRED"
+    assert (await refusal(identities, issuer.token(expires_in=late))).reason == "TOKEN_EXPIRED"
 
 
 @pytest.mark.parametrize(
@@ -71,39 +77,41 @@ def test_an_expired_token_says_so(issuer: Issuer, identities: JwtIdentities) -> 
         ({"nbf": 32_503_680_000}, "not yet valid"),
     ],
 )
-def test_a_token_with_a_wrong_claim_names_it(
+async def test_a_token_with_a_wrong_claim_names_it(
     issuer: Issuer, identities: JwtIdentities, claims: dict[str, object], said: str
 ) -> None:
-    error = refusal(identities, issuer.token(claims=claims))
+    error = await refusal(identities, issuer.token(claims=claims))
     assert error.reason == "TOKEN_INVALID"
     assert said in error.message
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "é.é.é", "e30.e30.e30", "x" * 100_000])
-def test_what_is_no_token_is_refused(identities: JwtIdentities, token: str) -> None:
-    assert refusal(identities, token).reason == "TOKEN_INVALID"
+async def test_what_is_no_token_is_refused(identities: JwtIdentities, token: str) -> None:
+    assert (await refusal(identities, token)).reason == "TOKEN_INVALID"
 
 
-def test_a_token_of_a_stranger_is_refused(issuer: Issuer, identities: JwtIdentities) -> None:
+async def test_a_token_of_a_stranger_is_refused(issuer: Issuer, identities: JwtIdentities) -> None:
     stranger = ec.generate_private_key(ec.SECP256R1())
     for header in ({"kid": "first"}, {"kid": "unknown"}, {"typ": "JWT"}):
-        error = refusal(identities, issuer.token(key=stranger, header=header))
+        error = await refusal(identities, issuer.token(key=stranger, header=header))
         assert error.reason == "TOKEN_INVALID"
 
 
-def test_a_token_that_was_changed_is_refused(issuer: Issuer, identities: JwtIdentities) -> None:
+async def test_a_token_that_was_changed_is_refused(
+    issuer: Issuer, identities: JwtIdentities
+) -> None:
     head, _, signature = issuer.token("alice").split(".")
     _, body, _ = issuer.token("mallory").split(".")
-    assert refusal(identities, f"{head}.{body}.{signature}").reason == "TOKEN_INVALID"
+    assert (await refusal(identities, f"{head}.{body}.{signature}")).reason == "TOKEN_INVALID"
 
 
-def test_an_unsigned_token_is_refused(identities: JwtIdentities) -> None:
+async def test_an_unsigned_token_is_refused(identities: JwtIdentities) -> None:
     claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": 32_503_680_000}
     token = jwt.encode(claims, "", algorithm="none", headers={"kid": "first"})
-    assert refusal(identities, token).reason == "TOKEN_INVALID"
+    assert (await refusal(identities, token)).reason == "TOKEN_INVALID"
 
 
-def test_a_token_signed_with_what_is_public_as_a_secret_is_refused(
+async def test_a_token_signed_with_what_is_public_as_a_secret_is_refused(
     issuer: Issuer, identities: JwtIdentities
 ) -> None:
     """The classic confusion of algorithms, and the same with a secret that stands in the file."""
@@ -114,24 +122,24 @@ def test_a_token_signed_with_what_is_public_as_a_secret_is_refused(
     claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": 32_503_680_000}
     for key, key_id in ((jwks["keys"][0]["x"].encode(), "first"), (b"s" * 32, "secret")):
         token = jwt.encode(claims, key, algorithm="HS256", headers={"kid": key_id})
-        assert refusal(identities, token).reason == "TOKEN_INVALID"
+        assert (await refusal(identities, token)).reason == "TOKEN_INVALID"
 
 
-def test_keys_are_read_again_when_the_file_changes(
+async def test_keys_are_read_again_when_the_file_changes(
     issuer: Issuer, identities: JwtIdentities
 ) -> None:
     old = issuer.token("alice")
-    assert identities.customer_of(old) == "alice"
+    assert (await identities.caller_of(old)).subject == "alice"
     issuer.add_key("second")
-    assert identities.customer_of(issuer.token("bob")) == "bob"
-    assert identities.customer_of(old) == "alice"
+    assert (await identities.caller_of(issuer.token("bob"))).subject == "bob"
+    assert (await identities.caller_of(old)).subject == "alice"
     del issuer.keys["first"]
     issuer.publish()
-    assert refusal(identities, old).reason == "TOKEN_INVALID"
+    assert (await refusal(identities, old)).reason == "TOKEN_INVALID"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"keys": []}', '{"keys": [{}]}', None])
-def test_a_broken_file_leaves_the_known_keys_in_force(
+async def test_a_broken_file_leaves_the_known_keys_in_force(
     issuer: Issuer, identities: JwtIdentities, content: str | None
 ) -> None:
     token = issuer.token("alice")
@@ -140,18 +148,60 @@ def test_a_broken_file_leaves_the_known_keys_in_force(
         issuer.file.unlink()
     else:
         issuer.file.write_text(content)
-    assert identities.customer_of(token) == "alice"
+    assert (await identities.caller_of(token)).subject == "alice"
 
 
-def test_until_there_are_keys_nobody_is_refused_for_good(
+async def test_until_there_are_keys_nobody_is_refused_for_good(
     issuer: Issuer, identities: JwtIdentities
 ) -> None:
     token = issuer.token("alice")
     issuer.file.unlink()
     assert not identities.loaded()
     with pytest.raises(errors.Unavailable) as caught:
-        identities.customer_of(token)
+        await identities.caller_of(token)
     assert caught.value.retry_after_s is not None
     issuer.publish()
     assert identities.loaded()
-    assert identities.customer_of(token) == "alice"
+    assert (await identities.caller_of(token)).subject == "alice"
+
+
+@pytest.mark.parametrize(
+    ("scope", "scopes"),
+    [
+        (None, {"customer"}),
+        ("customer", {"customer"}),
+        ("customer internal", {"customer", "internal"}),
+        ("", set()),
+        ("customers", {"customers"}),
+    ],
+)
+async def test_a_token_says_what_it_is_for(
+    issuer: Issuer, identities: JwtIdentities, scope: str | None, scopes: set[str]
+) -> None:
+    token = issuer.token("alice", claims={"scope": scope})
+    assert await identities.caller_of(token) == Caller("alice", frozenset(scopes))
+
+
+@pytest.mark.parametrize("scope", [["customer"], 7, {"customer": True}])
+async def test_a_scope_that_is_no_words_is_refused(
+    issuer: Issuer, identities: JwtIdentities, scope: object
+) -> None:
+    assert "scope" in (await refusal(identities, issuer.token(claims={"scope": scope}))).message
+
+
+async def test_a_token_from_the_future_is_refused(
+    issuer: Issuer, identities: JwtIdentities
+) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=CLOCK_SKEW_S)
+    assert (await identities.caller_of(issuer.token(claims={"iat": soon, "nbf": soon}))).subject
+    late = soon + timedelta(minutes=1)
+    for claim in ("iat", "nbf"):
+        error = await refusal(identities, issuer.token(claims={claim: late}))
+        assert error.reason == "TOKEN_INVALID"
+
+
+async def test_a_token_that_is_too_long_is_not_looked_at(
+    issuer: Issuer, identities: JwtIdentities
+) -> None:
+    token = issuer.token(claims={"more": "x" * LONGEST_TOKEN})
+    assert str(LONGEST_TOKEN) in (await refusal(identities, token)).message
