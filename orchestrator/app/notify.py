@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 import structlog
+from opentelemetry import metrics
 
 from mesh.errors import Unavailable
 from orchestrator.domain.notifications import (
@@ -44,6 +45,12 @@ if TYPE_CHECKING:
     from orchestrator.ports import PurchaseStore, TokenVault
 
 _log = structlog.get_logger(__name__)
+
+_tries = metrics.get_meter(__name__).create_counter(
+    "bookmesh.notification.tries",
+    unit="{try}",
+    description="Tries to tell a customer, by channel and by where the delivery then stands.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +221,8 @@ class Notifier:
             outcome = await self._send(begun)
             verdict = judge(outcome, begun.tries, self._rng, self._settings.schedule_s)
             await self._store.finish(begun, verdict)
+            channel = "email" if begun.lane == EMAIL else "webhook"
+            _tries.add(1, {"channel": channel, "state": verdict.state.value})
             _log.info(
                 "notified" if not verdict.error else "not notified",
                 delivery_id=str(begun.delivery_id),
