@@ -14,6 +14,7 @@ from uuid import UUID
 
 import click
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -117,15 +118,37 @@ async def _compare(
     async with database.opened(database_url, data) as (pool, dsn):
         runs = PostgresReconciliation(pool, dsn)
         run_id = await runs.request(f"{getpass.getuser()}@{socket.gethostname()}", mode, since)
-        give_up_at = clock.monotonic() + _BEGINS_WITHIN_S
-        with Console(stderr=True).status("comparing"):
-            run = await _known(runs, run_id)
-            while run.verdict is None:
-                if run.begun_by is None and clock.monotonic() > give_up_at:
-                    await _give_up(runs, run_id)
-                await clock.sleep(_POLL_S)
-                run = await _known(runs, run_id)
+        try:
+            with Console(stderr=True).status("comparing") as status:
+                run = await _ended(runs, run_id, clock, status)
+        finally:
+            # Whoever gives up wants nothing done later on.
+            await runs.withdraw(run_id)
         return run, await runs.findings(run_id)
+
+
+async def _ended(
+    runs: PostgresReconciliation, run_id: UUID, clock: SystemClock, status: Status
+) -> RunRow:
+    """Wait for the end of a run.
+
+    Raises:
+        click.ClickException: when nobody begins it.
+
+    """
+    give_up_at = clock.monotonic() + _BEGINS_WITHIN_S
+    while (run := await _known(runs, run_id)).verdict is None:
+        if run.begun_by is None and run.waits:
+            status.update("waiting for the end of another comparison")
+            give_up_at = clock.monotonic() + _BEGINS_WITHIN_S
+        elif run.begun_by is None and clock.monotonic() > give_up_at:
+            raise _NotCompared(
+                f"no orchestrator has begun to compare within {_BEGINS_WITHIN_S:.0f} s: does one run on this database?"
+            )
+        else:
+            status.update("comparing")
+        await clock.sleep(_POLL_S)
+    return run
 
 
 async def _known(runs: PostgresReconciliation, run_id: UUID) -> RunRow:
@@ -133,15 +156,6 @@ async def _known(runs: PostgresReconciliation, run_id: UUID) -> RunRow:
     if run is None:
         raise click.ClickException(f"the run {run_id} is gone from the database")
     return run
-
-
-async def _give_up(runs: PostgresReconciliation, run_id: UUID) -> None:
-    """Take the request back, if nobody has begun it at last."""
-    if await runs.withdraw(run_id):
-        raise _NotCompared(
-            f"no orchestrator has begun to compare within {_BEGINS_WITHIN_S:.0f} s: does one run on this database, or"
-            " is another comparison under way?"
-        )
 
 
 def _exit_code(run: RunRow, findings: list[FoundRow]) -> int:

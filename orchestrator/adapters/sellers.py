@@ -163,9 +163,12 @@ class TransportSellers:
     # Comparing books: nobody waits for these, and they need no attempt of ours.
 
     def ids(self) -> list[str]:
-        """Give the ids of all sellers in the registry, disabled ones too, in alphabetical order."""
+        """Give the ids of all sellers that may be called, in alphabetical order."""
         snapshot = self._directory.snapshot
-        return sorted(snapshot.sellers) if snapshot is not None else []
+        sellers = snapshot.sellers if snapshot is not None else {}
+        return sorted(
+            i for i, seller in sellers.items() if seller.state is not SellerState.DISABLED
+        )
 
     async def list_orders(
         self, seller_id: str, changed_from: datetime, page_token: str

@@ -226,6 +226,13 @@ class Booked:
             return None
         return next((a for a in self.attempts if a.number == self.last_attempt), None)
 
+    def may_be_at(self, order: TheirOrder) -> bool:
+        """Say whether a seller's order is under a key that this purchase has, or would have, at that seller."""
+        tries = [attempt for attempt in self.attempts if attempt.key == order.key]
+        if tries:
+            return any(attempt.seller_id == order.seller_id for attempt in tries)
+        return order.request_id() == self.request_id
+
     @property
     def kept_minor(self) -> int:
         """Give what the customer has paid and not got back, in minor units."""

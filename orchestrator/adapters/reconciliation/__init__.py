@@ -66,7 +66,10 @@ class FoundRow:
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """A run as it is recorded; ``verdict`` is None until it has ended, ``begun_by`` until it has begun."""
+    """A run as it is recorded; ``verdict`` is None until it has ended, ``begun_by`` until it has begun.
+
+    ``waits`` says whether another run is under way.
+    """
 
     run_id: UUID
     mode: Mode
@@ -78,6 +81,7 @@ class RunRow:
     orders: int
     sellers: int
     gaps: tuple[Gap, ...]
+    waits: bool
 
 
 class PostgresReconciliation:
@@ -136,7 +140,7 @@ class PostgresReconciliation:
 
     async def wanted(self, every_s: float) -> bool:
         """Say whether somebody asks for a run, or the last scheduled one is that long ago (never, when 0)."""
-        [row] = await self._fetch("run_wanted", every_s)
+        [row] = await self._fetch("run_wanted", every_s, SETTLE.total_seconds())
         wanted: bool = row["wanted"]
         return wanted
 
@@ -280,6 +284,7 @@ def _run(row: asyncpg.Record) -> RunRow:
         orders=row["orders"] or 0,
         sellers=row["sellers"] or 0,
         gaps=tuple(Gap(**gap) for gap in json.loads(row["gaps"] or "[]")),
+        waits=row["waits"],
     )
 
 

@@ -20,6 +20,7 @@ from orchestrator.app.reconcile.model import (
     Gap,
     OrderBooks,
     Outcome,
+    PaymentBooks,
     Period,
     ReconcileSettings,
 )
@@ -36,7 +37,7 @@ from orchestrator.domain.reconciliation import (
     stray_order_findings,
     stray_payment_findings,
 )
-from orchestrator.ports import PaymentProvider, ProviderPayment, Unknown
+from orchestrator.ports import ProviderPayment, Unknown
 from sellers.model import CallFailed, OrderNotFound, OrderPage
 
 _LOOKS = 3
@@ -122,7 +123,7 @@ class Comparer:
     def __init__(
         self,
         books: Books,
-        provider: PaymentProvider,
+        provider: PaymentBooks,
         sellers: OrderBooks,
         *,
         settings: ReconcileSettings,
@@ -254,6 +255,8 @@ class Comparer:
         for order in orders:
             run.orders_seen.add(_name(order.seller_id, order.key))
             booked = by_key.get(order.key) or by_id.get(named.get(order.key) or _NOBODY)
+            if booked is not None and not booked.may_be_at(order):
+                booked = None
             began_at = order.changed_at if booked is None else booked.created_at
             if began_at is None or began_at >= run.period.until:
                 continue
@@ -306,7 +309,7 @@ class Comparer:
             order = TheirOrder(bought.seller_id, bought.key, OrderNotFound())
             await self._look(run, Suspect(booked.request_id, order=order))
         elif bought.seller_id not in self._sellers.ids():
-            run.found.lacks(bought.seller_id, "it is not in the registry any more")
+            run.found.lacks(bought.seller_id, "it may not be called any more")
 
     def compare_alone(self, run: Run, booked: Booked) -> None:
         """Look for what is wrong with a purchase by our books alone."""

@@ -11,6 +11,7 @@ from typing import Protocol
 from uuid import UUID
 
 from orchestrator.domain.reconciliation import Booked, Bounds, Finding
+from orchestrator.ports import ProviderPayment, Unknown
 from sellers.model import CancelOutcome, GetOrderOutcome, ListOrdersOutcome
 
 PROVIDER = "provider"
@@ -94,8 +95,8 @@ class ReconcileSettings:
     bounds: Bounds = field(default_factory=Bounds)
     clocks_apart: timedelta = timedelta(minutes=10)
     """How far the clocks of others may be from ours: their lists are read from so much earlier."""
-    sellers_at_once: int = 8
-    tries: int = 3
+    sellers_at_once: int = 16
+    tries: int = 2
     """How often to ask for a page that did not come."""
     pages_of_a_seller: int = 400
     """A seller that lists more pages than this is left unfinished."""
@@ -133,11 +134,28 @@ class Books(Protocol):
         ...
 
 
+class PaymentBooks(Protocol):
+    """The provider's books: the part of ``PaymentProvider`` that only reads."""
+
+    async def get(self, provider_id: str) -> ProviderPayment | Unknown | None:
+        """Give a payment as it is now; None when the provider has none of that name."""
+        ...
+
+    def list_since(self, since: datetime, page_size: int = 100) -> AsyncIterator[ProviderPayment]:
+        """Give all payments made at ``since`` or later, in no particular order, ``page_size`` a call.
+
+        Raises:
+            mesh.errors.Unavailable: while iterating, when the provider does not answer; start again.
+
+        """
+        ...
+
+
 class OrderBooks(Protocol):
     """The sellers' books. Nothing that a seller or the network does raises."""
 
     def ids(self) -> list[str]:
-        """Give the ids of all sellers."""
+        """Give the ids of all sellers that may be called."""
         ...
 
     async def list_orders(

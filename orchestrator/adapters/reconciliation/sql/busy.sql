@@ -4,5 +4,8 @@
 SELECT EXISTS (
     SELECT FROM orchestrator.purchase
     WHERE request_id = ANY ($1::uuid[])
-        AND (observation_seq > observed_seq OR due_at IS NOT NULL AND stage NOT IN ('release', 'offer', 'done', 'flagged'))
+        AND (
+            observation_seq > observed_seq
+            OR due_at IS NOT NULL AND stage NOT IN ('release', 'offer', 'done', 'flagged')
+        )
 ) AS busy

@@ -11,8 +11,8 @@ WITH ended AS (
 ),
 findings AS (
     INSERT INTO orchestrator.reconciliation_finding (
-        run_id, number, kind, invariant, request_id, seller_id, provider_id, order_key, amount_minor, currency, began_at,
-        detail, advice, done, note
+        run_id, number, kind, invariant, request_id, seller_id, provider_id, order_key, amount_minor, currency,
+        began_at, detail, advice, done, note
     )
     SELECT
         e.run_id, f.number, f.kind, f.invariant, f.request_id, f.seller_id, f.provider_id, f.order_key, f.amount_minor,

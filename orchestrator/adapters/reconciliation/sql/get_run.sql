@@ -1,6 +1,12 @@
 -- get_run: a comparison.
 -- $1 run_id uuid
--- Result: run_id, mode, since, until, begun_by, ended_at, outcome, purchases, payments, orders, sellers, gaps.
-SELECT run_id, mode, since, until, begun_by, ended_at, outcome, purchases, payments, orders, sellers, gaps
-FROM orchestrator.reconciliation_run
-WHERE run_id = $1
+-- Result: run_id, mode, since, until, begun_by, outcome, purchases, payments, orders, sellers, gaps, waits (whether
+-- another one is under way).
+SELECT
+    r.run_id, r.mode, r.since, r.until, r.begun_by, r.outcome, r.purchases, r.payments, r.orders, r.sellers, r.gaps,
+    EXISTS (
+        SELECT FROM orchestrator.reconciliation_run o
+        WHERE o.ended_at IS NULL AND o.begun_at IS NOT NULL AND o.run_id <> r.run_id
+    ) AS waits
+FROM orchestrator.reconciliation_run r
+WHERE r.run_id = $1

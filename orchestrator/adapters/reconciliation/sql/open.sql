@@ -1,6 +1,6 @@
 -- open: a page of the purchases that something is left to do for, or that an open flag is about, oldest first.
--- $1 until timestamptz: when they were committed at the latest   $2 created_at timestamptz, $3 request_id uuid of the last
--- one of the page before   $4 limit integer
+-- $1 until timestamptz: when they were committed at the latest   $2 created_at timestamptz, $3 request_id uuid of the
+-- last one of the page before   $4 limit integer
 -- Result: as of booked.
 WITH open AS (
     SELECT p.created_at, p.request_id FROM orchestrator.purchase p WHERE p.due_at IS NOT NULL
@@ -15,8 +15,8 @@ page AS (
     LIMIT $4
 )
 SELECT
-    request_id, created_at, currency, status, stage, due_at, attempt_number, payment_state, provider_id, authorized_minor,
-    captured_minor, refunded_minor, releases, attempts, flags
+    request_id, created_at, currency, status, stage, due_at, attempt_number, payment_state, provider_id,
+    authorized_minor, captured_minor, refunded_minor, releases, attempts, flags
 FROM orchestrator.booked
 WHERE request_id IN (SELECT page.request_id FROM page)
 ORDER BY created_at, request_id

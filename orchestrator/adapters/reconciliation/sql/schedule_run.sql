@@ -1,5 +1,5 @@
--- schedule_run: asks for a scheduled comparison when it is time: once a day of a long time back, else from where the last
--- that compared everything ended, a while before, but at most a day back.
+-- schedule_run: asks for a scheduled comparison when it is time: once a day of a long time back, else from where the
+-- last that compared everything ended, a while before, but at most a day back.
 -- $1 every double precision: seconds between scheduled ones; 0 for none   $2 settle double precision: how many seconds
 -- the youngest that are compared must be old   $3 long double precision, $4 overlap double precision: seconds
 -- Result: run_id, or none when it is not time.
@@ -25,4 +25,5 @@ SELECT
     now() - $2 * interval '1 second'
 FROM recent r
 WHERE $1 > 0 AND coalesce(r.requested_at <= now() - $1 * interval '1 second', true)
+    AND EXISTS (SELECT FROM orchestrator.purchase WHERE created_at < now() - $2 * interval '1 second')
 RETURNING run_id
