@@ -14,150 +14,15 @@ a table, writes ``build/simulate.json``, and ends with 1 when an invariant does 
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
 import sys
-import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from pathlib import Path
 
-import structlog
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from tests.simulation.bugs import BUGS
-from tests.simulation.explore import Explored, Hunted, explore, hunt, sample, singles
-from tests.simulation.faults import Schedule, from_text
+from tests.simulation.campaign import be_quiet, run
+from tests.simulation.faults import from_text
 from tests.simulation.scenarios import SCENARIOS
 from tests.simulation.world import REAL, simulate
-
-FILE = Path("build/simulate.json")
-LEAST = 10_000
-MOST_S = 180.0
-
-_PART = 4
-_SHOWN = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Work for a process: schedules of a scenario to explore, seeds to sample, or a bug to hunt."""
-
-    scenario: str
-    schedules: tuple[tuple[Schedule, bool], ...] = ()
-    seeds: tuple[int, ...] = ()
-    bug: str | None = None
-
-
-def work(job: Job) -> Explored | Hunted:
-    """Do a job."""
-    scenario = SCENARIOS[job.scenario]
-    if job.bug is not None:
-        bug = BUGS[job.bug]
-        return hunt(scenario, bug.parts, bug.caught_by, bug.faults)
-    explored = explore(scenario, job.schedules)
-    explored.add(explore(scenario, [(sample(scenario, seed), False) for seed in job.seeds]))
-    return explored
-
-
-def jobs(names: list[str], seeds: range) -> Iterator[Job]:
-    """Give all there is to do, the longest first."""
-    for name in names:
-        every = singles(SCENARIOS[name])
-        for first in range(0, len(every), _PART):
-            yield Job(name, schedules=tuple(every[first : first + _PART]))
-    for bug in BUGS.values():
-        if bug.scenario in names:
-            yield Job(bug.scenario, bug=bug.name)
-    for name in names:
-        yield Job(name, schedules=(((), False),))
-        for first in range(seeds.start, seeds.stop, _PART):
-            yield Job(name, seeds=tuple(range(first, min(first + _PART, seeds.stop))))
-
-
-def run(names: list[str], seeds: range, processes: int, console: Console) -> bool:
-    """Do everything, show it, write it down; say whether all is as it should be."""
-    began_s = time.monotonic()
-    explored = {name: Explored() for name in names}
-    hunted: dict[str, Hunted] = {}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    context = multiprocessing.get_context("spawn")
-    with (
-        Progress(*columns, console=console) as progress,
-        ProcessPoolExecutor(processes, context, initializer=be_quiet) as pool,
-    ):
-        waiting: dict[Future[Explored | Hunted], Job] = {
-            pool.submit(work, job): job for job in jobs(names, seeds)
-        }
-        task = progress.add_task("faults", total=len(waiting))
-        for future in as_completed(waiting):
-            job, found = waiting[future], future.result()
-            match found:
-                case Explored():
-                    explored[job.scenario].add(found)
-                case Hunted():
-                    assert job.bug is not None
-                    hunted[job.bug] = found
-            progress.advance(task)
-    elapsed_s = time.monotonic() - began_s
-    show(explored, hunted, console)
-    return write(explored, hunted, elapsed_s, console)
-
-
-def show(explored: dict[str, Explored], hunted: dict[str, Hunted], console: Console) -> None:
-    """Print the tables."""
-    table = Table("scenario", "schedules", "crossings", "violations")
-    for name, found in explored.items():
-        violations = sum(len(failure.violations) for failure in found.failures)
-        table.add_row(name, f"{found.schedules:,}", f"{found.crossings:,}", f"{violations:,}")
-    console.print(table)
-    bugs = Table("planted bug", "caught", "by", "after", "under")
-    for name, bug in sorted(BUGS.items()):
-        if name in hunted:
-            failure = hunted[name].failure
-            line = failure.replay().split("'")[1] if failure else ""
-            by = ", ".join(sorted(bug.caught_by))
-            bugs.add_row(name, "yes" if failure else "NO", by, str(hunted[name].schedules), line)
-    console.print(bugs)
-    failures = [failure for found in explored.values() for failure in found.failures]
-    for failure in sorted(failures, key=lambda failure: len(failure.schedule))[:_SHOWN]:
-        console.print(str(failure), markup=False, highlight=False, soft_wrap=True)
-    if len(failures) > _SHOWN:
-        console.print(f"... and {len(failures) - _SHOWN} more schedules")
-
-
-def write(
-    explored: dict[str, Explored], hunted: dict[str, Hunted], elapsed_s: float, console: Console
-) -> bool:
-    """Write the results down."""
-    schedules = sum(found.schedules for found in explored.values())
-    violations = sum(
-        len(failure.violations) for found in explored.values() for failure in found.failures
-    )
-    caught = sum(found.failure is not None for found in hunted.values())
-    results = [
-        _result("schedules simulated", schedules, "", LEAST, schedules >= LEAST),
-        _result("invariants violated", violations, "", 0, violations == 0),
-        _result(
-            "planted bugs caught", caught, f"of {len(hunted)}", len(hunted), caught == len(hunted)
-        ),
-        _result("time", round(elapsed_s, 1), "s", MOST_S, elapsed_s <= MOST_S),
-    ]
-    FILE.parent.mkdir(exist_ok=True)
-    FILE.write_text(json.dumps(results, indent=2) + "\n")
-    console.print(
-        f"{schedules:,} schedules, {violations} violations, {caught} of {len(hunted)} planted bugs "
-        f"caught in {elapsed_s:.0f} s; written to {FILE}"
-    )
-    return violations == 0 and caught == len(hunted)
 
 
 def replay(line: str, bug: str | None, console: Console) -> bool:
@@ -176,11 +41,6 @@ def replay(line: str, bug: str | None, console: Console) -> bool:
     for violation in outcome.violations:
         console.print(str(violation), markup=False, style="red", soft_wrap=True)
     return not outcome.violations
-
-
-def be_quiet() -> None:
-    """Have the orchestrator's log say nothing: faults are all it would report."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
 
 
 def main() -> None:
@@ -203,18 +63,6 @@ def main() -> None:
         seeds = range(options.from_seed, options.from_seed + options.seeds)
         right = run(options.only, seeds, options.processes, console)
     sys.exit(0 if right else 1)
-
-
-def _result(name: str, ours: float, unit: str, aim: float, met: bool) -> dict[str, object]:  # noqa: FBT001  a column
-    return {
-        "name": name,
-        "ours": ours,
-        "naive": None,
-        "ratio": None,
-        "unit": unit,
-        "aim": aim,
-        "met": met,
-    }
 
 
 if __name__ == "__main__":
