@@ -71,11 +71,16 @@ def timeline(title: str, dots: Sequence[Dot], rows: Sequence[Row]) -> str:
         _line(_LEFT, _up(_PROMISED_S), _LEFT + _PLOT_W, _up(_PROMISED_S), _FAULT, dash="6 4"),
         _text(_LEFT + _PLOT_W, _up(_PROMISED_S) - 6, f"{_PROMISED_S:g} s", anchor="end"),
     ]
-    parts += [
-        f'<circle cx="{across(dot.at_s):.1f}" cy="{_up(dot.took_s):.1f}" r="2.4" fill-opacity="0.75" '
-        f'fill="{_COLOURS.get(dot.status, _INK)}"/>'
-        for dot in dots
-    ]
+    for status, colour in _COLOURS.items():
+        # A line of no length with round ends is a dot, and takes a fraction of a circle's text.
+        path = "".join(
+            f"M{across(dot.at_s):.1f} {_up(dot.took_s):.1f}h0"
+            for dot in dots
+            if dot.status == status
+        )
+        parts.append(
+            f'<path d="{path}" stroke="{colour}" stroke-width="4.8" stroke-linecap="round" stroke-opacity="0.75"/>'
+        )
     for number, row in enumerate(rows):
         y = _FAULTS_TOP + _ROW_H * number
         parts.append(_text(_LEFT - 8, y + 14, row.name, anchor="end"))
@@ -120,7 +125,7 @@ def _text(x: float, y: float, text: str, *, anchor: str = "start", colour: str =
 
 
 def _line(
-    x1: float, y1: float, x2: float, y2: float, colour: str, *, width: float = 1, dash: str = "0"
+    x1: float, y1: float, x2: float, y2: float, colour: str, *, width: float = 1, dash: str = "none"
 ) -> str:
     return (
         f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" '
