@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from mesh.settings import SellerCallerSettings
 
@@ -76,20 +76,26 @@ class Settings(SellerCallerSettings):
     smtp_user: str = ""
     """Whom to log in as; no login without one."""
 
-    smtp_password: SecretStr | None = None
+    smtp_password: SecretStr | None = Field(default=None, validate_default=True)
     """With ``smtp_user``."""
 
-    smtp_from: str = Field(default="", pattern=r"^([^@\s]+@[^@\s]+)?$")
+    smtp_from: str = Field(default="", pattern=r"^([^@\s]+@[^@\s]+)?$", validate_default=True)
     """The address that e-mail is from. Required with ``smtp_host``."""
 
-    @model_validator(mode="after")
-    def _mail_fits(self) -> Self:
-        if self.smtp_host and not self.smtp_from:
+    @field_validator("smtp_from")
+    @classmethod
+    def _has_sender(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("smtp_host") and not value:
+            raise ValueError("must be set with BOOKMESH_SMTP_HOST")
+        return value
+
+    @field_validator("smtp_password")
+    @classmethod
+    def _is_kept_secret(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if info.data.get("smtp_user") and value is None:
+            raise ValueError("must be set with BOOKMESH_SMTP_USER")
+        if value is not None and info.data.get("smtp_security") == "none":
             raise ValueError(
-                "BOOKMESH_SMTP_HOST needs BOOKMESH_SMTP_FROM, the address that e-mail is from"
+                "is not sent in the clear: set BOOKMESH_SMTP_SECURITY to starttls or tls"
             )
-        if self.smtp_user and (self.smtp_password is None or self.smtp_security == "none"):
-            raise ValueError(
-                "BOOKMESH_SMTP_USER needs BOOKMESH_SMTP_PASSWORD, and a connection that is encrypted"
-            )
-        return self
+        return value
