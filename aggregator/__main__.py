@@ -129,13 +129,23 @@ async def run(settings: Settings) -> None:
         quotes, registrations = QuoteServicer(collector), RegistryServicer(registry)
         serving = Serving(
             services=(
-                Served(QUOTES, partial(add_QuoteServiceServicer_to_server, quotes)),
-                Served(REGISTRY, partial(add_RegistryServiceServicer_to_server, registrations)),
+                Served(
+                    QUOTES,
+                    partial(add_QuoteServiceServicer_to_server, quotes),
+                    callers=("gateway", "orchestrator"),
+                ),
+                Served(
+                    REGISTRY,
+                    partial(add_RegistryServiceServicer_to_server, registrations),
+                    callers=("operator",),
+                    exceptions={"WatchSellers": ("gateway", "operator", "orchestrator")},
+                ),
                 Served(
                     HEALTH,
                     partial(
                         add_SellerHealthServiceServicer_to_server, SellerHealthServicer(observer)
                     ),
+                    callers=("gateway", "operator", "orchestrator"),
                 ),
             ),
             ready=ready,

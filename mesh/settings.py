@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -29,6 +29,25 @@ class ServiceSettings(BaseSettings):
 
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     """The least level that is logged."""
+
+    tls_certificate_file: Path | None = None
+    """The certificate by which this service is known inside the mesh, PEM, with those between it and the CA. It, its
+    key and the roots are read again when they change; without all three, all is in plain text inside the mesh."""
+
+    tls_key_file: Path | None = None
+    """The private key to it, PEM, without a password."""
+
+    tls_roots_file: Path | None = Field(default=None, validate_default=True)
+    """The certificate of the mesh's CA, PEM; of the old and the new one while it is replaced."""
+
+    @field_validator("tls_roots_file")
+    @classmethod
+    def _all_or_none(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        others = [info.data.get(name) for name in ("tls_certificate_file", "tls_key_file")]
+        if len({file is None for file in (value, *others)}) > 1:
+            msg = "set all or none of BOOKMESH_TLS_CERTIFICATE_FILE, BOOKMESH_TLS_KEY_FILE, BOOKMESH_TLS_ROOTS_FILE"
+            raise ValueError(msg)
+        return value
 
 
 class SellerCallerSettings(ServiceSettings):

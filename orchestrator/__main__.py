@@ -20,6 +20,7 @@ from mesh import postgres, telemetry
 from mesh.clock import SystemClock
 from mesh.grpc.channel import open_channel
 from mesh.grpc.server import Served, Serving, serve
+from mesh.grpc.tls import certificates_of
 from mesh.ids import uuid7_factory
 from mesh.settings import load
 from orchestrator.adapters.aggregator import BOOK_ID_HEADER, AggregatorQuotes
@@ -60,6 +61,7 @@ REGISTRY = "bookmesh.aggregator.v1.RegistryService"
 async def main(settings: Settings) -> None:
     """Wire the orchestrator together and serve until told to stop."""
     clock, rng, limits, signals = SystemClock(), SystemRandom(), Limits(), Signals()
+    certificates = certificates_of(settings)
     dsn = settings.database_url.get_secret_value()
     vault = AesTokenVault(settings.token_keyring_file, clock)
     async with AsyncExitStack() as stack:
@@ -83,10 +85,15 @@ async def main(settings: Settings) -> None:
             open_payments(settings, pool, clock, uuid7_factory(clock, rng))
         )
         quotes = await stack.enter_async_context(
-            open_channel(settings.aggregator_target, QUOTES, routed_by=BOOK_ID_HEADER)
+            open_channel(
+                settings.aggregator_target,
+                QUOTES,
+                certificates=certificates,
+                routed_by=BOOK_ID_HEADER,
+            )
         )
         registry = await stack.enter_async_context(
-            open_channel(settings.aggregator_target, REGISTRY)
+            open_channel(settings.aggregator_target, REGISTRY, certificates=certificates)
         )
         transport = await stack.enter_async_context(
             SellerTransport(Credentials(settings.seller_credentials_file, clock), clock)
@@ -198,6 +205,7 @@ async def main(settings: Settings) -> None:
                                     servicer, server
                                 )
                             ),
+                            callers=("gateway",),
                         ),
                         Served(
                             OPERATORS,
@@ -206,6 +214,7 @@ async def main(settings: Settings) -> None:
                                     operators, server
                                 )
                             ),
+                            callers=("operator",),
                         ),
                         Served(
                             PAYMENT_EVENTS,
@@ -214,6 +223,7 @@ async def main(settings: Settings) -> None:
                                     payment_events, server
                                 )
                             ),
+                            callers=("gateway",),
                         ),
                         Served(
                             NOTIFICATIONS,
@@ -222,6 +232,7 @@ async def main(settings: Settings) -> None:
                                     notification_servicer, server
                                 )
                             ),
+                            callers=("gateway",),
                         ),
                     ],
                     ready=ready,

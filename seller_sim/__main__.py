@@ -113,7 +113,9 @@ async def main() -> None:
             def add(server: grpc.aio.Server) -> None:
                 control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)
 
-            await serve(Serving([Served(CONTROL, add)], ready), settings, clock)
+            await serve(
+                Serving([Served(CONTROL, add, callers=("operator",))], ready), settings, clock
+            )
     except (ScenarioError, DataFolderError) as error:
         print(error, file=sys.stderr)  # noqa: T201  one line for people
         raise SystemExit(2) from None

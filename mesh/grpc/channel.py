@@ -9,15 +9,24 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from opentelemetry.instrumentation.grpc import aio_client_interceptors
 
+from mesh.grpc import tls
+
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from mesh.grpc.tls import Certificates, Material
 
 # Without this grpc does not know `requestHashHeader` (gRFC A76). It looks when the first channel is made.
 os.environ.setdefault("GRPC_EXPERIMENTAL_RING_HASH_SET_REQUEST_HASH_KEY", "true")  # noqa: TID251  set, not read
 
 
 def open_channel(
-    target: str, service: str, *, retried: Collection[str] = (), routed_by: str | None = None
+    target: str,
+    service: str,
+    *,
+    certificates: Certificates | None = None,
+    retried: Collection[str] = (),
+    routed_by: str | None = None,
 ) -> grpc.aio.Channel:
     """Open a channel to all replicas of a service; the caller closes it.
 
@@ -28,7 +37,8 @@ def open_channel(
 
     Args:
         target: a gRPC target, ``dns:///orchestrator:9000`` or ``ipv4:127.0.0.1:7001,127.0.0.1:7002``.
-        service: the full name of the gRPC service.
+        service: the full name of the gRPC service; ``tls.server_name`` says who has to answer it.
+        certificates: what to show and whom to believe; plain text without them.
         retried: names of methods of that service.
         routed_by: name of a metadata key.
 
@@ -67,6 +77,17 @@ def open_channel(
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.primary_user_agent", "bookmesh"),
     ]
-    return grpc.aio.insecure_channel(
-        target, options=options, interceptors=aio_client_interceptors()
-    )
+    if certificates is None:
+        return grpc.aio.insecure_channel(
+            target, options=options, interceptors=aio_client_interceptors()
+        )
+
+    def connect(material: Material) -> grpc.aio.Channel:
+        return grpc.aio.secure_channel(
+            target,
+            tls.channel_credentials(material),
+            options=[*options, *tls.named(tls.server_name(service))],
+            interceptors=aio_client_interceptors(),
+        )
+
+    return tls.RenewedChannel(certificates, connect)

@@ -14,11 +14,11 @@ from opentelemetry import metrics
 
 from mesh import errors, telemetry
 from mesh.errors import FieldViolation, MeshError
-from mesh.grpc import deadline
+from mesh.grpc import deadline, tls
 from mesh.grpc.errors import abort
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 
     from google.protobuf.message import Message
     from protovalidate import FieldPathPb, Validator
@@ -55,6 +55,8 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
       ``/package.Service/Method``) may go on for as long as its caller stays.
     - A request that is no message of its method, or breaks its protovalidate rules, is INVALID_ARGUMENT; the latter
       names each field.
+    - With ``callers``, a call is refused unless it comes over TLS 1.3 with a certificate of a name that may call its
+      method: by the entry of the method (full name), or that of its service. What has no entry is for nobody.
     - A ``MeshError`` becomes its status with details; any other exception becomes INTERNAL with a fixed message, and
       is logged here with its traceback.
 
@@ -68,12 +70,14 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
         default_timeout_s: float,
         unbounded: Collection[str],
         only: str,
+        callers: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         """Keep the rules."""
         self._validator = validator
         self._default_timeout_s = default_timeout_s
         self._unbounded = unbounded
         self._only = only
+        self._callers = callers
         self._open_ended: set[asyncio.Timeout] = set()
         self._ending = False
 
@@ -115,6 +119,7 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
         async def call(raw: bytes, context: Context) -> Message:
             with _measured(method, context):
                 try:
+                    self._admit(method, context)
                     async with asyncio.timeout_at(self._ends_at(method, context)):
                         request = self._valid(raw, read)
                         return await behaviour(request, context)
@@ -127,6 +132,7 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
         async def call(raw: bytes, context: Context) -> AsyncIterator[Message]:
             with _measured(method, context):
                 try:
+                    self._admit(method, context)
                     ends_at = self._ends_at(method, context)
                     request = self._valid(raw, read)
                     responses = behaviour(request, context)
@@ -158,6 +164,26 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
             if not self._ending:
                 raise
             raise _draining() from None
+
+    def _admit(self, method: str, context: Context) -> None:
+        """Refuse a call whose other end may not make it."""
+        if self._callers is None:
+            return
+        connection = context.auth_context()
+        if tls.TLS_VERSION not in connection.get("ssl_tls_version", ()):
+            raise errors.Unauthenticated(
+                "connect with TLS 1.3 and a certificate of the mesh", reason="TLS_VERSION"
+            )
+        names = tls.callers(connection)
+        service = method[1:].rpartition("/")[0]
+        allowed = self._callers.get(method, self._callers.get(service, ()))
+        if names.isdisjoint(allowed):
+            who = ", ".join(sorted(names)) or "a certificate without a name of the mesh"
+            _log.warning("call refused", method=method, caller=who, peer=context.peer())
+            raise errors.PermissionDenied(
+                f"{method[1:]} is not for {who}: use the certificate of one that may call it",
+                reason="CALLER_NOT_ALLOWED",
+            )
 
     def _ends_at(self, method: str, context: Context) -> float | None:
         """Give the end of a call by the loop's clock, and set it as the deadline of all that is done for it."""

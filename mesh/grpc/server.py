@@ -16,12 +16,14 @@ from grpc_reflection.v1alpha import reflection
 from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
 from protovalidate import Validator
 
+from mesh.grpc import tls
 from mesh.grpc.interceptor import ServiceInterceptor
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from mesh.clock import Clock
+    from mesh.grpc.tls import Certificates
     from mesh.settings import ServiceSettings
 
 OUR_PACKAGES = "bookmesh."
@@ -37,10 +39,21 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A gRPC service to answer: its full name and what adds its servicer to a server."""
+    """A gRPC service to answer, and for whom.
+
+    Attributes:
+        name: its full name.
+        add: adds its servicer to a server.
+        callers: names of the services that may call it, as they stand in certificates (``mesh.grpc.tls``); without TLS
+            everybody may, with it those alone.
+        exceptions: methods that others than those may call: their names, and whose.
+
+    """
 
     name: str
     add: Callable[[grpc.aio.Server], None]
+    callers: Collection[str] = ()
+    exceptions: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -75,10 +88,15 @@ async def serve(serving: Serving, settings: ServiceSettings, clock: Clock) -> No
     says yes, and again whenever it says no. Draining: NOT_SERVING at once, ``on_drain``, a pause until callers have
     noticed, then no new calls, and up to ``drain_s`` seconds for those under way. A second signal exits at once.
 
+    With certificates in the settings, the main port takes TLS 1.3 only, from those who have a certificate of our CA:
+    health from all of them, everything else from those whom ``Served`` names. The admin port has no TLS: it is not for
+    the outside, and probes of many kinds must be able to ask for health.
+
     Raises:
-        SystemExit: with status 1, when an address cannot be bound.
+        SystemExit: with status 1, when an address cannot be bound or the certificates cannot be used.
 
     """
+    certificates = tls.certificates_of(settings)
     stop = _stop_on_signals()
     health_servicer = health.aio.HealthServicer()
     names = [health.OVERALL_HEALTH, *(service.name for service in serving.services)]
@@ -90,6 +108,7 @@ async def serve(serving: Serving, settings: ServiceSettings, clock: Clock) -> No
         default_timeout_s=serving.default_timeout_s,
         unbounded=serving.unbounded,
         only=OUR_PACKAGES,
+        callers=_callers(serving.services) if certificates is not None else None,
     )
     server = grpc.aio.server(
         interceptors=[
@@ -114,11 +133,11 @@ async def serve(serving: Serving, settings: ServiceSettings, clock: Clock) -> No
         [*names[1:], health.SERVICE_NAME, reflection.SERVICE_NAME, _CHANNELZ], admin
     )
 
-    port = bind(server, settings.listen)
+    port = bind(server, settings.listen, certificates)
     admin_port = bind(admin, settings.admin_listen)
     await admin.start()
     await server.start()
-    _log.info("listening", port=port, admin_port=admin_port)
+    _log.info("listening", port=port, admin_port=admin_port, tls=certificates is not None)
 
     watcher = asyncio.create_task(_watch_readiness(serving.ready, health_servicer, names, clock))
     try:
@@ -138,18 +157,29 @@ async def serve(serving: Serving, settings: ServiceSettings, clock: Clock) -> No
         _log.info("stopped")
 
 
-def bind(server: grpc.aio.Server, address: str) -> int:
-    """Bind a server to ``host:port`` without TLS; give the port.
+def bind(server: grpc.aio.Server, address: str, certificates: Certificates | None = None) -> int:
+    """Bind a server to ``host:port``, without TLS if there are no certificates; give the port.
 
     Raises:
         SystemExit: with status 1, when the address is taken or is not one of this machine.
 
     """
     try:
-        return server.add_insecure_port(address)
+        if certificates is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, tls.server_credentials(certificates))
     except RuntimeError:
         _log.error("cannot listen: the address is taken or not of this machine", address=address)
         raise SystemExit(1) from None
+
+
+def _callers(services: Sequence[Served]) -> dict[str, Collection[str]]:
+    callers: dict[str, Collection[str]] = {}
+    for service in services:
+        callers[service.name] = service.callers
+        for method, names in service.exceptions.items():
+            callers[f"/{service.name}/{method}"] = names
+    return callers
 
 
 def _stop_on_signals() -> asyncio.Event:
