@@ -11,16 +11,22 @@ import grpc
 from bookmesh.customer.v1 import customer_pb2
 from bookmesh.customer.v1.customer_pb2_grpc import (
     add_NotificationServiceServicer_to_server,
+    add_PaymentEventServiceServicer_to_server,
     add_PurchaseServiceServicer_to_server,
 )
 from bookmesh.orchestrator.v1.notifications_pb2_grpc import NotificationServiceStub
-from bookmesh.orchestrator.v1.orchestrator_pb2_grpc import PurchaseServiceStub
-from gateway.adapters import notifications, orchestrator
+from bookmesh.orchestrator.v1.orchestrator_pb2_grpc import (
+    PaymentEventServiceStub,
+    PurchaseServiceStub,
+)
+from gateway.adapters import notifications, orchestrator, payment_events
 from gateway.adapters.keys import open_keys
 from gateway.adapters.notifications import GrpcNotificationCenter
 from gateway.adapters.orchestrator import GrpcOrchestrator
+from gateway.adapters.payment_events import GrpcPaymentEvents
 from gateway.adapters.tokens import JwtIdentities
 from gateway.notification_servicer import NotificationServicer
+from gateway.payment_event_servicer import PaymentEventServicer
 from gateway.servicer import PurchaseServicer
 from gateway.settings import Settings
 from mesh import telemetry
@@ -31,6 +37,7 @@ from mesh.ids import uuid7_factory
 from mesh.settings import load
 
 SERVICE = customer_pb2.DESCRIPTOR.services_by_name["PurchaseService"].full_name
+PAYMENT_EVENTS = customer_pb2.DESCRIPTOR.services_by_name["PaymentEventService"].full_name
 NOTIFICATIONS = customer_pb2.DESCRIPTOR.services_by_name["NotificationService"].full_name
 
 
@@ -43,7 +50,15 @@ async def run(settings: Settings) -> None:
     notification_channel = open_channel(
         settings.orchestrator_target, notifications.SERVICE, retried=notifications.RETRIED
     )
-    async with channel, notification_channel, open_keys(settings, clock) as keys:
+    event_channel = open_channel(
+        settings.orchestrator_target, payment_events.SERVICE, retried=payment_events.RETRIED
+    )
+    async with (
+        channel,
+        notification_channel,
+        event_channel,
+        open_keys(settings, clock) as keys,
+    ):
         identities = JwtIdentities(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
         servicer = PurchaseServicer(
             identities,
@@ -54,6 +69,10 @@ async def run(settings: Settings) -> None:
 
         notification_servicer = NotificationServicer(
             identities, GrpcNotificationCenter(NotificationServiceStub(notification_channel))
+        )
+
+        event_servicer = PaymentEventServicer(
+            GrpcPaymentEvents(PaymentEventServiceStub(event_channel))
         )
 
         async def ready() -> bool:
@@ -67,6 +86,10 @@ async def run(settings: Settings) -> None:
                 Served(
                     NOTIFICATIONS,
                     partial(add_NotificationServiceServicer_to_server, notification_servicer),
+                ),
+                Served(
+                    PAYMENT_EVENTS,
+                    partial(add_PaymentEventServiceServicer_to_server, event_servicer),
                 ),
             ],
             ready=ready,

@@ -120,3 +120,17 @@ class Orchestrator(Protocol):
 def is_id(text: str) -> bool:
     """Say whether a text can be the id of a caller: 1 to 255 printable characters."""
     return 1 <= len(text) <= _LONGEST_ID and text.isprintable()
+
+
+class PaymentEvents(Protocol):
+    """The orchestrators' ear for the payment provider."""
+
+    async def receive(self, request: orchestrator_pb2.ReceivePaymentEventRequest) -> None:
+        """Note an event, once however often it comes.
+
+        Raises:
+            InvalidArgument: reason SIGNATURE_INVALID, when it is not the provider's word.
+            Unimplemented: when the provider sends none.
+
+        """
+        ...

@@ -14,6 +14,7 @@ import grpc
 import httpx
 import pytest
 import pytest_asyncio
+from google.api import httpbody_pb2
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -120,8 +121,12 @@ class Gateway(customer_pb2_grpc.PurchaseServiceServicer):
         yield customer_pb2.WatchPurchaseRequestResponse(event_id="2")
 
     def _record(self, request: Message, context: Context) -> None:
-        metadata = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
-        self.calls.append(Call(request, metadata, context.time_remaining(), self.number))
+        self.calls.append(_call(request, context, self.number))
+
+
+def _call(request: Message, context: Context, number: int) -> Call:
+    metadata = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
+    return Call(request, metadata, context.time_remaining(), number)
 
 
 async def _abort(context: Context, code: grpc.StatusCode, reason: str) -> None:
@@ -133,6 +138,20 @@ async def _abort(context: Context, code: grpc.StatusCode, reason: str) -> None:
     status = status_pb2.Status(code=number[0], message="the gateway says why", details=[detail])
     trailer = (("grpc-status-details-bin", status.SerializeToString()),)
     await context.abort(code, status.message, trailer)
+
+
+class Ear(customer_pb2_grpc.PaymentEventServiceServicer):
+    """Takes events of the payment provider."""
+
+    def __init__(self, number: int, calls: list[Call]) -> None:
+        self.number = number
+        self.calls = calls
+
+    async def ReceivePaymentEvent(
+        self, request: httpbody_pb2.HttpBody, context: Context
+    ) -> customer_pb2.ReceivePaymentEventResponse:
+        self.calls.append(_call(request, context, self.number))
+        return customer_pb2.ReceivePaymentEventResponse()
 
 
 @dataclass(slots=True)
@@ -189,6 +208,9 @@ async def make_edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[M
                 server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
                 customer_pb2_grpc.add_PurchaseServiceServicer_to_server(
                     Gateway(number, made.calls, made.go_on), server
+                )
+                customer_pb2_grpc.add_PaymentEventServiceServicer_to_server(
+                    Ear(number, made.calls), server
                 )
                 health_servicer = health.aio.HealthServicer()
                 health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)

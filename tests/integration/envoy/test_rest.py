@@ -10,6 +10,7 @@ import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from google.api import httpbody_pb2
 from google.protobuf import descriptor_pb2, json_format
 
 from bookmesh.customer.v1 import customer_pb2
@@ -256,6 +257,27 @@ async def test_a_cancel_and_an_accepted_offer_are_posts(envoy: Edge) -> None:
         "status_url": f"{PATH}/r2",
     }
     assert (got.status_code, got.headers["allow"]) == (405, "POST")
+
+
+async def test_an_event_of_the_payment_provider_comes_through_as_it_is_and_needs_no_token(
+    envoy: Edge,
+) -> None:
+    payload = b'{ "id": "evt_1",\n "data": {"object": {}} }'
+    async with httpx.AsyncClient(base_url=envoy.rest_url, trust_env=False) as client:
+        response = await client.post(
+            "/api/v1/payment-events",
+            content=payload,
+            headers={"stripe-signature": "t=1,v1=abc", "content-type": "application/json"},
+        )
+        got = await client.get("/api/v1/payment-events")
+        other = await client.get(PATH)
+    assert (response.status_code, response.json()) == (200, {})
+    call = envoy.calls[-1]
+    assert isinstance(call.request, httpbody_pb2.HttpBody)
+    assert call.request.data == payload
+    assert call.metadata["stripe-signature"] == "t=1,v1=abc"
+    assert (got.status_code, got.headers["allow"]) == (405, "POST")
+    assert other.status_code == 401
 
 
 async def test_a_malformed_request_is_400(envoy: Edge) -> None:
