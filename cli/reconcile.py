@@ -9,6 +9,7 @@ import socket
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from rich.text import Text
 from cli import database, options
 from mesh.clock import SystemClock
 from mesh.errors import Unavailable
+from mesh.ids import uuid7_factory
 from mesh.money import Money
 from orchestrator.adapters.reconciliation import FoundRow, PostgresReconciliation, RunRow
 from orchestrator.app.reconcile.model import Done, Mode, Verdict
@@ -117,8 +119,9 @@ async def _compare(
     clock = SystemClock()
     async with database.opened(database_url, data) as (pool, dsn):
         runs = PostgresReconciliation(pool, dsn)
-        run_id = await runs.request(f"{getpass.getuser()}@{socket.gethostname()}", mode, since)
+        run_id = uuid7_factory(clock, SystemRandom())()
         try:
+            await runs.request(run_id, f"{getpass.getuser()}@{socket.gethostname()}", mode, since)
             with Console(stderr=True).status("comparing") as status:
                 run = await _ended(runs, run_id, clock, status)
         finally:

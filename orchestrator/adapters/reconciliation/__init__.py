@@ -194,20 +194,18 @@ class PostgresReconciliation:
 
     # For those who ask
 
-    async def request(self, by: str, mode: Mode, since: datetime) -> UUID:
-        """Ask for a run; give its id.
+    async def request(self, run_id: UUID, by: str, mode: Mode, since: datetime) -> None:
+        """Ask for a run, under an id that the caller chooses.
 
         Raises:
             ValueError: when ``since`` is so late that nothing is old enough to be compared.
 
         """
         try:
-            [row] = await self._fetch("request_run", by, mode.value, since, SETTLE.total_seconds())
+            await self._fetch("request_run", by, mode.value, since, SETTLE.total_seconds(), run_id)
         except asyncpg.CheckViolationError:
             msg = f"since: it must be more than {SETTLE.seconds // 60} minutes ago"
             raise ValueError(msg) from None
-        run_id: UUID = row["run_id"]
-        return run_id
 
     async def get(self, run_id: UUID) -> RunRow | None:
         """Give a run; None when there is none of that id."""

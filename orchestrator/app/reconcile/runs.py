@@ -28,6 +28,8 @@ _log = structlog.get_logger(__name__)
 _POLL_S = 1.0
 _MOST_STARTS = 3
 """A run that was begun so often and came to no end is not begun again."""
+_MOST_LINES = 100
+"""Findings of a run that are logged; all are recorded."""
 
 
 class Reconciliation:
@@ -136,7 +138,7 @@ class Reconciliation:
         left = Counter(o.finding.kind for o in found.outcomes if o.done is not Done.RESOLVED)
         for kind in Kind:
             self._left.set(left[kind], {"kind": kind.value})
-        for outcome in found.outcomes:
+        for outcome in found.outcomes[:_MOST_LINES]:
             finding = outcome.finding
             _log.warning(
                 "books do not agree",

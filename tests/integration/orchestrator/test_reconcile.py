@@ -25,7 +25,7 @@ from orchestrator.adapters.reconciliation import PostgresReconciliation
 from orchestrator.adapters.sellers import TransportSellers
 from orchestrator.adapters.vault import AesTokenVault
 from orchestrator.app.reconcile.compare import Comparer
-from orchestrator.app.reconcile.model import Mode, ReconcileSettings
+from orchestrator.app.reconcile.model import Comparison, Mode, ReconcileSettings, Verdict
 from orchestrator.app.reconcile.runs import Reconciliation
 from orchestrator.app.reconcile.settle import Settler
 from orchestrator.app.steps import Steps
@@ -527,6 +527,28 @@ async def test_a_run_that_was_cut_off_is_begun_again_and_ends_once(trade: Trade)
     assert tuple(row) == (2, "test", "clean")
 
 
+async def test_a_run_that_never_ends_is_given_up(trade: Trade) -> None:
+    await trade.bought()
+    books = PostgresReconciliation(trade.pool, trade.dsn)
+    for _ in range(3):
+        assert await books.begin("dead", 900) is not None
+    await trade.reconciliation().turn()
+    [(_, outcome, _)] = await _runs(trade)
+    assert outcome == "failed"
+    assert not await books.wanted(900), "others are not held up by it"
+
+
+async def test_a_run_that_was_begun_again_does_not_end_twice(trade: Trade) -> None:
+    await trade.bought()
+    books = PostgresReconciliation(trade.pool, trade.dsn)
+    first = await books.begin("stalled", 900)
+    again = await books.begin("other", 900)
+    assert first is not None
+    assert again is not None
+    assert await books.end(again, Verdict.CLEAN, Comparison())
+    assert not await books.end(first, Verdict.FINDINGS, Comparison())
+
+
 async def test_what_is_owed_by_day(trade: Trade) -> None:
     amounts: dict[str, int] = {}
     bought = [await trade.bought() for _ in range(3)]
@@ -575,7 +597,7 @@ async def test_the_day_of_payables_is_looked_up_in_its_index(trade: Trade) -> No
 async def test_what_is_too_young_to_be_compared_is_not_asked_for(trade: Trade) -> None:
     books = PostgresReconciliation(trade.pool, trade.dsn)
     with pytest.raises(ValueError, match="more than 5 minutes ago"):
-        await books.request("me", Mode.REPORT, datetime.now(UTC))
+        await books.request(trade.new_id(), "me", Mode.REPORT, datetime.now(UTC))
 
 
 async def test_a_command_that_is_given_up_leaves_nothing_to_be_done_later(trade: Trade) -> None:
