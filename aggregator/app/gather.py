@@ -264,9 +264,10 @@ class _Lot:
         if batch == 1 or self.size >= batch:
             return self.retry_s
         scarcity = max(0.0, self.scarce - (self.first_s - self.scarce_s) / _WINDOW_S)
-        linger_s = settings.linger_s + (settings.longest_linger_s - settings.linger_s) * scarcity**2
-        # Never longer than what is left lasts for, sent evenly: a small share of a large limit is plenty too.
-        linger_s = max(settings.linger_s, min(linger_s, self.pace_s))
+        # Once half of plenty is gone, calls are as far apart as uses up evenly what is left; closer together before.
+        # Who slows down only when little is left has nothing for the rest of the minute.
+        linger_s = min(settings.longest_linger_s, self.pace_s * min(1.0, 2 * scarcity))
+        linger_s = max(settings.linger_s, linger_s)
         return max(self.retry_s, min(self.first_s + linger_s, self.send_by_s))
 
     def _next(self, queue: deque[Waiting]) -> Waiting | None:

@@ -126,6 +126,21 @@ async def test_the_scarcer_the_budget_the_longer_a_batch_waits() -> None:
 
 
 @in_virtual_time
+async def test_from_a_cold_start_on_the_budget_lasts_for_every_second_of_the_minute() -> None:
+    async with fleet(seller("acme", batch=100, calls_per_minute=100)) as mesh:
+        process = await mesh.process()
+        async with asyncio.TaskGroup() as tasks:
+            asked = []
+            for number in range(20 * 90):
+                asked.append(tasks.create_task(process.collect(f"book-{number}")))
+                await asyncio.sleep(1 / 20)
+        results = [task.result() for task in asked]
+        assert [result.misses for result in results if result.misses] == []
+        # None had to wait for budget either: that takes longer than any batch waits for more.
+        assert max(result.elapsed_s for result in results) <= 2.0
+
+
+@in_virtual_time
 async def test_a_share_of_its_own_that_is_ample_is_plenty() -> None:
     async with fleet(seller("acme", batch=10)) as mesh:
         process = await mesh.process()
