@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -210,10 +211,12 @@ class Purchases:
         return await self._settled(view.offer_accepted_by, acceptance.customer_id, wait_s)
 
     def _first_token(self, view: PurchaseView, offered: Offered) -> str:
-        if offered.token is None or not self._reusable_tokens:
-            msg = "the first payment token cannot be used again: send one"
-            raise errors.FailedPrecondition(msg, reason="PAYMENT_TOKEN_REQUIRED")
-        return self._vault.open(offered.token, view.request_id)
+        if offered.token is not None and self._reusable_tokens:
+            # A key that was taken out of the keyring opens nothing any more.
+            with suppress(KeyError):
+                return self._vault.open(offered.token, view.request_id)
+        msg = "the first payment token cannot be used again: send one"
+        raise errors.FailedPrecondition(msg, reason="PAYMENT_TOKEN_REQUIRED")
 
     async def _commit(self, order: Order, accepted_offer_of: UUID | None = None) -> bool:
         """Commit a new purchase and have it worked on; False when its id, key or offer is taken."""

@@ -49,7 +49,9 @@ _PENDING, _TOO_LATE = "pending", "too_late"
 _NO_ORDER_WORDS = frozenset({"cancelled", "closed", "rejected"})
 
 _BUYING = frozenset({Stage.COLLECT, Stage.REQUOTE, Stage.HOLD, Stage.ORDER, Stage.RESOLVE_ORDER})
-_ORDERING = frozenset({Stage.ORDER, Stage.RESOLVE_ORDER, Stage.CAPTURE, Stage.CANCEL_ORDER})
+_ORDERING = frozenset(
+    {Stage.ORDER, Stage.RESOLVE_ORDER, Stage.CAPTURE, Stage.CANCEL_ORDER, Stage.SETTLE_PAYMENT}
+)
 _OFFERING = frozenset({Stage.VOID, Stage.RELEASE, Stage.OFFER})
 _RESTING = frozenset({Stage.RELEASE, Stage.OFFER, Stage.DONE})
 _AT_SELLER = frozenset({Stage.RESOLVE_ORDER, Stage.CANCEL_ORDER, Stage.CHECK_ORDER})
@@ -606,6 +608,9 @@ class Saga:
     ) -> Next:
         """Compare a payment at the provider, None when it has none, with what we have."""
         ours = purchase.authorization
+        if payment is not None and payment.reserved and ours.state is AuthorizationState.AUTHORIZED:
+            # Whoever closed the purchase has left it so.
+            return Next(_to(purchase, Stage.VOID))
         if payment is not None and payment.agrees_with(ours):
             return self._rest(purchase, moment)
         theirs = "nothing of it" if payment is None else str(payment)
@@ -958,16 +963,16 @@ def fits(purchase: Purchase, what: Resolve) -> bool:
     """Say whether an operator's decision is possible in the state of a purchase."""
     if not purchase.flagged:
         return False
-    was = purchase.resume or purchase.stage
+    ordering = purchase.attempt is not None and (purchase.resume or purchase.stage) in _ORDERING
     money = purchase.authorization
     match what.decision:
         case Decision.RETRY | Decision.CLOSE:
             return True
         case Decision.ORDER_STANDS:
             known = bool(what.order_id) and what.total is not None
-            return known and purchase.status is Status.PENDING and was in _ORDERING
+            return known and purchase.status is Status.PENDING and ordering
         case Decision.NO_ORDER:
-            return purchase.status is not Status.PENDING or was in _ORDERING
+            return purchase.status is not Status.PENDING or ordering
         case Decision.PAYMENT_SETTLED:
             return money.provider_id is not None or money.state is AuthorizationState.INTENDED
         case Decision.REFUND:

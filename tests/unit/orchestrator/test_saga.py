@@ -570,6 +570,26 @@ def paid_by(provider_id: str, before: Purchase) -> Purchase:
     return replace(before, authorization=authorization)
 
 
+def test_what_does_not_settle_a_payment_leaves_all_decisions_open() -> None:
+    before = SAGA.order_stands(paid_by("auth", unpaid())).purchase
+    settling = SAGA.observed(
+        before, Observation(1, "ann", Resolve(Decision.PAYMENT_SETTLED, "why")), EARLY
+    )
+    still = PaymentFound(reserved=True, captured=usd(0), refunded=usd(0))
+    flagged = SAGA.payment_settled(settling.purchase, still, EARLY)
+    assert flagged.flags[0].invariant is Invariant.SUMS_ADD_UP
+    no_order = SAGA.observed(
+        flagged.purchase, Observation(2, "ann", Resolve(Decision.NO_ORDER, "why")), EARLY
+    )
+    assert (no_order.purchase.stage, no_order.purchase.status) == (Stage.VOID, Status.FAILED)
+
+
+def test_what_was_closed_with_money_reserved_is_voided_when_somebody_looks() -> None:
+    closed = paid_by("auth", purchase(stage=Stage.CHECK_PAYMENT, status=Status.FAILED))
+    still = PaymentFound(reserved=True, captured=usd(0), refunded=usd(0))
+    assert SAGA.payment_checked(closed, still, EARLY).purchase.stage is Stage.VOID
+
+
 def test_a_decision_that_does_not_fit_changes_nothing() -> None:
     before = purchase()
     for decision in Decision:
