@@ -30,7 +30,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'bookmesh/aggregator/v1/aggregator.proto\x12\x16\x62ookmesh.aggregator.v1\x1a\x1e\x62ookmesh/common/v1/quote.proto\x1a\x1f\x62ookmesh/seller/v1/seller.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\xfd\x02\n\x14\x43ollectQuotesRequest\x12\"\n\x07\x62ook_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06\x62ookId\x12\x36\n\rcurrency_code\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[A-Z]{3}$R\x0c\x63urrencyCode\x12R\n\nconditions\x18\x03 \x03(\x0e\x32\x1d.bookmesh.seller.v1.ConditionB\x13\xbaH\x10\x92\x01\r\x08\x01\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00R\nconditions\x12@\n\x06policy\x18\x04 \x01(\x0e\x32\x1e.bookmesh.aggregator.v1.PolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06policy\x12\x32\n\naffordable\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\naffordable\x12)\n\x0b\x63ustomer_id\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\ncustomerId\x12\x14\n\x05\x66resh\x18\x07 \x01(\x08R\x05\x66resh\"\xe6\x01\n\x15\x43ollectQuotesResponse\x12\x45\n\x07started\x18\x01 \x01(\x0b\x32).bookmesh.aggregator.v1.CollectionStartedH\x00R\x07started\x12;\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32#.bookmesh.aggregator.v1.AnswerBatchH\x00R\x05\x62\x61tch\x12\x41\n\x07summary\x18\x03 \x01(\x0b\x32%.bookmesh.common.v1.CollectionSummaryH\x00R\x07summaryB\x06\n\x04part\"R\n\x11\x43ollectionStarted\x12#\n\rcollection_id\x18\x01 \x01(\tR\x0c\x63ollectionId\x12\x18\n\x07sellers\x18\x02 \x01(\x05R\x07sellers\"r\n\x0b\x41nswerBatch\x12\x31\n\x06quotes\x18\x01 \x03(\x0b\x32\x19.bookmesh.common.v1.QuoteR\x06quotes\x12\x30\n\x06misses\x18\x02 \x03(\x0b\x32\x18.bookmesh.common.v1.MissR\x06misses\"\x8c\x04\n\x06Seller\x12>\n\tseller_id\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,63}$R\x08sellerId\x12+\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x0b\x64isplayName\x12$\n\x08\x65ndpoint\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x80\x02\x01R\x08\x65ndpoint\x12&\n\ttls_roots\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\x08tlsRoots\x12=\n\x14\x63redential_reference\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\x13\x63redentialReference\x12L\n\x0c\x63\x61pabilities\x18\x06 \x01(\x0b\x32 .bookmesh.seller.v1.CapabilitiesB\x06\xbaH\x03\xc8\x01\x01R\x0c\x63\x61pabilities\x12\x44\n\x05state\x18\x07 \x01(\x0e\x32$.bookmesh.aggregator.v1.Seller.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12\x1a\n\x08revision\x18\x08 \x01(\x03R\x08revision\"X\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x12\n\x0eSTATE_DRAINING\x10\x02\x12\x12\n\x0eSTATE_DISABLED\x10\x03\"_\n\x16RegisterSellersRequest\x12\x45\n\x07sellers\x18\x01 \x03(\x0b\x32\x1e.bookmesh.aggregator.v1.SellerB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07R\x07sellers\"5\n\x17RegisterSellersResponse\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\"\x8d\x01\n\x15SetSellerStateRequest\x12,\n\nseller_ids\x18\x01 \x03(\tB\r\xbaH\n\x92\x01\x07\x08\x01\x10\xe8\x07\x18\x01R\tsellerIds\x12\x46\n\x05state\x18\x02 \x01(\x0e\x32$.bookmesh.aggregator.v1.Seller.StateB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x05state\"4\n\x16SetSellerStateResponse\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\"D\n\x16GetSellerHealthRequest\x12*\n\nseller_ids\x18\x01 \x03(\tB\x0b\xbaH\x08\x92\x01\x05\x10\xe8\x07\x18\x01R\tsellerIds\"Y\n\x17GetSellerHealthResponse\x12>\n\x07sellers\x18\x01 \x03(\x0b\x32$.bookmesh.aggregator.v1.SellerHealthR\x07sellers\"F\n\x18WatchSellerHealthRequest\x12*\n\nseller_ids\x18\x01 \x03(\tB\x0b\xbaH\x08\x92\x01\x05\x10\xe8\x07\x18\x01R\tsellerIds\"[\n\x19WatchSellerHealthResponse\x12>\n\x07sellers\x18\x01 \x03(\x0b\x32$.bookmesh.aggregator.v1.SellerHealthR\x07sellers\"\x92\x05\n\x0cSellerHealth\x12\x1b\n\tseller_id\x18\x01 \x01(\tR\x08sellerId\x12:\n\x05state\x18\x02 \x01(\x0e\x32$.bookmesh.aggregator.v1.Seller.StateR\x05state\x12\x46\n\x07\x62reaker\x18\x03 \x01(\x0e\x32,.bookmesh.aggregator.v1.SellerHealth.BreakerR\x07\x62reaker\x12?\n\rbreaker_since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x62reakerSince\x12\x14\n\x05\x63\x61lls\x18\x05 \x01(\x05R\x05\x63\x61lls\x12\x1a\n\x08\x66\x61ilures\x18\x06 \x01(\x05R\x08\x66\x61ilures\x12\x1f\n\x0b\x62udget_left\x18\x07 \x01(\x05R\nbudgetLeft\x12\x1b\n\tin_flight\x18\x08 \x01(\x05R\x08inFlight\x12:\n\x0blatency_p50\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationR\nlatencyP50\x12:\n\x0blatency_p90\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationR\nlatencyP90\x12:\n\x0blatency_p99\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationR\nlatencyP99\x12\x1d\n\nfrom_fleet\x18\x0c \x01(\x08R\tfromFleet\"]\n\x07\x42reaker\x12\x17\n\x13\x42REAKER_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x42REAKER_CLOSED\x10\x01\x12\x10\n\x0c\x42REAKER_OPEN\x10\x02\x12\x13\n\x0f\x42REAKER_PROBING\x10\x03\"\x15\n\x13WatchSellersRequest\"\x88\x01\n\x14WatchSellersResponse\x12\x38\n\x07sellers\x18\x01 \x03(\x0b\x32\x1e.bookmesh.aggregator.v1.SellerR\x07sellers\x12\x1a\n\x08\x63omplete\x18\x02 \x01(\x08R\x08\x63omplete\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision*]\n\x06Policy\x12\x16\n\x12POLICY_UNSPECIFIED\x10\x00\x12\x15\n\x11POLICY_BEST_PRICE\x10\x01\x12\x13\n\x0fPOLICY_BALANCED\x10\x02\x12\x0f\n\x0bPOLICY_FAST\x10\x03\x32~\n\x0cQuoteService\x12n\n\rCollectQuotes\x12,.bookmesh.aggregator.v1.CollectQuotesRequest\x1a-.bookmesh.aggregator.v1.CollectQuotesResponse0\x01\x32\xe3\x02\n\x0fRegistryService\x12r\n\x0fRegisterSellers\x12..bookmesh.aggregator.v1.RegisterSellersRequest\x1a/.bookmesh.aggregator.v1.RegisterSellersResponse\x12o\n\x0eSetSellerState\x12-.bookmesh.aggregator.v1.SetSellerStateRequest\x1a..bookmesh.aggregator.v1.SetSellerStateResponse\x12k\n\x0cWatchSellers\x12+.bookmesh.aggregator.v1.WatchSellersRequest\x1a,.bookmesh.aggregator.v1.WatchSellersResponse0\x01\x32\x85\x02\n\x13SellerHealthService\x12r\n\x0fGetSellerHealth\x12..bookmesh.aggregator.v1.GetSellerHealthRequest\x1a/.bookmesh.aggregator.v1.GetSellerHealthResponse\x12z\n\x11WatchSellerHealth\x12\x30.bookmesh.aggregator.v1.WatchSellerHealthRequest\x1a\x31.bookmesh.aggregator.v1.WatchSellerHealthResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'bookmesh/aggregator/v1/aggregator.proto\x12\x16\x62ookmesh.aggregator.v1\x1a\x1e\x62ookmesh/common/v1/quote.proto\x1a\x1f\x62ookmesh/seller/v1/seller.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\xc2\x03\n\x14\x43ollectQuotesRequest\x12\"\n\x07\x62ook_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06\x62ookId\x12\x36\n\rcurrency_code\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[A-Z]{3}$R\x0c\x63urrencyCode\x12R\n\nconditions\x18\x03 \x03(\x0e\x32\x1d.bookmesh.seller.v1.ConditionB\x13\xbaH\x10\x92\x01\r\x08\x01\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00R\nconditions\x12@\n\x06policy\x18\x04 \x01(\x0e\x32\x1e.bookmesh.aggregator.v1.PolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06policy\x12\x32\n\naffordable\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\naffordable\x12)\n\x0b\x63ustomer_id\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01R\ncustomerId\x12\x14\n\x05\x66resh\x18\x07 \x01(\x08R\x05\x66resh\x12\x43\n\x07purpose\x18\x08 \x01(\x0e\x32\x1f.bookmesh.aggregator.v1.PurposeB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x07purpose\"\xe6\x01\n\x15\x43ollectQuotesResponse\x12\x45\n\x07started\x18\x01 \x01(\x0b\x32).bookmesh.aggregator.v1.CollectionStartedH\x00R\x07started\x12;\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32#.bookmesh.aggregator.v1.AnswerBatchH\x00R\x05\x62\x61tch\x12\x41\n\x07summary\x18\x03 \x01(\x0b\x32%.bookmesh.common.v1.CollectionSummaryH\x00R\x07summaryB\x06\n\x04part\"R\n\x11\x43ollectionStarted\x12#\n\rcollection_id\x18\x01 \x01(\tR\x0c\x63ollectionId\x12\x18\n\x07sellers\x18\x02 \x01(\x05R\x07sellers\"r\n\x0b\x41nswerBatch\x12\x31\n\x06quotes\x18\x01 \x03(\x0b\x32\x19.bookmesh.common.v1.QuoteR\x06quotes\x12\x30\n\x06misses\x18\x02 \x03(\x0b\x32\x18.bookmesh.common.v1.MissR\x06misses\"\x8c\x04\n\x06Seller\x12>\n\tseller_id\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^[a-z0-9][a-z0-9_-]{0,63}$R\x08sellerId\x12+\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x0b\x64isplayName\x12$\n\x08\x65ndpoint\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x80\x02\x01R\x08\x65ndpoint\x12&\n\ttls_roots\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\x08tlsRoots\x12=\n\x14\x63redential_reference\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\x13\x63redentialReference\x12L\n\x0c\x63\x61pabilities\x18\x06 \x01(\x0b\x32 .bookmesh.seller.v1.CapabilitiesB\x06\xbaH\x03\xc8\x01\x01R\x0c\x63\x61pabilities\x12\x44\n\x05state\x18\x07 \x01(\x0e\x32$.bookmesh.aggregator.v1.Seller.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12\x1a\n\x08revision\x18\x08 \x01(\x03R\x08revision\"X\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x12\n\x0eSTATE_DRAINING\x10\x02\x12\x12\n\x0eSTATE_DISABLED\x10\x03\"_\n\x16RegisterSellersRequest\x12\x45\n\x07sellers\x18\x01 \x03(\x0b\x32\x1e.bookmesh.aggregator.v1.SellerB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07R\x07sellers\"5\n\x17RegisterSellersResponse\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\"\x8d\x01\n\x15SetSellerStateRequest\x12,\n\nseller_ids\x18\x01 \x03(\tB\r\xbaH\n\x92\x01\x07\x08\x01\x10\xe8\x07\x18\x01R\tsellerIds\x12\x46\n\x05state\x18\x02 \x01(\x0e\x32$.bookmesh.aggregator.v1.Seller.StateB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x05state\"4\n\x16SetSellerStateResponse\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\"D\n\x16GetSellerHealthRequest\x12*\n\nseller_ids\x18\x01 \x03(\tB\x0b\xbaH\x08\x92\x01\x05\x10\xe8\x07\x18\x01R\tsellerIds\"Y\n\x17GetSellerHealthResponse\x12>\n\x07sellers\x18\x01 \x03(\x0b\x32$.bookmesh.aggregator.v1.SellerHealthR\x07sellers\"F\n\x18WatchSellerHealthRequest\x12*\n\nseller_ids\x18\x01 \x03(\tB\x0b\xbaH\x08\x92\x01\x05\x10\xe8\x07\x18\x01R\tsellerIds\"[\n\x19WatchSellerHealthResponse\x12>\n\x07sellers\x18\x01 \x03(\x0b\x32$.bookmesh.aggregator.v1.SellerHealthR\x07sellers\"\x92\x05\n\x0cSellerHealth\x12\x1b\n\tseller_id\x18\x01 \x01(\tR\x08sellerId\x12:\n\x05state\x18\x02 \x01(\x0e\x32$.bookmesh.aggregator.v1.Seller.StateR\x05state\x12\x46\n\x07\x62reaker\x18\x03 \x01(\x0e\x32,.bookmesh.aggregator.v1.SellerHealth.BreakerR\x07\x62reaker\x12?\n\rbreaker_since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x62reakerSince\x12\x14\n\x05\x63\x61lls\x18\x05 \x01(\x05R\x05\x63\x61lls\x12\x1a\n\x08\x66\x61ilures\x18\x06 \x01(\x05R\x08\x66\x61ilures\x12\x1f\n\x0b\x62udget_left\x18\x07 \x01(\x05R\nbudgetLeft\x12\x1b\n\tin_flight\x18\x08 \x01(\x05R\x08inFlight\x12:\n\x0blatency_p50\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationR\nlatencyP50\x12:\n\x0blatency_p90\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationR\nlatencyP90\x12:\n\x0blatency_p99\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationR\nlatencyP99\x12\x1d\n\nfrom_fleet\x18\x0c \x01(\x08R\tfromFleet\"]\n\x07\x42reaker\x12\x17\n\x13\x42REAKER_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x42REAKER_CLOSED\x10\x01\x12\x10\n\x0c\x42REAKER_OPEN\x10\x02\x12\x13\n\x0f\x42REAKER_PROBING\x10\x03\"\x15\n\x13WatchSellersRequest\"\x88\x01\n\x14WatchSellersResponse\x12\x38\n\x07sellers\x18\x01 \x03(\x0b\x32\x1e.bookmesh.aggregator.v1.SellerR\x07sellers\x12\x1a\n\x08\x63omplete\x18\x02 \x01(\x08R\x08\x63omplete\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision*L\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x14\n\x10PURPOSE_PURCHASE\x10\x01\x12\x12\n\x0ePURPOSE_BROWSE\x10\x02*]\n\x06Policy\x12\x16\n\x12POLICY_UNSPECIFIED\x10\x00\x12\x15\n\x11POLICY_BEST_PRICE\x10\x01\x12\x13\n\x0fPOLICY_BALANCED\x10\x02\x12\x0f\n\x0bPOLICY_FAST\x10\x03\x32~\n\x0cQuoteService\x12n\n\rCollectQuotes\x12,.bookmesh.aggregator.v1.CollectQuotesRequest\x1a-.bookmesh.aggregator.v1.CollectQuotesResponse0\x01\x32\xe3\x02\n\x0fRegistryService\x12r\n\x0fRegisterSellers\x12..bookmesh.aggregator.v1.RegisterSellersRequest\x1a/.bookmesh.aggregator.v1.RegisterSellersResponse\x12o\n\x0eSetSellerState\x12-.bookmesh.aggregator.v1.SetSellerStateRequest\x1a..bookmesh.aggregator.v1.SetSellerStateResponse\x12k\n\x0cWatchSellers\x12+.bookmesh.aggregator.v1.WatchSellersRequest\x1a,.bookmesh.aggregator.v1.WatchSellersResponse0\x01\x32\x85\x02\n\x13SellerHealthService\x12r\n\x0fGetSellerHealth\x12..bookmesh.aggregator.v1.GetSellerHealthRequest\x1a/.bookmesh.aggregator.v1.GetSellerHealthResponse\x12z\n\x11WatchSellerHealth\x12\x30.bookmesh.aggregator.v1.WatchSellerHealthRequest\x1a\x31.bookmesh.aggregator.v1.WatchSellerHealthResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,6 +47,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COLLECTQUOTESREQUEST'].fields_by_name['policy']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_COLLECTQUOTESREQUEST'].fields_by_name['customer_id']._loaded_options = None
   _globals['_COLLECTQUOTESREQUEST'].fields_by_name['customer_id']._serialized_options = b'\272H\005r\003\030\377\001'
+  _globals['_COLLECTQUOTESREQUEST'].fields_by_name['purpose']._loaded_options = None
+  _globals['_COLLECTQUOTESREQUEST'].fields_by_name['purpose']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_SELLER'].fields_by_name['seller_id']._loaded_options = None
   _globals['_SELLER'].fields_by_name['seller_id']._serialized_options = b'\272H\036r\0342\032^[a-z0-9][a-z0-9_-]{0,63}$'
   _globals['_SELLER'].fields_by_name['display_name']._loaded_options = None
@@ -71,48 +73,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSELLERHEALTHREQUEST'].fields_by_name['seller_ids']._serialized_options = b'\272H\010\222\001\005\020\350\007\030\001'
   _globals['_WATCHSELLERHEALTHREQUEST'].fields_by_name['seller_ids']._loaded_options = None
   _globals['_WATCHSELLERHEALTHREQUEST'].fields_by_name['seller_ids']._serialized_options = b'\272H\010\222\001\005\020\350\007\030\001'
-  _globals['_POLICY']._serialized_start=3094
-  _globals['_POLICY']._serialized_end=3187
+  _globals['_PURPOSE']._serialized_start=3163
+  _globals['_PURPOSE']._serialized_end=3239
+  _globals['_POLICY']._serialized_start=3241
+  _globals['_POLICY']._serialized_end=3334
   _globals['_COLLECTQUOTESREQUEST']._serialized_start=252
-  _globals['_COLLECTQUOTESREQUEST']._serialized_end=633
-  _globals['_COLLECTQUOTESRESPONSE']._serialized_start=636
-  _globals['_COLLECTQUOTESRESPONSE']._serialized_end=866
-  _globals['_COLLECTIONSTARTED']._serialized_start=868
-  _globals['_COLLECTIONSTARTED']._serialized_end=950
-  _globals['_ANSWERBATCH']._serialized_start=952
-  _globals['_ANSWERBATCH']._serialized_end=1066
-  _globals['_SELLER']._serialized_start=1069
-  _globals['_SELLER']._serialized_end=1593
-  _globals['_SELLER_STATE']._serialized_start=1505
-  _globals['_SELLER_STATE']._serialized_end=1593
-  _globals['_REGISTERSELLERSREQUEST']._serialized_start=1595
-  _globals['_REGISTERSELLERSREQUEST']._serialized_end=1690
-  _globals['_REGISTERSELLERSRESPONSE']._serialized_start=1692
-  _globals['_REGISTERSELLERSRESPONSE']._serialized_end=1745
-  _globals['_SETSELLERSTATEREQUEST']._serialized_start=1748
-  _globals['_SETSELLERSTATEREQUEST']._serialized_end=1889
-  _globals['_SETSELLERSTATERESPONSE']._serialized_start=1891
-  _globals['_SETSELLERSTATERESPONSE']._serialized_end=1943
-  _globals['_GETSELLERHEALTHREQUEST']._serialized_start=1945
-  _globals['_GETSELLERHEALTHREQUEST']._serialized_end=2013
-  _globals['_GETSELLERHEALTHRESPONSE']._serialized_start=2015
-  _globals['_GETSELLERHEALTHRESPONSE']._serialized_end=2104
-  _globals['_WATCHSELLERHEALTHREQUEST']._serialized_start=2106
-  _globals['_WATCHSELLERHEALTHREQUEST']._serialized_end=2176
-  _globals['_WATCHSELLERHEALTHRESPONSE']._serialized_start=2178
-  _globals['_WATCHSELLERHEALTHRESPONSE']._serialized_end=2269
-  _globals['_SELLERHEALTH']._serialized_start=2272
-  _globals['_SELLERHEALTH']._serialized_end=2930
-  _globals['_SELLERHEALTH_BREAKER']._serialized_start=2837
-  _globals['_SELLERHEALTH_BREAKER']._serialized_end=2930
-  _globals['_WATCHSELLERSREQUEST']._serialized_start=2932
-  _globals['_WATCHSELLERSREQUEST']._serialized_end=2953
-  _globals['_WATCHSELLERSRESPONSE']._serialized_start=2956
-  _globals['_WATCHSELLERSRESPONSE']._serialized_end=3092
-  _globals['_QUOTESERVICE']._serialized_start=3189
-  _globals['_QUOTESERVICE']._serialized_end=3315
-  _globals['_REGISTRYSERVICE']._serialized_start=3318
-  _globals['_REGISTRYSERVICE']._serialized_end=3673
-  _globals['_SELLERHEALTHSERVICE']._serialized_start=3676
-  _globals['_SELLERHEALTHSERVICE']._serialized_end=3937
+  _globals['_COLLECTQUOTESREQUEST']._serialized_end=702
+  _globals['_COLLECTQUOTESRESPONSE']._serialized_start=705
+  _globals['_COLLECTQUOTESRESPONSE']._serialized_end=935
+  _globals['_COLLECTIONSTARTED']._serialized_start=937
+  _globals['_COLLECTIONSTARTED']._serialized_end=1019
+  _globals['_ANSWERBATCH']._serialized_start=1021
+  _globals['_ANSWERBATCH']._serialized_end=1135
+  _globals['_SELLER']._serialized_start=1138
+  _globals['_SELLER']._serialized_end=1662
+  _globals['_SELLER_STATE']._serialized_start=1574
+  _globals['_SELLER_STATE']._serialized_end=1662
+  _globals['_REGISTERSELLERSREQUEST']._serialized_start=1664
+  _globals['_REGISTERSELLERSREQUEST']._serialized_end=1759
+  _globals['_REGISTERSELLERSRESPONSE']._serialized_start=1761
+  _globals['_REGISTERSELLERSRESPONSE']._serialized_end=1814
+  _globals['_SETSELLERSTATEREQUEST']._serialized_start=1817
+  _globals['_SETSELLERSTATEREQUEST']._serialized_end=1958
+  _globals['_SETSELLERSTATERESPONSE']._serialized_start=1960
+  _globals['_SETSELLERSTATERESPONSE']._serialized_end=2012
+  _globals['_GETSELLERHEALTHREQUEST']._serialized_start=2014
+  _globals['_GETSELLERHEALTHREQUEST']._serialized_end=2082
+  _globals['_GETSELLERHEALTHRESPONSE']._serialized_start=2084
+  _globals['_GETSELLERHEALTHRESPONSE']._serialized_end=2173
+  _globals['_WATCHSELLERHEALTHREQUEST']._serialized_start=2175
+  _globals['_WATCHSELLERHEALTHREQUEST']._serialized_end=2245
+  _globals['_WATCHSELLERHEALTHRESPONSE']._serialized_start=2247
+  _globals['_WATCHSELLERHEALTHRESPONSE']._serialized_end=2338
+  _globals['_SELLERHEALTH']._serialized_start=2341
+  _globals['_SELLERHEALTH']._serialized_end=2999
+  _globals['_SELLERHEALTH_BREAKER']._serialized_start=2906
+  _globals['_SELLERHEALTH_BREAKER']._serialized_end=2999
+  _globals['_WATCHSELLERSREQUEST']._serialized_start=3001
+  _globals['_WATCHSELLERSREQUEST']._serialized_end=3022
+  _globals['_WATCHSELLERSRESPONSE']._serialized_start=3025
+  _globals['_WATCHSELLERSRESPONSE']._serialized_end=3161
+  _globals['_QUOTESERVICE']._serialized_start=3336
+  _globals['_QUOTESERVICE']._serialized_end=3462
+  _globals['_REGISTRYSERVICE']._serialized_start=3465
+  _globals['_REGISTRYSERVICE']._serialized_end=3820
+  _globals['_SELLERHEALTHSERVICE']._serialized_start=3823
+  _globals['_SELLERHEALTHSERVICE']._serialized_end=4084
 # @@protoc_insertion_point(module_scope)

@@ -24,6 +24,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Purpose:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Purpose.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PURPOSE_UNSPECIFIED: _Purpose.ValueType  # 0
+    """PURCHASE."""
+    PURPOSE_PURCHASE: _Purpose.ValueType  # 1
+    """To buy: all that is not reserved for orders."""
+    PURPOSE_BROWSE: _Purpose.ValueType  # 2
+    """To compare prices: what is known already, and of the limits a small part that purchases can do without. Collections
+    for this are not shared with those of purchases, which therefore never wait for one.
+    """
+
+class Purpose(_Purpose, metaclass=_PurposeEnumTypeWrapper):
+    """What quotes are for, which decides how much of the sellers' limits may be used."""
+
+PURPOSE_UNSPECIFIED: Purpose.ValueType  # 0
+"""PURCHASE."""
+PURPOSE_PURCHASE: Purpose.ValueType  # 1
+"""To buy: all that is not reserved for orders."""
+PURPOSE_BROWSE: Purpose.ValueType  # 2
+"""To compare prices: what is known already, and of the limits a small part that purchases can do without. Collections
+for this are not shared with those of purchases, which therefore never wait for one.
+"""
+Global___Purpose: _TypeAlias = Purpose  # noqa: Y015
+
 class _Policy:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -65,6 +93,7 @@ class CollectQuotesRequest(_message.Message):
     AFFORDABLE_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     FRESH_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     book_id: _builtins.str
     """The book, normalised: an ISBN as its 13 digits. Required."""
     currency_code: _builtins.str
@@ -77,6 +106,8 @@ class CollectQuotesRequest(_message.Message):
     """
     fresh: _builtins.bool
     """Whether everything is to be asked anew, because what is known already has proved wrong."""
+    purpose: Global___Purpose.ValueType
+    """What the quotes are for; PURCHASE when not set."""
     @_builtins.property
     def conditions(self) -> _containers.RepeatedScalarFieldContainer[_seller_pb2.Condition.ValueType]:
         """The conditions that will do. Required."""
@@ -97,10 +128,11 @@ class CollectQuotesRequest(_message.Message):
         affordable: _money_pb2.Money | None = ...,
         customer_id: _builtins.str = ...,
         fresh: _builtins.bool = ...,
+        purpose: Global___Purpose.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["affordable", b"affordable"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["affordable", b"affordable", "book_id", b"book_id", "conditions", b"conditions", "currency_code", b"currency_code", "customer_id", b"customer_id", "fresh", b"fresh", "policy", b"policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affordable", b"affordable", "book_id", b"book_id", "conditions", b"conditions", "currency_code", b"currency_code", "customer_id", b"customer_id", "fresh", b"fresh", "policy", b"policy", "purpose", b"purpose"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

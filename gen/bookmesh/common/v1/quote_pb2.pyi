@@ -38,6 +38,7 @@ class Quote(_message.Message):
     QUANTITY_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     LATENCY_FIELD_NUMBER: _builtins.int
+    AGE_FIELD_NUMBER: _builtins.int
     seller_id: _builtins.str
     """Who quotes; a seller_id of the registry."""
     quote_id: _builtins.str
@@ -66,6 +67,10 @@ class Quote(_message.Message):
     def latency(self) -> _duration_pb2.Duration:
         """Time from sending the question to the answer; 0 for one that came from a cache."""
 
+    @_builtins.property
+    def age(self) -> _duration_pb2.Duration:
+        """How long ago the seller said so; 0 for one that was asked just now. Set by the aggregator."""
+
     def __init__(
         self,
         *,
@@ -78,10 +83,11 @@ class Quote(_message.Message):
         quantity: _builtins.int = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         latency: _duration_pb2.Duration | None = ...,
+        age: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "latency", b"latency", "price", b"price", "shipping", b"shipping", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "expires_at", b"expires_at", "latency", b"latency", "price", b"price", "shipping", b"shipping", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "expires_at", b"expires_at", "latency", b"latency", "price", b"price", "quantity", b"quantity", "quote_id", b"quote_id", "seller_id", b"seller_id", "shipping", b"shipping", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "condition", b"condition", "expires_at", b"expires_at", "latency", b"latency", "price", b"price", "quantity", b"quantity", "quote_id", b"quote_id", "seller_id", b"seller_id", "shipping", b"shipping", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,6 +224,7 @@ class CollectionSummary(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
     CACHED_FIELD_NUMBER: _builtins.int
+    BEST_TOTAL_FIELD_NUMBER: _builtins.int
     collection_id: _builtins.str
     """Names the collection, a UUID."""
     book_id: _builtins.str
@@ -244,6 +251,10 @@ class CollectionSummary(_message.Message):
     def elapsed(self) -> _duration_pb2.Duration:
         """How long it took."""
 
+    @_builtins.property
+    def best_total(self) -> _money_pb2.Money:
+        """The lowest total, where there is a price."""
+
     def __init__(
         self,
         *,
@@ -257,10 +268,11 @@ class CollectionSummary(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         elapsed: _duration_pb2.Duration | None = ...,
         cached: _builtins.int = ...,
+        best_total: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["best_total", b"best_total", "elapsed", b"elapsed", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "asked", b"asked", "book_id", b"book_id", "cached", b"cached", "collection_id", b"collection_id", "elapsed", b"elapsed", "misses", b"misses", "quoted", b"quoted", "sellers", b"sellers", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "asked", b"asked", "best_total", b"best_total", "book_id", b"book_id", "cached", b"cached", "collection_id", b"collection_id", "elapsed", b"elapsed", "misses", b"misses", "quoted", b"quoted", "sellers", b"sellers", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,7 +10,15 @@ Faults of a call are gRPC statuses (over REST: the HTTP status and a google.rpc.
 google.rpc.ErrorInfo (domain "bookmesh", reason a word in capitals), google.rpc.BadRequest naming each field that
 was wrong, and google.rpc.RetryInfo where trying again helps. Over gRPC alone, a token that the edge refuses is
 UNAUTHENTICATED without details. The outcome of a purchase is never a fault of the
-call that asks for it: it is a value in the answer.
+call that asks for it: it is a value in the answer. docs/errors.md lists every reason.
+
+Where a stream breaks off, a gRPC caller gets the status as for any call. REST has said 200 by then: the last line of
+newline-delimited JSON is `{"error": <google.rpc.Status>}`, the last server-sent event `error`. A stream over REST that
+ends without its last event or an error was cut off: open it again.
+
+Server-sent events (text/event-stream) have an id, an event name, and as data the same JSON as a line of the stream that
+they stand for. A comment every 15 s keeps the connection open. After the last one comes the event `end`; a client that
+connects again after that, as browsers' EventSource does, gets 204 and stays away. Over gRPC each HttpBody is one event.
 
 Prices are doubles in this contract alone, so that JSON numbers such as 29.99 can be sent and read. They are
 exact: a double holds every decimal of up to 15 significant digits, each amount is read through its shortest
@@ -23,6 +31,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.rpc import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -465,21 +474,43 @@ class ListPurchaseRequestsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATUSES_FIELD_NUMBER: _builtins.int
+    BOOK_ID_FIELD_NUMBER: _builtins.int
+    CREATED_AFTER_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most requests in the answer; 1 to 100, 20 when 0."""
     page_token: _builtins.str
-    """ListPurchaseRequestsResponse.next_page_token of the page before; empty for the first. What cannot be one is
-    INVALID_ARGUMENT.
+    """ListPurchaseRequestsResponse.next_page_token of the page before; empty for the first. It goes with the other fields,
+    page_size excepted: with others, as another customer's, and when it was not given out at all, it is INVALID_ARGUMENT.
     """
+    book_id: _builtins.str
+    """Only those of this book, in any spelling that CreatePurchaseRequest takes; all when empty."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___PurchaseStatus.Word.ValueType]:
+        """Only those that stand there; all when empty."""
+
+    @_builtins.property
+    def created_after(self) -> _timestamp_pb2.Timestamp:
+        """Only those made at this time or later."""
+
+    @_builtins.property
+    def created_before(self) -> _timestamp_pb2.Timestamp:
+        """Only those made before this time."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        statuses: _abc.Iterable[Global___PurchaseStatus.Word.ValueType] | None = ...,
+        book_id: _builtins.str = ...,
+        created_after: _timestamp_pb2.Timestamp | None = ...,
+        created_before: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book_id", b"book_id", "created_after", b"created_after", "created_before", b"created_before", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -606,6 +637,7 @@ class WatchPurchaseRequestResponse(_message.Message):
     QUOTES_FIELD_NUMBER: _builtins.int
     COLLECTION_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """Names the event within its request; the same event has the same id in every stream."""
     @_builtins.property
@@ -628,6 +660,10 @@ class WatchPurchaseRequestResponse(_message.Message):
     def result(self) -> Global___PurchaseRequest:
         """The final status; the last event."""
 
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Over REST alone: why the stream breaks off here."""
+
     def __init__(
         self,
         *,
@@ -637,16 +673,39 @@ class WatchPurchaseRequestResponse(_message.Message):
         quotes: Global___QuoteBatch | None = ...,
         collection: Global___Collection | None = ...,
         result: Global___PurchaseRequest | None = ...,
+        error: _status_pb2.Status | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "event", b"event", "event_time", b"event_time", "quotes", b"quotes", "result", b"result", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "error", b"error", "event", b"event", "event_time", b"event_time", "quotes", b"quotes", "result", b"result", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "event", b"event", "event_id", b"event_id", "event_time", b"event_time", "quotes", b"quotes", "result", b"result", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "error", b"error", "event", b"event", "event_id", b"event_id", "event_time", b"event_time", "quotes", b"quotes", "result", b"result", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["step", "quotes", "collection", "result"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["step", "quotes", "collection", "result", "error"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___WatchPurchaseRequestResponse: _TypeAlias = WatchPurchaseRequestResponse  # noqa: Y015
+
+@_typing.final
+class WatchPurchaseRequestEventsRequest(_message.Message):
+    """Watches one purchase request by server-sent events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """CreatePurchaseRequestResponse.request_id. Required."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchPurchaseRequestEventsRequest: _TypeAlias = WatchPurchaseRequestEventsRequest  # noqa: Y015
 
 @_typing.final
 class Step(_message.Message):
@@ -822,6 +881,7 @@ class Quote(_message.Message):
     SHIPPING_FIELD_NUMBER: _builtins.int
     CONDITION_FIELD_NUMBER: _builtins.int
     LATENCY_MS_FIELD_NUMBER: _builtins.int
+    AGE_MS_FIELD_NUMBER: _builtins.int
     seller_id: _builtins.str
     """Who."""
     total: _builtins.float
@@ -833,7 +893,9 @@ class Quote(_message.Message):
     condition: Global___BookCondition.Word.ValueType
     """Condition of the copy."""
     latency_ms: _builtins.int
-    """Time from asking to the answer, in milliseconds."""
+    """Time from asking to the answer, in milliseconds; 0 when it was known already."""
+    age_ms: _builtins.int
+    """How long ago the seller said so, in milliseconds; 0 for one that was asked just now. In a comparison of prices."""
     def __init__(
         self,
         *,
@@ -843,12 +905,15 @@ class Quote(_message.Message):
         shipping: _builtins.float = ...,
         condition: Global___BookCondition.Word.ValueType = ...,
         latency_ms: _builtins.int = ...,
+        age_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_age_ms", b"_age_ms", "age_ms", b"age_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "latency_ms", b"latency_ms", "price", b"price", "seller_id", b"seller_id", "shipping", b"shipping", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age_ms", b"_age_ms", "age_ms", b"age_ms", "condition", b"condition", "latency_ms", b"latency_ms", "price", b"price", "seller_id", b"seller_id", "shipping", b"shipping", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__age_ms: _TypeAlias = _typing.Literal["age_ms"]  # noqa: Y015
+    _WhichOneofArgType__age_ms: _TypeAlias = _typing.Literal["_age_ms", b"_age_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__age_ms) -> _WhichOneofReturnType__age_ms | None: ...
 
 Global___Quote: _TypeAlias = Quote  # noqa: Y015
 
@@ -897,6 +962,7 @@ class Collection(_message.Message):
     QUOTED_FIELD_NUMBER: _builtins.int
     BEST_TOTAL_FIELD_NUMBER: _builtins.int
     ELAPSED_MS_FIELD_NUMBER: _builtins.int
+    FROM_CACHE_FIELD_NUMBER: _builtins.int
     sellers: _builtins.int
     """Sellers that Bookmesh knows."""
     asked: _builtins.int
@@ -909,6 +975,8 @@ class Collection(_message.Message):
     """The lowest total, where there is one."""
     elapsed_ms: _builtins.int
     """How long it took, in milliseconds."""
+    from_cache: _builtins.int
+    """Of those that answered, whose answer was known already."""
     def __init__(
         self,
         *,
@@ -918,16 +986,207 @@ class Collection(_message.Message):
         quoted: _builtins.int = ...,
         best_total: _builtins.float | None = ...,
         elapsed_ms: _builtins.int = ...,
+        from_cache: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_best_total", b"_best_total", "best_total", b"best_total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best_total", b"_best_total", "answered", b"answered", "asked", b"asked", "best_total", b"best_total", "elapsed_ms", b"elapsed_ms", "quoted", b"quoted", "sellers", b"sellers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best_total", b"_best_total", "answered", b"answered", "asked", b"asked", "best_total", b"best_total", "elapsed_ms", b"elapsed_ms", "from_cache", b"from_cache", "quoted", b"quoted", "sellers", b"sellers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__best_total: _TypeAlias = _typing.Literal["best_total"]  # noqa: Y015
     _WhichOneofArgType__best_total: _TypeAlias = _typing.Literal["_best_total", b"_best_total"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__best_total) -> _WhichOneofReturnType__best_total | None: ...
 
 Global___Collection: _TypeAlias = Collection  # noqa: Y015
+
+@_typing.final
+class ListQuotesRequest(_message.Message):
+    """Compares the prices of a book."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOK_ID_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
+    MAX_WAIT_MS_FIELD_NUMBER: _builtins.int
+    MAX_QUOTES_FIELD_NUMBER: _builtins.int
+    book_id: _builtins.str
+    """The book, as in CreatePurchaseRequestRequest. In a path it is percent-encoded; one with a slash cannot stand there.
+    Required.
+    """
+    currency_code: _builtins.str
+    """ISO 4217 alphabetic code in capitals; USD when empty. Prices in other currencies do not count."""
+    max_wait_ms: _builtins.int
+    """How long to wait for sellers, in milliseconds: 1 to 10,000; 3,000 when 0."""
+    max_quotes: _builtins.int
+    """Most quotes in the answer, the cheapest ones; 1 to 1,000, 100 when 0."""
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedScalarFieldContainer[Global___BookCondition.Word.ValueType]:
+        """The conditions that will do; only new copies when empty."""
+
+    def __init__(
+        self,
+        *,
+        book_id: _builtins.str = ...,
+        currency_code: _builtins.str = ...,
+        conditions: _abc.Iterable[Global___BookCondition.Word.ValueType] | None = ...,
+        max_wait_ms: _builtins.int = ...,
+        max_quotes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book_id", b"book_id", "conditions", b"conditions", "currency_code", b"currency_code", "max_quotes", b"max_quotes", "max_wait_ms", b"max_wait_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListQuotesRequest: _TypeAlias = ListQuotesRequest  # noqa: Y015
+
+@_typing.final
+class ListQuotesResponse(_message.Message):
+    """The prices of a book."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOK_ID_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    QUOTES_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    book_id: _builtins.str
+    """The book, an ISBN as its 13 digits."""
+    currency_code: _builtins.str
+    """The currency of the prices, ISO 4217."""
+    @_builtins.property
+    def quotes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Quote]:
+        """The lowest total first; of equal ones by seller_id."""
+
+    @_builtins.property
+    def summary(self) -> Global___Collection:
+        """How many sellers there are, were asked and answered."""
+
+    def __init__(
+        self,
+        *,
+        book_id: _builtins.str = ...,
+        currency_code: _builtins.str = ...,
+        quotes: _abc.Iterable[Global___Quote] | None = ...,
+        summary: Global___Collection | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book_id", b"book_id", "currency_code", b"currency_code", "quotes", b"quotes", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListQuotesResponse: _TypeAlias = ListQuotesResponse  # noqa: Y015
+
+@_typing.final
+class StreamQuotesRequest(_message.Message):
+    """Compares the prices of a book as they arrive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOK_ID_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
+    MAX_WAIT_MS_FIELD_NUMBER: _builtins.int
+    book_id: _builtins.str
+    """As in ListQuotesRequest. Required."""
+    currency_code: _builtins.str
+    """As in ListQuotesRequest."""
+    max_wait_ms: _builtins.int
+    """As in ListQuotesRequest."""
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedScalarFieldContainer[Global___BookCondition.Word.ValueType]:
+        """As in ListQuotesRequest."""
+
+    def __init__(
+        self,
+        *,
+        book_id: _builtins.str = ...,
+        currency_code: _builtins.str = ...,
+        conditions: _abc.Iterable[Global___BookCondition.Word.ValueType] | None = ...,
+        max_wait_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book_id", b"book_id", "conditions", b"conditions", "currency_code", b"currency_code", "max_wait_ms", b"max_wait_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamQuotesRequest: _TypeAlias = StreamQuotesRequest  # noqa: Y015
+
+@_typing.final
+class StreamQuotesResponse(_message.Message):
+    """Prices that arrived together, or the end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUOTES_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def quotes(self) -> Global___QuoteBatch:
+        """Sellers answered; the lowest total of these first. Every seller is in exactly one batch."""
+
+    @_builtins.property
+    def summary(self) -> Global___Collection:
+        """All that could be had is in; the last event."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Over REST alone: why the stream breaks off here."""
+
+    def __init__(
+        self,
+        *,
+        quotes: Global___QuoteBatch | None = ...,
+        summary: Global___Collection | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event", b"event", "quotes", b"quotes", "summary", b"summary"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event", b"event", "quotes", b"quotes", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["quotes", "summary", "error"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___StreamQuotesResponse: _TypeAlias = StreamQuotesResponse  # noqa: Y015
+
+@_typing.final
+class StreamQuotesEventsRequest(_message.Message):
+    """Compares the prices of a book by server-sent events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOK_ID_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
+    MAX_WAIT_MS_FIELD_NUMBER: _builtins.int
+    book_id: _builtins.str
+    """As in ListQuotesRequest. Required."""
+    currency_code: _builtins.str
+    """As in ListQuotesRequest."""
+    max_wait_ms: _builtins.int
+    """As in ListQuotesRequest."""
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedScalarFieldContainer[Global___BookCondition.Word.ValueType]:
+        """As in ListQuotesRequest."""
+
+    def __init__(
+        self,
+        *,
+        book_id: _builtins.str = ...,
+        currency_code: _builtins.str = ...,
+        conditions: _abc.Iterable[Global___BookCondition.Word.ValueType] | None = ...,
+        max_wait_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book_id", b"book_id", "conditions", b"conditions", "currency_code", b"currency_code", "max_wait_ms", b"max_wait_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamQuotesEventsRequest: _TypeAlias = StreamQuotesEventsRequest  # noqa: Y015
 
 @_typing.final
 class CancelPurchaseRequestRequest(_message.Message):

@@ -56,6 +56,11 @@ class PurchaseServiceStub:
                 request_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.WatchPurchaseRequestRequest.SerializeToString,
                 response_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.WatchPurchaseRequestResponse.FromString,
                 _registered_method=True)
+        self.WatchPurchaseRequestEvents = channel.unary_stream(
+                '/bookmesh.customer.v1.PurchaseService/WatchPurchaseRequestEvents',
+                request_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.WatchPurchaseRequestEventsRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
         self.CancelPurchaseRequest = channel.unary_unary(
                 '/bookmesh.customer.v1.PurchaseService/CancelPurchaseRequest',
                 request_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.CancelPurchaseRequestRequest.SerializeToString,
@@ -97,7 +102,7 @@ class PurchaseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListPurchaseRequests(self, request, context):
-        """Lists the caller's own requests, newest first.
+        """Lists the caller's own requests, newest first. Pages are stable: what is made meanwhile does not shift later ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,6 +112,15 @@ class PurchaseServiceServicer:
         """Streams everything that happens in a request, from its beginning however late the caller joins, as it
         happens, and ends after the final status (`result`). Over REST it is newline-delimited JSON. An interrupted
         stream may be opened again: events repeat under the same event_id. NOT_FOUND as for GetPurchaseRequest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchPurchaseRequestEvents(self, request, context):
+        """Streams the same as server-sent events, named `step`, `quotes`, `collection` and `result`, then `end`. Metadata
+        `last-event-id` (the Last-Event-ID header) resumes behind that event; one that is no event_id is ignored. 204 over REST,
+        and no event over gRPC, when nothing comes behind it. NOT_FOUND as for GetPurchaseRequest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,6 +169,11 @@ def add_PurchaseServiceServicer_to_server(servicer, server):
                     servicer.WatchPurchaseRequest,
                     request_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.WatchPurchaseRequestRequest.FromString,
                     response_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.WatchPurchaseRequestResponse.SerializeToString,
+            ),
+            'WatchPurchaseRequestEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchPurchaseRequestEvents,
+                    request_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.WatchPurchaseRequestEventsRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'CancelPurchaseRequest': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelPurchaseRequest,
@@ -287,6 +306,33 @@ class PurchaseService:
             _registered_method=True)
 
     @staticmethod
+    def WatchPurchaseRequestEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/bookmesh.customer.v1.PurchaseService/WatchPurchaseRequestEvents',
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.WatchPurchaseRequestEventsRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CancelPurchaseRequest(request,
             target,
             options=(),
@@ -330,6 +376,185 @@ class PurchaseService:
             '/bookmesh.customer.v1.PurchaseService/AcceptOffer',
             bookmesh_dot_customer_dot_v1_dot_customer__pb2.AcceptOfferRequest.SerializeToString,
             bookmesh_dot_customer_dot_v1_dot_customer__pb2.AcceptOfferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class QuoteServiceStub:
+    """Comparing prices without buying. Nothing is reserved, and a later purchase may find other prices.
+
+    What sellers have said in the last minute is not asked again. Comparing has a small share of its own of how often each
+    seller may be asked, so that it never takes what purchases need: where that is used up, a seller that is not known yet
+    is missing from the answer. INVALID_ARGUMENT (400) names the fields that are wrong, UNAVAILABLE (503) comes with RetryInfo.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListQuotes = channel.unary_unary(
+                '/bookmesh.customer.v1.QuoteService/ListQuotes',
+                request_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.ListQuotesRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.ListQuotesResponse.FromString,
+                _registered_method=True)
+        self.StreamQuotes = channel.unary_stream(
+                '/bookmesh.customer.v1.QuoteService/StreamQuotes',
+                request_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.StreamQuotesRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.StreamQuotesResponse.FromString,
+                _registered_method=True)
+        self.StreamQuotesEvents = channel.unary_stream(
+                '/bookmesh.customer.v1.QuoteService/StreamQuotesEvents',
+                request_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.StreamQuotesEventsRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+
+
+class QuoteServiceServicer:
+    """Comparing prices without buying. Nothing is reserved, and a later purchase may find other prices.
+
+    What sellers have said in the last minute is not asked again. Comparing has a small share of its own of how often each
+    seller may be asked, so that it never takes what purchases need: where that is used up, a seller that is not known yet
+    is missing from the answer. INVALID_ARGUMENT (400) names the fields that are wrong, UNAVAILABLE (503) comes with RetryInfo.
+    """
+
+    def ListQuotes(self, request, context):
+        """Gives the prices of a book, the lowest total first, after at most max_wait_ms.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamQuotes(self, request, context):
+        """Streams prices as they arrive, what is known already first, and ends with `summary` after at most max_wait_ms. Over
+        REST it is newline-delimited JSON.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamQuotesEvents(self, request, context):
+        """Streams the same as server-sent events, named `quotes` and `summary`, then `end`. There is no resuming: an interrupted
+        comparison begins anew, with what is known by then. 204 over REST, and no event over gRPC, when the metadata
+        `last-event-id` (the Last-Event-ID header) is that of `end`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_QuoteServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListQuotes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListQuotes,
+                    request_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.ListQuotesRequest.FromString,
+                    response_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.ListQuotesResponse.SerializeToString,
+            ),
+            'StreamQuotes': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamQuotes,
+                    request_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.StreamQuotesRequest.FromString,
+                    response_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.StreamQuotesResponse.SerializeToString,
+            ),
+            'StreamQuotesEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamQuotesEvents,
+                    request_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.StreamQuotesEventsRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'bookmesh.customer.v1.QuoteService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('bookmesh.customer.v1.QuoteService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class QuoteService:
+    """Comparing prices without buying. Nothing is reserved, and a later purchase may find other prices.
+
+    What sellers have said in the last minute is not asked again. Comparing has a small share of its own of how often each
+    seller may be asked, so that it never takes what purchases need: where that is used up, a seller that is not known yet
+    is missing from the answer. INVALID_ARGUMENT (400) names the fields that are wrong, UNAVAILABLE (503) comes with RetryInfo.
+    """
+
+    @staticmethod
+    def ListQuotes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.customer.v1.QuoteService/ListQuotes',
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.ListQuotesRequest.SerializeToString,
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.ListQuotesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamQuotes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/bookmesh.customer.v1.QuoteService/StreamQuotes',
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.StreamQuotesRequest.SerializeToString,
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.StreamQuotesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamQuotesEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/bookmesh.customer.v1.QuoteService/StreamQuotesEvents',
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.StreamQuotesEventsRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
             insecure,

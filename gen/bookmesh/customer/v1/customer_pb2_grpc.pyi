@@ -10,7 +10,15 @@ Faults of a call are gRPC statuses (over REST: the HTTP status and a google.rpc.
 google.rpc.ErrorInfo (domain "bookmesh", reason a word in capitals), google.rpc.BadRequest naming each field that
 was wrong, and google.rpc.RetryInfo where trying again helps. Over gRPC alone, a token that the edge refuses is
 UNAUTHENTICATED without details. The outcome of a purchase is never a fault of the
-call that asks for it: it is a value in the answer.
+call that asks for it: it is a value in the answer. docs/errors.md lists every reason.
+
+Where a stream breaks off, a gRPC caller gets the status as for any call. REST has said 200 by then: the last line of
+newline-delimited JSON is `{"error": <google.rpc.Status>}`, the last server-sent event `error`. A stream over REST that
+ends without its last event or an error was cut off: open it again.
+
+Server-sent events (text/event-stream) have an id, an event name, and as data the same JSON as a line of the stream that
+they stand for. A comment every 15 s keeps the connection open. After the last one comes the event `end`; a client that
+connects again after that, as browsers' EventSource does, gets 204 and stays away. Over gRPC each HttpBody is one event.
 
 Prices are doubles in this contract alone, so that JSON numbers such as 29.99 can be sent and read. They are
 exact: a double holds every decimal of up to 15 significant digits, each amount is read through its shortest
@@ -64,11 +72,16 @@ class PurchaseServiceStub:
     GetPurchaseRequest: _grpc.UnaryUnaryMultiCallable[_customer_pb2.GetPurchaseRequestRequest, _customer_pb2.PurchaseRequest]
     """Tells what has become of a request. NOT_FOUND (404) for one that does not exist or is not the caller's."""
     ListPurchaseRequests: _grpc.UnaryUnaryMultiCallable[_customer_pb2.ListPurchaseRequestsRequest, _customer_pb2.ListPurchaseRequestsResponse]
-    """Lists the caller's own requests, newest first."""
+    """Lists the caller's own requests, newest first. Pages are stable: what is made meanwhile does not shift later ones."""
     WatchPurchaseRequest: _grpc.UnaryStreamMultiCallable[_customer_pb2.WatchPurchaseRequestRequest, _customer_pb2.WatchPurchaseRequestResponse]
     """Streams everything that happens in a request, from its beginning however late the caller joins, as it
     happens, and ends after the final status (`result`). Over REST it is newline-delimited JSON. An interrupted
     stream may be opened again: events repeat under the same event_id. NOT_FOUND as for GetPurchaseRequest.
+    """
+    WatchPurchaseRequestEvents: _grpc.UnaryStreamMultiCallable[_customer_pb2.WatchPurchaseRequestEventsRequest, _httpbody_pb2.HttpBody]
+    """Streams the same as server-sent events, named `step`, `quotes`, `collection` and `result`, then `end`. Metadata
+    `last-event-id` (the Last-Event-ID header) resumes behind that event; one that is no event_id is ignored. 204 over REST,
+    and no event over gRPC, when nothing comes behind it. NOT_FOUND as for GetPurchaseRequest.
     """
     CancelPurchaseRequest: _grpc.UnaryUnaryMultiCallable[_customer_pb2.CancelPurchaseRequestRequest, _customer_pb2.PurchaseRequest]
     """Cancels a request, as far as that is still possible. The answer is the request as it then is: `cancelled`, or
@@ -105,11 +118,16 @@ class PurchaseServiceAsyncStub(PurchaseServiceStub):
     GetPurchaseRequest: _aio.UnaryUnaryMultiCallable[_customer_pb2.GetPurchaseRequestRequest, _customer_pb2.PurchaseRequest]  # type: ignore[assignment]
     """Tells what has become of a request. NOT_FOUND (404) for one that does not exist or is not the caller's."""
     ListPurchaseRequests: _aio.UnaryUnaryMultiCallable[_customer_pb2.ListPurchaseRequestsRequest, _customer_pb2.ListPurchaseRequestsResponse]  # type: ignore[assignment]
-    """Lists the caller's own requests, newest first."""
+    """Lists the caller's own requests, newest first. Pages are stable: what is made meanwhile does not shift later ones."""
     WatchPurchaseRequest: _aio.UnaryStreamMultiCallable[_customer_pb2.WatchPurchaseRequestRequest, _customer_pb2.WatchPurchaseRequestResponse]  # type: ignore[assignment]
     """Streams everything that happens in a request, from its beginning however late the caller joins, as it
     happens, and ends after the final status (`result`). Over REST it is newline-delimited JSON. An interrupted
     stream may be opened again: events repeat under the same event_id. NOT_FOUND as for GetPurchaseRequest.
+    """
+    WatchPurchaseRequestEvents: _aio.UnaryStreamMultiCallable[_customer_pb2.WatchPurchaseRequestEventsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """Streams the same as server-sent events, named `step`, `quotes`, `collection` and `result`, then `end`. Metadata
+    `last-event-id` (the Last-Event-ID header) resumes behind that event; one that is no event_id is ignored. 204 over REST,
+    and no event over gRPC, when nothing comes behind it. NOT_FOUND as for GetPurchaseRequest.
     """
     CancelPurchaseRequest: _aio.UnaryUnaryMultiCallable[_customer_pb2.CancelPurchaseRequestRequest, _customer_pb2.PurchaseRequest]  # type: ignore[assignment]
     """Cancels a request, as far as that is still possible. The answer is the request as it then is: `cancelled`, or
@@ -161,7 +179,7 @@ class PurchaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _customer_pb2.ListPurchaseRequestsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_customer_pb2.ListPurchaseRequestsResponse, _abc.Awaitable[_customer_pb2.ListPurchaseRequestsResponse]]:
-        """Lists the caller's own requests, newest first."""
+        """Lists the caller's own requests, newest first. Pages are stable: what is made meanwhile does not shift later ones."""
 
     @_abc_1.abstractmethod
     def WatchPurchaseRequest(
@@ -172,6 +190,17 @@ class PurchaseServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams everything that happens in a request, from its beginning however late the caller joins, as it
         happens, and ends after the final status (`result`). Over REST it is newline-delimited JSON. An interrupted
         stream may be opened again: events repeat under the same event_id. NOT_FOUND as for GetPurchaseRequest.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchPurchaseRequestEvents(
+        self,
+        request: _customer_pb2.WatchPurchaseRequestEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """Streams the same as server-sent events, named `step`, `quotes`, `collection` and `result`, then `end`. Metadata
+        `last-event-id` (the Last-Event-ID header) resumes behind that event; one that is no event_id is ignored. 204 over REST,
+        and no event over gRPC, when nothing comes behind it. NOT_FOUND as for GetPurchaseRequest.
         """
 
     @_abc_1.abstractmethod
@@ -200,6 +229,91 @@ class PurchaseServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
 def add_PurchaseServiceServicer_to_server(servicer: PurchaseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class QuoteServiceStub:
+    """Comparing prices without buying. Nothing is reserved, and a later purchase may find other prices.
+
+    What sellers have said in the last minute is not asked again. Comparing has a small share of its own of how often each
+    seller may be asked, so that it never takes what purchases need: where that is used up, a seller that is not known yet
+    is missing from the answer. INVALID_ARGUMENT (400) names the fields that are wrong, UNAVAILABLE (503) comes with RetryInfo.
+    """
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> QuoteServiceAsyncStub: ...
+    ListQuotes: _grpc.UnaryUnaryMultiCallable[_customer_pb2.ListQuotesRequest, _customer_pb2.ListQuotesResponse]
+    """Gives the prices of a book, the lowest total first, after at most max_wait_ms."""
+    StreamQuotes: _grpc.UnaryStreamMultiCallable[_customer_pb2.StreamQuotesRequest, _customer_pb2.StreamQuotesResponse]
+    """Streams prices as they arrive, what is known already first, and ends with `summary` after at most max_wait_ms. Over
+    REST it is newline-delimited JSON.
+    """
+    StreamQuotesEvents: _grpc.UnaryStreamMultiCallable[_customer_pb2.StreamQuotesEventsRequest, _httpbody_pb2.HttpBody]
+    """Streams the same as server-sent events, named `quotes` and `summary`, then `end`. There is no resuming: an interrupted
+    comparison begins anew, with what is known by then. 204 over REST, and no event over gRPC, when the metadata
+    `last-event-id` (the Last-Event-ID header) is that of `end`.
+    """
+
+@_typing.type_check_only
+class QuoteServiceAsyncStub(QuoteServiceStub):
+    """Comparing prices without buying. Nothing is reserved, and a later purchase may find other prices.
+
+    What sellers have said in the last minute is not asked again. Comparing has a small share of its own of how often each
+    seller may be asked, so that it never takes what purchases need: where that is used up, a seller that is not known yet
+    is missing from the answer. INVALID_ARGUMENT (400) names the fields that are wrong, UNAVAILABLE (503) comes with RetryInfo.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ListQuotes: _aio.UnaryUnaryMultiCallable[_customer_pb2.ListQuotesRequest, _customer_pb2.ListQuotesResponse]  # type: ignore[assignment]
+    """Gives the prices of a book, the lowest total first, after at most max_wait_ms."""
+    StreamQuotes: _aio.UnaryStreamMultiCallable[_customer_pb2.StreamQuotesRequest, _customer_pb2.StreamQuotesResponse]  # type: ignore[assignment]
+    """Streams prices as they arrive, what is known already first, and ends with `summary` after at most max_wait_ms. Over
+    REST it is newline-delimited JSON.
+    """
+    StreamQuotesEvents: _aio.UnaryStreamMultiCallable[_customer_pb2.StreamQuotesEventsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """Streams the same as server-sent events, named `quotes` and `summary`, then `end`. There is no resuming: an interrupted
+    comparison begins anew, with what is known by then. 204 over REST, and no event over gRPC, when the metadata
+    `last-event-id` (the Last-Event-ID header) is that of `end`.
+    """
+
+class QuoteServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Comparing prices without buying. Nothing is reserved, and a later purchase may find other prices.
+
+    What sellers have said in the last minute is not asked again. Comparing has a small share of its own of how often each
+    seller may be asked, so that it never takes what purchases need: where that is used up, a seller that is not known yet
+    is missing from the answer. INVALID_ARGUMENT (400) names the fields that are wrong, UNAVAILABLE (503) comes with RetryInfo.
+    """
+
+    @_abc_1.abstractmethod
+    def ListQuotes(
+        self,
+        request: _customer_pb2.ListQuotesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_customer_pb2.ListQuotesResponse, _abc.Awaitable[_customer_pb2.ListQuotesResponse]]:
+        """Gives the prices of a book, the lowest total first, after at most max_wait_ms."""
+
+    @_abc_1.abstractmethod
+    def StreamQuotes(
+        self,
+        request: _customer_pb2.StreamQuotesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_customer_pb2.StreamQuotesResponse], _abc.AsyncIterator[_customer_pb2.StreamQuotesResponse]]:
+        """Streams prices as they arrive, what is known already first, and ends with `summary` after at most max_wait_ms. Over
+        REST it is newline-delimited JSON.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamQuotesEvents(
+        self,
+        request: _customer_pb2.StreamQuotesEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """Streams the same as server-sent events, named `quotes` and `summary`, then `end`. There is no resuming: an interrupted
+        comparison begins anew, with what is known by then. 204 over REST, and no event over gRPC, when the metadata
+        `last-event-id` (the Last-Event-ID header) is that of `end`.
+        """
+
+def add_QuoteServiceServicer_to_server(servicer: QuoteServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class NotificationServiceStub:
     """How a customer is told of the end of purchase requests, besides asking and watching.
