@@ -17,7 +17,7 @@ from deploy.local.child import Child, Program
 from deploy.local.data import DataFolder
 from deploy.local.keys import AUDIENCE, ISSUER, ensure_keys, sign_token
 from deploy.local.options import MeshOptions
-from deploy.local.ports import Ports, demand
+from deploy.local.ports import GRPC, HTTP, Ports, demand
 from deploy.local.probes import NotReady, http_gives_200
 from deploy.local.problem import MeshProblem
 from deploy.local.registration import register_sellers
@@ -156,8 +156,10 @@ class LocalMesh:
             msg = f"cannot keep data in {self.data.root} ({error}): choose another folder, such as make up DATA=.local2"
             raise MeshProblem(msg) from None
         ports = stack.enter_context(Ports(self.data.ports))
-        http_port = options.http_port or ports.take("http")
-        grpc_port = options.grpc_port or ports.take("grpc")
+        http_port, grpc_port = (
+            ports.chosen(name, chosen) if chosen else ports.take(name)
+            for name, chosen in ((HTTP, options.http_port), (GRPC, options.grpc_port))
+        )
         await demand(http_port, "HTTP_PORT", "the REST API", self._clock)
         await demand(grpc_port, "GRPC_PORT", "the gRPC API", self._clock)
         self._tiers = self._plan(ports, http_port, grpc_port)

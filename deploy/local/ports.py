@@ -13,6 +13,9 @@ from deploy.local.options import HOST
 from deploy.local.problem import MeshProblem
 from mesh.clock import Clock
 
+HTTP, GRPC = "http", "grpc"
+"""The names of the ports of the REST and the gRPC API."""
+
 _GIVE_UP_AFTER = 100
 _MAX_PORT = 65535
 _DYING_PREDECESSOR_S = 1.0
@@ -49,6 +52,11 @@ class Ports:
         port = self._remembered.get(name)
         if port is None or not (is_free(port) and self._hold(port)):
             port = self._choose()
+        self._given[name] = port
+        return port
+
+    def chosen(self, name: str, port: int) -> int:
+        """Give the port that somebody chose for the part ``name``, to be remembered with the others."""
         self._given[name] = port
         return port
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 
@@ -26,6 +27,14 @@ def test_ports_are_given_again(tmp_path: Path) -> None:
         ports.remember()
     with Ports(file) as ports:
         assert [ports.take(name) for name in ("a", "b")] == first
+
+
+def test_a_chosen_port_is_remembered_too(tmp_path: Path) -> None:
+    file = tmp_path / "ports.json"
+    with Ports(file) as ports:
+        assert ports.chosen("http", 8080) == 8080
+        ports.remember()
+    assert json.loads(file.read_text()) == {"http": 8080}
 
 
 def test_a_remembered_port_that_is_taken_is_replaced(tmp_path: Path) -> None:
