@@ -25,6 +25,8 @@ from gateway.adapters.notifications import GrpcNotificationCenter
 from gateway.adapters.orchestrator import GrpcOrchestrator
 from gateway.adapters.payment_events import GrpcPaymentEvents
 from gateway.adapters.tokens import JwtIdentities
+from gateway.callers import Callers
+from gateway.limits import Limits
 from gateway.notification_servicer import NotificationServicer
 from gateway.payment_event_servicer import PaymentEventServicer
 from gateway.servicer import PurchaseServicer
@@ -60,15 +62,21 @@ async def run(settings: Settings) -> None:
         open_keys(settings, clock) as keys,
     ):
         identities = JwtIdentities(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
+        limits = Limits(
+            calls=settings.customer_calls,
+            streams=settings.customer_streams,
+            all_streams=settings.streams,
+        )
+        callers = Callers(identities, limits)
         servicer = PurchaseServicer(
-            identities,
+            callers,
             GrpcOrchestrator(PurchaseServiceStub(channel), clock),
             uuid7_factory(clock, SystemRandom()),
             default_currency=settings.default_currency,
         )
 
         notification_servicer = NotificationServicer(
-            identities, GrpcNotificationCenter(NotificationServiceStub(notification_channel))
+            callers, GrpcNotificationCenter(NotificationServiceStub(notification_channel))
         )
 
         event_servicer = PaymentEventServicer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 
+from gateway.limits import Limits
 from gateway.ports import CUSTOMER, INTERNAL, Identities, is_id
 from mesh import errors
 from mesh.grpc.interceptor import Context
@@ -12,6 +13,36 @@ ON_BEHALF_OF = "on-behalf-of"
 """Metadata by which a service of the house names the customer for whom it calls."""
 
 _log = structlog.get_logger(__name__)
+
+
+class Callers:
+    """Knows who calls, and keeps each caller within the limits. Every RPC of a customer asks it first."""
+
+    def __init__(self, identities: Identities, limits: Limits) -> None:
+        self._identities = identities
+        self._limits = limits
+
+    async def customer(self, context: Context) -> str:
+        """Give the customer for whom a call is made, as ``customer_of`` does.
+
+        Raises:
+            ResourceExhausted: when the customer has too many calls open.
+
+        """
+        customer_id = await customer_of(self._identities, context)
+        self._limits.call(customer_id)
+        return customer_id
+
+    async def watcher(self, context: Context) -> str:
+        """Give the customer for whom a stream is opened, as ``customer_of`` does.
+
+        Raises:
+            ResourceExhausted: when the customer, or all together, have too many streams open.
+
+        """
+        customer_id = await customer_of(self._identities, context)
+        self._limits.stream(customer_id)
+        return customer_id
 
 
 async def customer_of(identities: Identities, context: Context) -> str:

@@ -5,18 +5,17 @@ from __future__ import annotations
 from bookmesh.customer.v1 import customer_pb2 as pb
 from bookmesh.customer.v1.customer_pb2_grpc import NotificationServiceServicer
 from bookmesh.orchestrator.v1 import notifications_pb2
-from gateway import callers
 from gateway import notification_convert as convert
+from gateway.callers import Callers
 from gateway.notification_ports import NotificationCenter
-from gateway.ports import Identities
 from mesh.grpc.interceptor import Context
 
 
 class NotificationServicer(NotificationServiceServicer):
     """Answers ``bookmesh.customer.v1.NotificationService``."""
 
-    def __init__(self, identities: Identities, center: NotificationCenter) -> None:
-        self._identities = identities
+    def __init__(self, callers: Callers, center: NotificationCenter) -> None:
+        self._callers = callers
         self._center = center
 
     async def CreateWebhookEndpoint(
@@ -114,4 +113,4 @@ class NotificationServicer(NotificationServiceServicer):
         )
 
     async def _customer(self, context: Context) -> str:
-        return await callers.customer_of(self._identities, context)
+        return await self._callers.customer(context)

@@ -10,8 +10,9 @@ from bookmesh.customer.v1 import customer_pb2 as pb
 from bookmesh.customer.v1.customer_pb2_grpc import PurchaseServiceServicer
 from bookmesh.orchestrator.v1 import orchestrator_pb2
 from customers.form import purchase_request
-from gateway import callers, convert
-from gateway.ports import Identities, Orchestrator
+from gateway import convert
+from gateway.callers import Callers, metadata
+from gateway.ports import Orchestrator
 from mesh import errors
 from mesh.grpc import deadline
 from mesh.grpc.interceptor import Context
@@ -34,13 +35,13 @@ class PurchaseServicer(PurchaseServiceServicer):
 
     def __init__(
         self,
-        identities: Identities,
+        callers: Callers,
         orchestrator: Orchestrator,
         new_id: NewId,
         *,
         default_currency: str,
     ) -> None:
-        self._identities = identities
+        self._callers = callers
         self._orchestrator = orchestrator
         self._new_id = new_id
         self._default_currency = default_currency
@@ -49,10 +50,10 @@ class PurchaseServicer(PurchaseServiceServicer):
         self, request: pb.CreatePurchaseRequestRequest, context: Context
     ) -> pb.CreatePurchaseRequestResponse:
         """Submit a purchase; say where its status can be read, and which status REST answers with."""
-        customer_id = await callers.customer_of(self._identities, context)
+        customer_id = await self._callers.customer(context)
         submission = convert.submission(
             request,
-            callers.metadata(context, convert.IDEMPOTENCY_KEY),
+            metadata(context, convert.IDEMPOTENCY_KEY),
             customer_id=customer_id,
             request_id=self._new_id(),
             authorization_wait_s=_wait_s(),
@@ -67,7 +68,7 @@ class PurchaseServicer(PurchaseServiceServicer):
         self, request: pb.GetPurchaseRequestRequest, context: Context
     ) -> pb.PurchaseRequest:
         """Tell what has become of a request."""
-        customer_id = await callers.customer_of(self._identities, context)
+        customer_id = await self._callers.customer(context)
         try:
             purchase = await self._orchestrator.get(customer_id, _id(request.request_id))
         except errors.NotFound:
@@ -78,7 +79,7 @@ class PurchaseServicer(PurchaseServiceServicer):
         self, request: pb.ListPurchaseRequestsRequest, context: Context
     ) -> pb.ListPurchaseRequestsResponse:
         """List the caller's own requests."""
-        customer_id = await callers.customer_of(self._identities, context)
+        customer_id = await self._callers.customer(context)
         page = await self._orchestrator.page(customer_id, request.page_size, request.page_token)
         return pb.ListPurchaseRequestsResponse(
             purchase_requests=[convert.summary(purchase) for purchase in page.purchases],
@@ -89,7 +90,7 @@ class PurchaseServicer(PurchaseServiceServicer):
         self, request: pb.WatchPurchaseRequestRequest, context: Context
     ) -> AsyncIterator[pb.WatchPurchaseRequestResponse]:
         """Pass on the events of a request as they happen."""
-        customer_id = await callers.customer_of(self._identities, context)
+        customer_id = await self._callers.watcher(context)
         events = convert.Events()
         try:
             async for event in self._orchestrator.watch(customer_id, _id(request.request_id)):
@@ -101,7 +102,7 @@ class PurchaseServicer(PurchaseServiceServicer):
         self, request: pb.CancelPurchaseRequestRequest, context: Context
     ) -> pb.PurchaseRequest:
         """Cancel a request as far as that is still possible."""
-        customer_id = await callers.customer_of(self._identities, context)
+        customer_id = await self._callers.customer(context)
         cancellation = convert.cancellation(customer_id, _id(request.request_id), _wait_s())
         try:
             purchase = await self._orchestrator.cancel(cancellation)
@@ -114,7 +115,7 @@ class PurchaseServicer(PurchaseServiceServicer):
         self, request: pb.AcceptOfferRequest, context: Context
     ) -> pb.AcceptOfferResponse:
         """Buy at the offered price; answer as a new request does."""
-        customer_id = await callers.customer_of(self._identities, context)
+        customer_id = await self._callers.customer(context)
         acceptance = convert.acceptance(
             request,
             customer_id=customer_id,

@@ -38,6 +38,15 @@ class Settings(ServiceSettings):
     default_currency: str = "USD"
     """The currency of requests that name none, ISO 4217."""
 
+    customer_calls: int = Field(default=50, ge=1)
+    """How many calls a customer may have open at this gateway at a time."""
+
+    customer_streams: int = Field(default=100, ge=1)
+    """How many streams, watches and comparisons of prices, a customer may have open at this gateway at a time."""
+
+    streams: int = Field(default=10_000, ge=1)
+    """How many streams all customers together may have open at this gateway: what bounds its memory."""
+
     @field_validator("jwks_url")
     @classmethod
     def _one_source(cls, value: str, info: ValidationInfo) -> str:

@@ -18,6 +18,8 @@ from gateway.adapters import orchestrator
 from gateway.adapters.keys import FileKeys
 from gateway.adapters.orchestrator import GrpcOrchestrator
 from gateway.adapters.tokens import JwtIdentities
+from gateway.callers import Callers
+from gateway.limits import Limits
 from gateway.servicer import PurchaseServicer
 from mesh.clock import SystemClock
 from mesh.grpc.channel import open_channel
@@ -25,6 +27,9 @@ from mesh.grpc.interceptor import ServiceInterceptor
 from mesh.ids import uuid7_factory
 from tests.fakes.issuer import AUDIENCE, ISSUER, Issuer
 from tests.fakes.orchestrators import OrchestratorReplica, Script
+
+CALLS, STREAMS = 50, 10
+"""How many a customer may have open."""
 
 
 class HurriedClock(SystemClock):
@@ -66,7 +71,10 @@ async def stub(
             open_channel(target, orchestrator.SERVICE, retried=orchestrator.RETRIED)
         )
         servicer = PurchaseServicer(
-            JwtIdentities(FileKeys(issuer.file), issuer=ISSUER, audience=AUDIENCE),
+            Callers(
+                JwtIdentities(FileKeys(issuer.file), issuer=ISSUER, audience=AUDIENCE),
+                Limits(calls=CALLS, streams=STREAMS, all_streams=2 * STREAMS),
+            ),
             GrpcOrchestrator(orchestrator_pb2_grpc.PurchaseServiceStub(channel), clock),
             uuid7_factory(clock, Random(1)),
             default_currency="USD",

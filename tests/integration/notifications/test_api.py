@@ -19,6 +19,8 @@ from bookmesh.orchestrator.v1 import notifications_pb2_grpc
 from gateway.adapters.keys import FileKeys
 from gateway.adapters.notifications import GrpcNotificationCenter
 from gateway.adapters.tokens import JwtIdentities
+from gateway.callers import Callers
+from gateway.limits import Limits
 from gateway.notification_servicer import NotificationServicer as GatewayServicer
 from mesh import errors
 from mesh.grpc.errors import translated
@@ -131,7 +133,11 @@ async def doors(world: World, tmp_path: Path) -> AsyncIterator[Doors]:
         before = await serve(
             customer_pb2_grpc.add_NotificationServiceServicer_to_server,
             GatewayServicer(
-                JwtIdentities(FileKeys(issuer.file), issuer=ISSUER, audience=AUDIENCE), center
+                Callers(
+                    JwtIdentities(FileKeys(issuer.file), issuer=ISSUER, audience=AUDIENCE),
+                    Limits(calls=50, streams=50, all_streams=50),
+                ),
+                center,
             ),
         )
         customers = await stack.enter_async_context(grpc.aio.insecure_channel(before))
