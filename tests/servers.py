@@ -45,6 +45,12 @@ class PostgresServer:
         await self._run(f'CREATE DATABASE "{name}" TEMPLATE {_TEMPLATE} STRATEGY FILE_COPY')
         return postgres.dsn(self.port, name)
 
+    async def create(self) -> str:
+        """Make an empty database; give its connection string."""
+        name = f"test_{next(self._numbers)}"
+        await self._run(f'CREATE DATABASE "{name}"')
+        return postgres.dsn(self.port, name)
+
     async def drop(self, dsn: str) -> None:
         """Drop a clone, whoever is still connected to it."""
         name = dsn.rsplit("/", 1)[1].split("?", maxsplit=1)[0]
@@ -63,9 +69,9 @@ class PostgresServer:
             await connection.close()
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    """Run PostgreSQL for all tests, without the care for data that only a crash of the machine could harm."""
+@contextmanager
+def running_postgres() -> Iterator[PostgresServer]:
+    """Run PostgreSQL without the care for data that only a crash of the machine could harm."""
     with _data_folder() as data, Ports(data.ports) as ports, asyncio.Runner() as runner:
         port = ports.take(postgres.NAME)
         runner.run(postgres.initialise(data, os.environ))
@@ -76,6 +82,13 @@ def postgres_server() -> Iterator[PostgresServer]:
             server = PostgresServer(port)
             runner.run(server.prepare())
             yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """Run PostgreSQL for all tests."""
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@
     --bug NAME                    with this bug planted (for --replay)
     --seeds N                     deeper schedules by seed, so many a scenario
     --from-seed N                 the first seed
+    --in-postgres N               so many of these seeds over real PostgreSQL too
     --only NAME ...               these scenarios alone
     --processes N                 how many at once
 
@@ -50,8 +51,9 @@ def main() -> None:
     )
     parser.add_argument("--replay", metavar="'SCENARIO SCHEDULE'")
     parser.add_argument("--bug", choices=BUGS)
-    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--seeds", type=int, default=40)
     parser.add_argument("--from-seed", type=int, default=0)
+    parser.add_argument("--in-postgres", type=int, default=8)
     parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
@@ -61,7 +63,7 @@ def main() -> None:
         right = replay(options.replay, options.bug, console)
     else:
         seeds = range(options.from_seed, options.from_seed + options.seeds)
-        right = run(options.only, seeds, options.processes, console)
+        right = run(options.only, seeds, options.in_postgres, options.processes, console)
     sys.exit(0 if right else 1)
 
 

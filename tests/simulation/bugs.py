@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count
 
+import asyncpg
+
 from mesh.money import Money
+from orchestrator.adapters.postgres import PostgresPurchaseStore
 from orchestrator.app.steps import Steps, Work
 from orchestrator.domain.events import Collected
 from orchestrator.domain.purchase import (
@@ -35,6 +38,7 @@ class Bug:
         scenario: where it shows.
         caught_by: the invariants that are violated, at the least.
         faults: how many faults it takes.
+        sql: a change to the SQL of the store in PostgreSQL, over which it is hunted then.
 
     """
 
@@ -43,6 +47,24 @@ class Bug:
     scenario: str
     caught_by: frozenset[str]
     faults: int = 1
+    sql: SqlChange | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SqlChange:
+    """A statement of the store, a part of it, and what stands there instead."""
+
+    statement: str
+    part: str
+    instead: str
+
+    def store(self, pool: asyncpg.Pool[asyncpg.Record], dsn: str) -> PostgresPurchaseStore:
+        """Make a store with that change."""
+        store = PostgresPurchaseStore(pool, dsn)
+        text = store._sql[self.statement]
+        assert self.part in text
+        store._sql[self.statement] = text.replace(self.part, self.instead)
+        return store
 
 
 class NoFence(MemoryPurchaseStore):
@@ -313,7 +335,7 @@ BUGS: dict[str, Bug] = {
         Bug(
             "final status overwritten",
             replace(REAL, saga=LastWordWins, store=NoGuard),
-            "hold",
+            "nobody_has_it",
             frozenset({"I4"}),
             faults=2,
         ),
@@ -355,7 +377,7 @@ BUGS: dict[str, Bug] = {
         Bug(
             "token erased too early",
             replace(REAL, store=ErasesTheTokenTooEarly),
-            "hold",
+            "nobody_has_it",
             frozenset({"I7"}),
             faults=2,
         ),
@@ -370,6 +392,27 @@ BUGS: dict[str, Bug] = {
             replace(REAL, saga=IgnoresTheCancel, store=OrdersAfterTheCancel),
             "cancel_atomic",
             frozenset({"I5"}),
+        ),
+        Bug(
+            "no fence in the SQL",
+            REAL,
+            "hold",
+            frozenset({"I4"}),
+            sql=SqlChange("commit", "AND epoch = $2", "AND epoch >= $2"),
+        ),
+        Bug(
+            "cancel ignored in the SQL",
+            replace(REAL, saga=IgnoresTheCancel),
+            "cancel_atomic",
+            frozenset({"I5"}),
+            sql=SqlChange("commit", "AND NOT ($13 AND", "AND NOT (false AND $13 AND"),
+        ),
+        Bug(
+            "outbox row lost in the SQL",
+            REAL,
+            "hold",
+            frozenset({"I11"}),
+            sql=SqlChange("commit", "unnest($26::text[])", "unnest(($26::text[])[2:])"),
         ),
         Bug("outbox row lost", replace(REAL, store=LosesNews), "hold", frozenset({"I11"})),
         Bug("outbox row doubled", replace(REAL, store=TellsTwice), "hold", frozenset({"I11"})),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import multiprocessing
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import Queue
 from pathlib import Path
 
 import structlog
@@ -15,10 +18,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tests.simulation.bugs import BUGS
-from tests.simulation.explore import Explored, Hunted, explore, hunt, sample, singles
+from tests.servers import PostgresServer, running_postgres
+from tests.simulation.bugs import BUGS, Bug
+from tests.simulation.explore import Explored, Hunted, Run, explore, hunt, sample, singles
 from tests.simulation.faults import Schedule
+from tests.simulation.postgres import prepare, simulate_in_postgres
 from tests.simulation.scenarios import SCENARIOS
+from tests.simulation.world import simulate
 
 FILE = Path("build/simulate.json")
 LEAST = 10_000
@@ -30,11 +36,12 @@ _SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Work for a process: schedules of a scenario to explore, seeds to sample, or a bug to hunt."""
+    """Work for a process: schedules of a scenario, seeds in memory or in PostgreSQL, or a bug to hunt."""
 
     scenario: str
     schedules: tuple[tuple[Schedule, bool], ...] = ()
     seeds: tuple[int, ...] = ()
+    in_postgres: tuple[int, ...] = ()
     bug: str | None = None
 
 
@@ -42,14 +49,25 @@ def work(job: Job) -> Explored | Hunted:
     """Do a job."""
     scenario = SCENARIOS[job.scenario]
     if job.bug is not None:
-        bug = BUGS[job.bug]
-        return hunt(scenario, bug.parts, bug.caught_by, bug.faults)
+        return hunted(BUGS[job.bug], _dsn)
     explored = explore(scenario, job.schedules)
     explored.add(explore(scenario, [(sample(scenario, seed), False) for seed in job.seeds]))
+    sampled = [(sample(scenario, seed), False) for seed in job.in_postgres]
+    explored.add(explore(scenario, sampled, partial(simulate_in_postgres, dsn=_dsn)))
     return explored
 
 
-def jobs(names: list[str], seeds: range) -> Iterator[Job]:
+def hunted(bug: Bug, dsn: str) -> Hunted:
+    """Hunt a planted bug, in the prepared database if it is in the SQL."""
+    run: Run = (
+        partial(simulate, parts=bug.parts)
+        if bug.sql is None
+        else partial(simulate_in_postgres, dsn=dsn, parts=bug.parts, make_store=bug.sql.store)
+    )
+    return hunt(SCENARIOS[bug.scenario], run, bug.caught_by, bug.faults)
+
+
+def jobs(names: list[str], seeds: range, in_postgres: int) -> Iterator[Job]:
     """Give all there is to do, the longest first."""
     for name in names:
         every = singles(SCENARIOS[name])
@@ -60,11 +78,12 @@ def jobs(names: list[str], seeds: range) -> Iterator[Job]:
             yield Job(bug.scenario, bug=bug.name)
     for name in names:
         yield Job(name, schedules=(((), False),))
-        for first in range(seeds.start, seeds.stop, _PART):
-            yield Job(name, seeds=tuple(range(first, min(first + _PART, seeds.stop))))
+        yield Job(name, in_postgres=tuple(seeds[:in_postgres]))
+        for first in range(0, len(seeds), _PART):
+            yield Job(name, seeds=tuple(seeds[first : first + _PART]))
 
 
-def run(names: list[str], seeds: range, processes: int, console: Console) -> bool:
+def run(names: list[str], seeds: range, in_postgres: int, processes: int, console: Console) -> bool:
     """Do everything, show it, write it down; say whether all is as it should be."""
     began_s = time.monotonic()
     explored = {name: Explored() for name in names}
@@ -76,26 +95,43 @@ def run(names: list[str], seeds: range, processes: int, console: Console) -> boo
         TimeElapsedColumn(),
     )
     context = multiprocessing.get_context("spawn")
-    with (
-        Progress(*columns, console=console) as progress,
-        ProcessPoolExecutor(processes, context, initializer=be_quiet) as pool,
-    ):
-        waiting: dict[Future[Explored | Hunted], Job] = {
-            pool.submit(work, job): job for job in jobs(names, seeds)
-        }
-        task = progress.add_task("faults", total=len(waiting))
-        for future in as_completed(waiting):
-            job, found = waiting[future], future.result()
-            match found:
-                case Explored():
-                    explored[job.scenario].add(found)
-                case Hunted():
-                    assert job.bug is not None
-                    hunted[job.bug] = found
-            progress.advance(task)
+    databases: Queue[str] = context.Queue()
+    with running_postgres() as server, Progress(*columns, console=console) as progress:
+        for _ in range(processes):
+            databases.put(asyncio.run(_prepared(server)))
+        with ProcessPoolExecutor(processes, context, begin, (databases,)) as pool:
+            waiting: dict[Future[Explored | Hunted], Job] = {
+                pool.submit(work, job): job for job in jobs(names, seeds, in_postgres)
+            }
+            task = progress.add_task("faults", total=len(waiting))
+            for future in as_completed(waiting):
+                job, found = waiting[future], future.result()
+                match found:
+                    case Explored():
+                        explored[job.scenario].add(found)
+                    case Hunted():
+                        assert job.bug is not None
+                        hunted[job.bug] = found
+                progress.advance(task)
     elapsed_s = time.monotonic() - began_s
     show(explored, hunted, console)
     return write(explored, hunted, elapsed_s, console)
+
+
+def begin(databases: Queue[str]) -> None:
+    """Make a process ready: a database of its own, and no log."""
+    global _dsn  # noqa: PLW0603  what a process of a pool knows can be nowhere else
+    _dsn = databases.get()
+    be_quiet()
+
+
+_dsn = ""
+
+
+async def _prepared(server: PostgresServer) -> str:
+    dsn = await server.create()
+    await prepare(dsn)
+    return dsn
 
 
 def show(explored: dict[str, Explored], hunted: dict[str, Hunted], console: Console) -> None:

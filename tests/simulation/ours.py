@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from datetime import datetime
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 from orchestrator.domain.flags import Flag
 from orchestrator.domain.purchase import Attempt, Purchase
 from orchestrator.ports import PurchaseStore, Recorded
 from tests.fakes.purchase_store import MemoryPurchaseStore, Row
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,12 @@ class Books(Protocol):
         """The store itself."""
         ...
 
+    async def run(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do something with the store, alone, to its end."""
+        ...
+
     async def rows(self) -> dict[UUID, OurRow]:
-        """Give all purchases as they stand."""
+        """Give all purchases as they stand, within ``run``."""
         ...
 
     async def end_session(self, owner: int) -> None:
@@ -59,6 +66,10 @@ class Books(Protocol):
         """Say whether dead workers have left something."""
         ...
 
+    async def next_due(self) -> datetime | None:
+        """Give when something may be claimed next, within ``run``."""
+        ...
+
 
 class MemoryBooks:
     """Books in memory."""
@@ -70,6 +81,9 @@ class MemoryBooks:
     @property
     def store(self) -> PurchaseStore:
         return self._store
+
+    async def run(self, work: Callable[[], Awaitable[T]]) -> T:
+        return await work()
 
     async def rows(self) -> dict[UUID, OurRow]:
         """Give all purchases; one that has not changed is the same object as before."""
@@ -100,3 +114,7 @@ class MemoryBooks:
 
     async def anything_left(self) -> bool:
         return bool(self._store.left_by_the_dead())
+
+    async def next_due(self) -> datetime | None:
+        due = [row.due_at for row in self._store.rows.values() if row.due_at is not None]
+        return min(due, default=None)

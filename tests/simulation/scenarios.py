@@ -44,6 +44,8 @@ class Scenario:
         limits: the clock of purchases.
         recalls: whether the seller cancels the order by itself, soon after the capture.
         may_flag: the invariants for which an operator may be called, whatever happens.
+        submitting: whether faults while it is submitted are tried in pairs too. What follows from them does not depend
+            on sellers and prices, so one scenario of each way to submit is enough.
 
     """
 
@@ -56,6 +58,7 @@ class Scenario:
     limits: Limits = field(default_factory=lambda: Limits(offer_life_s=20.0))
     recalls: bool = False
     may_flag: frozenset[str] = frozenset()
+    submitting: bool = False
 
 
 _BOUGHT = (Status.PURCHASED,)
@@ -69,7 +72,7 @@ SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
         Scenario("hold", {"a": _HOLDS}, _BOUGHT),
-        Scenario("atomic", {"a": _ATOMIC}, _BOUGHT, events=(Fault.DRAIN,)),
+        Scenario("atomic", {"a": _ATOMIC}, _BOUGHT, events=(Fault.DRAIN,), submitting=True),
         Scenario(
             "two_careless_sellers",
             {"a": _CARELESS, "b": SellerScript(2500, with_holds=False)},
@@ -133,6 +136,7 @@ SCENARIOS: dict[str, Scenario] = {
             {"a": SellerScript(3500, with_holds=False)},
             (Status.PRICE_NOT_MET, *_BOUGHT),
             wishes=(Wish(accepts=True),),
+            submitting=True,
         ),
         Scenario(
             "accept_offer_new_token",

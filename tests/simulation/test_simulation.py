@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
+from tests.servers import PostgresServer
 from tests.simulation import explore
 from tests.simulation.bugs import BUGS, Bug
+from tests.simulation.campaign import hunted
 from tests.simulation.faults import Fault, Planned, from_text, to_text
+from tests.simulation.postgres import prepare, simulate_in_postgres
 from tests.simulation.scenarios import SCENARIOS, Scenario
 from tests.simulation.world import simulate
 
@@ -58,11 +62,41 @@ def test_no_deeper_schedule_violates_an_invariant(scenario: Scenario) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("bug", BUGS.values(), ids=lambda bug: bug.name)
+@pytest.mark.parametrize(
+    "bug", [bug for bug in BUGS.values() if bug.sql is None], ids=lambda bug: bug.name
+)
 def test_a_planted_bug_is_caught(bug: Bug) -> None:
-    hunted = explore.hunt(SCENARIOS[bug.scenario], bug.parts, bug.caught_by, bug.faults)
-    assert hunted.failure is not None
-    assert bug.caught_by <= {violation.invariant for violation in hunted.failure.violations}
+    assert_caught(bug, hunted(bug, dsn=""))
+
+
+@pytest.fixture(scope="module")
+def virtual_dsn(postgres_server: PostgresServer) -> str:
+    """Give the connection string of a database that tells virtual time."""
+
+    async def made() -> str:
+        dsn = await postgres_server.create()
+        await prepare(dsn)
+        return dsn
+
+    return asyncio.run(made())
+
+
+@pytest.mark.parametrize(
+    "bug", [bug for bug in BUGS.values() if bug.sql is not None], ids=lambda bug: bug.name
+)
+def test_a_bug_planted_into_the_sql_is_caught(bug: Bug, virtual_dsn: str) -> None:
+    assert_caught(bug, hunted(bug, virtual_dsn))
+
+
+@every_scenario
+def test_postgresql_does_as_memory_does(scenario: Scenario, virtual_dsn: str) -> None:
+    schedule = explore.sample(scenario, 0)
+    in_memory = simulate(scenario, schedule)
+    in_postgres = simulate_in_postgres(scenario, schedule, virtual_dsn)
+    assert in_postgres.violations == ()
+    assert [row.purchase.status for _, row in sorted(in_postgres.rows.items())] == [
+        row.purchase.status for _, row in sorted(in_memory.rows.items())
+    ]
 
 
 def test_the_same_schedule_gives_the_same_run() -> None:
@@ -77,6 +111,11 @@ def test_a_schedule_reads_as_it_was_written() -> None:
     assert to_text(schedule) == "3:late=2.5,12:crash_after"
     assert from_text(to_text(schedule)) == schedule
     assert from_text(to_text(())) == ()
+
+
+def assert_caught(bug: Bug, found: explore.Hunted) -> None:
+    assert found.failure is not None, f"not caught in {found.schedules} schedules"
+    assert bug.caught_by <= {violation.invariant for violation in found.failure.violations}
 
 
 def assert_holds(explored: explore.Explored) -> None:

@@ -71,6 +71,10 @@ class Watcher(Protocol):
         """Compare with what was there before; ``commit`` is what a worker has just committed."""
         ...
 
+    def poll(self) -> None:
+        """Have all workers look for due work soon, as they do by themselves, all the time."""
+        ...
+
     def refused(self, error: Exception) -> None:
         """Note that the database has refused what should never have been tried."""
         ...
@@ -103,9 +107,13 @@ class StoreWay:
         await self._process.running()
         if not await self._books.anything_due():
             return []
-        return await self._change(
-            Kind.COMMIT, "claim", lambda: self._books.store.claim(owner, room, lease_s)
-        )
+        try:
+            return await self._change(
+                Kind.COMMIT, "claim", lambda: self._books.store.claim(owner, room, lease_s)
+            )
+        except Unavailable:
+            self._watcher.poll()
+            raise
 
     async def request_cancel(self, request_id: UUID, customer_id: str) -> PurchaseView | None:
         return await self._change(
@@ -181,7 +189,9 @@ class StoreWay:
 
     async def _look(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
         passage = Passage(Kind.LOOK, name, STORE_S)
-        return await self._seam.cross(self._process, passage, work, _no_database)
+        return await self._seam.cross(
+            self._process, passage, lambda: self._books.run(work), _no_database
+        )
 
     async def _change(
         self, kind: Kind, name: str, work: Callable[[], Awaitable[T]], commit: Commit | None = None
@@ -198,7 +208,9 @@ class StoreWay:
             return outcome
 
         passage = Passage(kind, name, STORE_S)
-        return await self._seam.cross(self._process, passage, watched, _no_database)
+        return await self._seam.cross(
+            self._process, passage, lambda: self._books.run(watched), _no_database
+        )
 
 
 class SellersWay:

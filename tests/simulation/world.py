@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from random import Random
 from uuid import UUID
@@ -51,10 +52,11 @@ PROCESSES = 2
 RESTART_S = 3.0
 RECALLED_S = 2.0
 RECONCILED_S = 20.0
+POLL_S = 0.5
 BOUND_S = 900.0
 """Until then every purchase must be final or flagged (I7)."""
 
-_SETTINGS = WorkerSettings(concurrency=10, poll_s=6.0, free_dead_s=5.0)
+_SETTINGS = WorkerSettings(concurrency=10, poll_s=3600.0, free_dead_s=5.0)
 _CUSTOMER_WAITS_S = 6.0
 _CUSTOMER_TRIES = 8
 
@@ -110,6 +112,8 @@ class World:
         self._signals = Signals()
         self._living: dict[int, _Orchestrator] = {}
         self._processes: list[Process] = []
+        self._polls: asyncio.TimerHandle | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     async def run(self) -> Outcome:
         """Run until everything is quiet, and judge it."""
@@ -144,6 +148,30 @@ class World:
                     self._found(name, invariant(self._ledgers, change))
             note(self._ledgers, change)
         self._rows = rows
+        due_at = await books.next_due()
+        if due_at is not None:
+            self._poll_in((due_at - self._clock.now()).total_seconds())
+
+    def poll(self) -> None:
+        """Have all workers look for due work soon, as they do by themselves, all the time."""
+        self._poll_in(0.0)
+
+    def _poll_in(self, seconds: float) -> None:
+        """Have the workers look once something is due; what is due later, that look is the time to see."""
+        loop = asyncio.get_running_loop()
+        at_s = loop.time() + max(seconds, 0.0) + POLL_S
+        if self._polls is not None and loop.time() < self._polls.when() <= at_s:
+            return
+        self._polls = loop.call_at(at_s, self._look)
+
+    def _look(self) -> None:
+        self._looking = asyncio.create_task(self._have_looked())
+
+    async def _have_looked(self) -> None:
+        self._wake_all()
+        due_at = await self._books.run(self._books.next_due)
+        if due_at is not None:
+            self._poll_in((due_at - self._clock.now()).total_seconds())
 
     def refused(self, error: Exception) -> None:
         """Note that the database has refused what should never have been tried."""
@@ -256,21 +284,31 @@ class World:
         """Have the seller cancel an order by itself; the reconciler tells of it, again until it is heard."""
         for seller in self._ledgers.sellers.values():
             for key in seller.cancel_by_itself(request_id):
+                tell = partial(self._tell_of_order, request_id, key)
                 for _ in range(3):
                     row = self._rows[request_id]
                     if row.purchase.authorization.state is not AuthorizationState.REFUNDED:
-                        told = OrderChanged(key, "cancelled")
-                        await self._books.store.observe(request_id, "reconciler", told)
-                        await self.changed(self._books, None)
+                        await self._books.run(tell)
                     await asyncio.sleep(RECONCILED_S)
+
+    async def _tell_of_order(self, request_id: UUID, key: str) -> None:
+        told = OrderChanged(key, "cancelled")
+        await self._books.store.observe(request_id, "reconciler", told)
+        await self.changed(self._books, None)
 
     async def _cancel(self) -> None:
         """The first customer cancels."""
         request_id, row = next(iter(self._rows.items()), (None, None))
-        if request_id is not None and row is not None:
-            await self._books.store.request_cancel(request_id, row.purchase.customer_id)
+        if request_id is None or row is None:
+            return
+        customer_id = row.purchase.customer_id
+
+        async def cancel() -> None:
+            await self._books.store.request_cancel(request_id, customer_id)
             await self.changed(self._books, None)
-            self._tell_of_cancel(request_id)
+
+        await self._books.run(cancel)
+        self._tell_of_cancel(request_id)
 
     # Customers
 
@@ -315,13 +353,15 @@ class World:
         for number in range(_CUSTOMER_TRIES):
             living = list(self._living.values())
             try:
-                async with asyncio.timeout(_CUSTOMER_WAITS_S):
-                    return await ask(living[number % len(living)].purchases)
+                if living:
+                    async with asyncio.timeout(_CUSTOMER_WAITS_S):
+                        return await ask(living[number % len(living)].purchases)
             except (TimeoutError, Unavailable):
-                await asyncio.sleep(1.0)
+                pass
             except AlreadyExists as error:
                 self.violations.append(Violation("I5", f"a retry was refused: {error}"))
                 return None
+            await asyncio.sleep(1.0)
         return None
 
     async def _has_offer(self, request_id: UUID) -> bool:
@@ -350,10 +390,10 @@ def simulate(scenario: Scenario, schedule: Schedule, parts: Parts = REAL) -> Out
     try:
         return loop.run_until_complete(main())
     finally:
-        _leave(loop)
+        end(loop)
 
 
-def _leave(loop: asyncio.AbstractEventLoop) -> None:
+def end(loop: asyncio.AbstractEventLoop) -> None:
     """End a loop with all that is still running in it: after the judgement nothing counts any more."""
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
