@@ -54,8 +54,6 @@ OutcomeT = TypeVar("OutcomeT")
 CURRENCY = "USD"
 PROVIDER = "provider"
 
-_PENDING = Pending(1.0)
-
 
 def usd(minor: int) -> Money:
     """Give an amount in the currency of the simulation."""
@@ -156,6 +154,7 @@ class SellerScript:
         quote_life_s: how long its quotes live.
         hold_life_s: how long its holds live.
         pending_s: how long an order is pending before it is decided; None: decided at once.
+        retry_after_s: how long it asks to be left alone while an order is pending.
         rejects_in_the_end: whether a pending order is rejected then, instead of confirmed.
 
     """
@@ -172,6 +171,7 @@ class SellerScript:
     quote_life_s: float = 60.0
     hold_life_s: float = 120.0
     pending_s: float | None = None
+    retry_after_s: float = 1.0
     rejects_in_the_end: bool = False
 
 
@@ -254,7 +254,7 @@ class SellerLedger:
             self._tell("order", key, KeyReused(), amount=max_total, source=source)
             detail = "the key was used for another order"
             return CallFailed(FailureKind.KEY_MISMATCH, definitely_not_done=True, detail=detail)
-        answer = _placed(entry)
+        answer = self._placed(entry)
         self._tell("order", key, answer, amount=max_total, source=source, done=done)
         return answer
 
@@ -270,7 +270,7 @@ class SellerLedger:
         elif entry.state is OrderState.CLOSED:
             answer = Closed()
         else:
-            answer = _placed(entry)
+            answer = self._placed(entry)
         self._tell("get_order", key, answer)
         return answer
 
@@ -289,7 +289,8 @@ class SellerLedger:
         elif entry.state in LIVE and not self.script.cancels:
             assert entry.total is not None
             confirmed = Confirmed(entry.order_id, entry.total)
-            answer = TooLate(confirmed if entry.state is OrderState.CONFIRMED else _PENDING)
+            pending = Pending(self.script.retry_after_s)
+            answer = TooLate(confirmed if entry.state is OrderState.CONFIRMED else pending)
         elif entry.state in LIVE:
             entry.state = OrderState.CANCELLED
             self.stock += 1
@@ -402,6 +403,18 @@ class SellerLedger:
         self.stock -= 1
         return True
 
+    def _placed(self, entry: OrderEntry) -> Confirmed | Pending | Rejected:
+        match entry.state:
+            case OrderState.PENDING:
+                return Pending(self.script.retry_after_s)
+            case OrderState.CONFIRMED:
+                assert entry.total is not None
+                return Confirmed(entry.order_id, entry.total)
+            case OrderState.CANCELLED | OrderState.CLOSED:
+                return Rejected(RejectionReason.KEY_CLOSED, None)
+            case OrderState.REJECTED:
+                return Rejected(entry.reason, None)
+
     def _tell(
         self,
         name: str,
@@ -415,19 +428,6 @@ class SellerLedger:
         self._on_effect(
             Effect(name, purchase_of(key), self.seller_id, key, amount, source, done, answer)
         )
-
-
-def _placed(entry: OrderEntry) -> Confirmed | Pending | Rejected:
-    match entry.state:
-        case OrderState.PENDING:
-            return _PENDING
-        case OrderState.CONFIRMED:
-            assert entry.total is not None
-            return Confirmed(entry.order_id, entry.total)
-        case OrderState.CANCELLED | OrderState.CLOSED:
-            return Rejected(RejectionReason.KEY_CLOSED, None)
-        case OrderState.REJECTED:
-            return Rejected(entry.reason, None)
 
 
 def _refused_hold(reason: RejectionReason) -> HoldEntry:

@@ -98,6 +98,11 @@ SCENARIOS: dict[str, Scenario] = {
             _BOUGHT,
         ),
         Scenario(
+            "lease_renewed",
+            {"a": SellerScript(2000, with_holds=False, pending_s=17.0, retry_after_s=2.0)},
+            _BOUGHT,
+        ),
+        Scenario(
             "pending_for_long",
             {"a": SellerScript(2000, pending_s=60.0)},
             (Status.FAILED,),
