@@ -225,6 +225,7 @@ def plan_json(plan: Plan) -> Json:
         "collections": plan.collections,
         "answered": plan.answered,
         "releases": [asdict(release) for release in plan.releases],
+        "stopped": plan.stopped,
         "obstructed": plan.obstructed,
     }
 
@@ -310,7 +311,8 @@ def _plan(body: Json, currency: str) -> Plan:
         collections=body["collections"],
         answered=body["answered"],
         releases=tuple(Release(**release) for release in body["releases"]),
-        # Not in plans that were written before there was such a thing.
+        # Not in plans that were written before there were such things.
+        stopped=body.get("stopped", False),
         obstructed=body.get("obstructed", False),
     )
 

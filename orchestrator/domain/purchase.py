@@ -210,8 +210,9 @@ class Plan:
         collections: how many collections were made.
         answered: how many sellers really answered, in the best of them.
         releases: holds whose release has not been answered yet.
-        obstructed: whether since the last collection an affordable seller could not be bought from although it had not
-            said no.
+        stopped: whether the last collection did not wait for all sellers.
+        obstructed: whether an affordable seller could not be bought from although it had not said no; until a
+            collection in which everybody answers.
 
     """
 
@@ -221,6 +222,7 @@ class Plan:
     collections: int = 0
     answered: int = 0
     releases: tuple[Release, ...] = ()
+    stopped: bool = False
     obstructed: bool = False
 
     def tries_at(self, seller_id: str) -> int:

@@ -269,7 +269,9 @@ class Saga:
             answered=max(plan.answered, summary.answered),
             collections=plan.collections + 1,
             # Sellers that were not waited for may be cheaper than any that is known: until they were, there is no "no".
-            obstructed=any(reason == "stopped" for reason, _ in summary.misses),
+            stopped=any(reason == "stopped" for reason, _ in summary.misses),
+            # One that could not be reached may be among those that have not answered now.
+            obstructed=plan.obstructed and summary.answered < summary.sellers,
         )
         if self._worth_another(plan, moment):
             again = _to(replace(purchase, plan=plan), Stage.COLLECT)
@@ -881,7 +883,7 @@ class Saga:
     def _answer(self, purchase: Purchase, moment: Moment) -> Next:
         """Give the answer that is true when nothing affordable can be had."""
         voiding = _to(purchase, Stage.VOID)
-        if purchase.plan.obstructed:
+        if purchase.plan.stopped or purchase.plan.obstructed:
             # Neither "too dear" nor "not available" would be true.
             return _finish(voiding, Status.FAILED, FailureReason.OUT_OF_TIME)
         dearer = purchase.plan.dearer

@@ -89,6 +89,7 @@ def rich(purchase: Purchase) -> Purchase:
             collections=1,
             answered=7,
             releases=(Release("a", "key-a"), Release("b", "key-b", refused=True)),
+            stopped=True,
             obstructed=True,
         ),
         attempt=ATTEMPT,

@@ -156,6 +156,16 @@ def test_after_an_early_stop_there_is_no_no() -> None:
     assert (final.status, final.failure_reason) == (Status.FAILED, FailureReason.OUT_OF_TIME)
 
 
+@pytest.mark.parametrize(("answered", "status"), [(8, Status.FAILED), (9, Status.NOT_AVAILABLE)])
+def test_a_seller_that_could_not_be_reached_may_be_one_that_does_not_answer_now(
+    answered: int, status: Status
+) -> None:
+    unreached = SAGA.unreached(trying("atomic", 2000, stage=Stage.ORDER), "unreachable", EARLY)
+    assert unreached.purchase.stage is Stage.COLLECT
+    summary = Collected("c", 9, 9, answered, 0, (), NOW, 1.0)
+    assert SAGA.collected(unreached.purchase, [], summary, EARLY).purchase.status is status
+
+
 def test_a_seller_that_could_not_be_asked_again_is_no_no() -> None:
     before = purchase(plan=Plan(candidates=(candidate("held", 2000),), collections=2, answered=5))
     unreached = SAGA.requoted(before, None, EARLY, reached=False).purchase
