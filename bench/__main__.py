@@ -48,6 +48,8 @@ MEASUREMENTS: dict[str, ModuleType] = {
 }
 FILE = Path("build/bench.json")
 DRAWINGS = Path("docs/bench")
+_WIDE = 150
+"""Columns of the table where there is no terminal."""
 
 
 async def main(names: list[str]) -> None:
@@ -58,7 +60,7 @@ async def main(names: list[str]) -> None:
             f"no measurement is called {' or '.join(unknown)}: there are {', '.join(MEASUREMENTS)}"
         )
     quiet()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _WIDE)
     results: list[Result] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
