@@ -66,7 +66,9 @@ async def run(settings: Settings) -> None:
         )
         credentials = Credentials(settings.seller_credentials_file, clock)
         sellers = await stack.enter_async_context(SellerTransport(credentials, clock))
-        admission = await stack.enter_async_context(open_admission(settings, directory, clock))
+        admission = await stack.enter_async_context(
+            open_admission(settings, directory, clock, browse_share=settings.browse_share)
+        )
         valkey = await stack.enter_async_context(open_client(settings.valkey_url))
         cache = ValkeyQuoteCache(valkey, clock, str(new_id()), CacheSettings())
 

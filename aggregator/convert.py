@@ -87,6 +87,7 @@ def wish(request: pb.CollectQuotesRequest) -> Wish:
         affordable_minor=affordable_minor,
         customer_id=request.customer_id,
         fresh=request.fresh,
+        browsing=request.purpose == pb.PURPOSE_BROWSE,
     )
 
 
@@ -102,7 +103,7 @@ def batch(answers: Sequence[Answer]) -> pb.AnswerBatch:
     for answer in answers:
         outcome = answer.outcome
         if isinstance(outcome, Quote):
-            quotes.append(_quote(answer.seller_id, outcome, answer.latency_s))
+            quotes.append(_quote(answer, outcome))
         else:
             misses.append(
                 quote_pb2.Miss(
@@ -116,7 +117,7 @@ def batch(answers: Sequence[Answer]) -> pb.AnswerBatch:
 
 def summary(result: Summary) -> quote_pb2.CollectionSummary:
     """Give the message of a collection's summary."""
-    return quote_pb2.CollectionSummary(
+    message = quote_pb2.CollectionSummary(
         collection_id=str(result.collection_id),
         book_id=result.book_id,
         sellers=result.sellers,
@@ -131,6 +132,9 @@ def summary(result: Summary) -> quote_pb2.CollectionSummary:
         elapsed=convert.duration(result.elapsed_s),
         cached=result.cached,
     )
+    if result.best is not None:
+        message.best_total.CopyFrom(convert.money_to_proto(result.best))
+    return message
 
 
 def watch_response(chunk: Chunk) -> pb.WatchSellersResponse:
@@ -164,9 +168,9 @@ def seller_health(health: Health) -> pb.SellerHealth:
     return message
 
 
-def _quote(seller_id: str, quote: Quote, latency_s: float) -> quote_pb2.Quote:
+def _quote(answer: Answer, quote: Quote) -> quote_pb2.Quote:
     return quote_pb2.Quote(
-        seller_id=seller_id,
+        seller_id=answer.seller_id,
         quote_id=quote.quote_id,
         price=convert.money_to_proto(quote.price),
         shipping=convert.money_to_proto(quote.shipping),
@@ -174,5 +178,6 @@ def _quote(seller_id: str, quote: Quote, latency_s: float) -> quote_pb2.Quote:
         condition=_CONDITION_NUMBERS[quote.condition],
         quantity=quote.quantity,
         expires_at=convert.timestamp(quote.expires_at),
-        latency=convert.duration(latency_s),
+        latency=convert.duration(answer.latency_s),
+        age=convert.duration(answer.age_s),
     )

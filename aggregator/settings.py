@@ -22,6 +22,9 @@ class Settings(SellerCallerSettings):
     registry_poll_s: float = Field(default=0.25, gt=0, le=1)
     """How often to look for changes that other replicas made in the registry, in seconds."""
 
+    browse_share: float = Field(default=0.2, ge=0, le=1)
+    """Who only compares prices may ask a seller while no more than this share of what quotes may use is used up."""
+
     history_buffer_quotes: int = Field(default=100_000, ge=1)
     """Most quotes that wait in memory to be written to the history, 600 bytes each; then the oldest are dropped."""
 

@@ -160,22 +160,24 @@ class ValkeyQuoteCache:
         if leading:
             self._leading[key] += 1
             self._ending.discard(key)
+        now_s = self._clock.now().timestamp()
         answers: list[Answer] = []
         good_for: dict[str, float] = {}
         for seller_id in sellers:
             packed = known.get(seller_id)
             if packed is not None and (left_s := good(packed) - now) > 0:
-                answers.append(unpack(question, seller_id, packed))
+                answers.append(unpack(question, seller_id, packed, now_s))
                 good_for[seller_id] = left_s
         return Opened(answers, good_for, leading)
 
     def put(self, question: Question, answers: Sequence[Answer]) -> None:
         key = _key(question)
         utc, now = self._clock.now(), self._clock.monotonic()
+        said_s = utc.timestamp()
         entries = [
             (
                 answer.seller_id,
-                pack(now + good_for_s(answer.outcome, utc, self._settings), answer.outcome),
+                pack(now + good_for_s(answer.outcome, utc, self._settings), answer.outcome, said_s),
             )
             for answer in answers
             if not answer.cached
@@ -503,7 +505,7 @@ def _set(events: Collection[asyncio.Event]) -> None:
 def _key(question: Question) -> str:
     """Give the key of a question's answers: its book, in braces that keep what belongs together on one node."""
     return (
-        f"quotes:{{{quote(question.book_id, safe='')}}}"
+        f"quotes2:{{{quote(question.book_id, safe='')}}}"
         f":{question.currency}:{_words(question.conditions)}"
     )
 

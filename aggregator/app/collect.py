@@ -22,6 +22,7 @@ from aggregator.ports import QuoteCache
 from mesh import errors
 from mesh.clock import Clock
 from mesh.ids import NewId
+from sellers.admission.model import Purpose
 from sellers.model import CallFailed, FailureKind, Quote, Seller
 from sellers.registry import Directory
 
@@ -72,6 +73,7 @@ class Wish:
         affordable_minor: it stops early only once it has a quote of at most this, in minor units; None for any quote.
         customer_id: for whom.
         fresh: whether what is known already is not good enough.
+        browsing: whether it only compares prices: nobody who buys may ever have to wait for it, or get less.
 
     """
 
@@ -79,6 +81,7 @@ class Wish:
     affordable_minor: int | None = None
     customer_id: str = ""
     fresh: bool = False
+    browsing: bool = False
 
 
 class QuoteCollector:
@@ -111,7 +114,7 @@ class QuoteCollector:
         self._clock = clock
         self._new_id = new_id
         self._limits = limits
-        self._flights: dict[tuple[Question, bool], Flight] = {}
+        self._flights: dict[FlightKey, Flight] = {}
         self._asking = Asking()
 
     @asynccontextmanager
@@ -148,7 +151,7 @@ class QuoteCollector:
             raise errors.Unavailable(
                 "the registry of sellers has not been read yet: try again", retry_after_s=1.0
             )
-        key = (question, wish.fresh)
+        key = FlightKey(question, wish.fresh, wish.browsing)
         flight = self._flights.get(key)
         if flight is None or flight.over:
             flight = self._flights[key] = Flight(
@@ -167,6 +170,15 @@ class QuoteCollector:
         return flight
 
 
+@dataclass(frozen=True, slots=True)
+class FlightKey:
+    """What those who share a flight have in common; the words are those of ``Wish``."""
+
+    question: Question
+    fresh: bool
+    browsing: bool
+
+
 @dataclass(slots=True)
 class Asking:
     """How many flights are asking sellers just now: they share the turns of the event loop."""
@@ -178,7 +190,7 @@ class Flight:
     """One gathering of quotes for one question, for all who want it. Every seller has at most one answer at a time.
 
     Attributes:
-        key: the question, and whether what is known already is not good enough.
+        key: the question, and what those who share it want alike.
         collection_id: names it.
         sellers: who is asked.
         answers: what has arrived, in that order.
@@ -191,7 +203,7 @@ class Flight:
 
     def __init__(
         self,
-        key: tuple[Question, bool],
+        key: FlightKey,
         collection_id: UUID,
         sellers: Sequence[Seller],
         customer_id: str,
@@ -212,7 +224,7 @@ class Flight:
         self.started_at = clock.now()
         self.started_s = clock.monotonic()
         self.ended = asyncio.Event()
-        self._question, self._fresh = key
+        self._question = key.question
         self._customers = [customer_id]
         self._gatherer = gatherer
         self._cache = cache
@@ -255,7 +267,7 @@ class Flight:
         self._ask_again(collection.until_s)
         collection.take(self.answers)
         if self._known is not None:
-            self._on_known(self._question, *self._known)
+            self._tell_known(self._known)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
 
@@ -339,7 +351,7 @@ class Flight:
         """Find out what is known, and ask the rest, or follow whoever in the fleet is asking."""
         with self._cache.changes(self._question) as changed:
             while self._open:
-                if self._fresh:
+                if self.key.fresh:
                     await self._ask()
                     return
                 opened = await self._cache.open(self._question, self._open.keys())
@@ -347,8 +359,14 @@ class Flight:
                     sellers = {seller_id: self._open[seller_id] for seller_id in opened.good_for_s}
                     self._known = sellers, opened.good_for_s
                     for _ in self._joined:
-                        self._on_known(self._question, *self._known)
+                        self._tell_known(self._known)
                 self._take(opened.answers)
+                if opened.leading and self.key.browsing:
+                    # Whoever buys would wait for the leader, and browsing may take long. What it finds out is told all
+                    # the same.
+                    self._cache.close(self._question)
+                    await self._ask()
+                    return
                 if opened.leading:
                     try:
                         await self._ask()
@@ -360,6 +378,11 @@ class Flight:
                     async with asyncio.timeout(_FOLLOW_S):
                         await changed.wait()
                 changed.clear()
+
+    def _tell_known(self, known: tuple[Mapping[str, Seller], Mapping[str, float]]) -> None:
+        """Tell of demand, save that of browsing: prices kept fresh for it would cost those who buy."""
+        if not self.key.browsing:
+            self._on_known(self._question, *known)
 
     async def _ask(self) -> None:
         """Ask all that have no answer.
@@ -390,6 +413,7 @@ class Flight:
             customer_id=first,
             until_s=self._until_s,
             on_answer=self._answered,
+            purpose=Purpose.BROWSE if self.key.browsing else Purpose.QUOTE,
         )
         self._waiting[seller.seller_id] = waiting
         for customer_id in others:

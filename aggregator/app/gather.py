@@ -88,8 +88,8 @@ class GatherSettings:
     """A seller that was not asked for so long is asked although it is usually too slow: it may have changed."""
 
 
-_Key = tuple[str, str, frozenset[Condition]]
-"""Of a lot: seller, currency, conditions."""
+_Key = tuple[str, str, frozenset[Condition], Purpose]
+"""Of a lot: seller, currency, conditions, and what for."""
 
 
 class Waiting:
@@ -102,6 +102,7 @@ class Waiting:
         "customers",
         "lot",
         "on_answer",
+        "purpose",
         "question",
         "send_by_s",
         "until_s",
@@ -113,10 +114,13 @@ class Waiting:
         customer_id: str,
         until_s: float,
         asked_s: float,
+        *,
         on_answer: Callable[[Answer], None],
+        purpose: Purpose,
     ) -> None:
         self.context = copy_context()
         self.question = question
+        self.purpose = purpose
         self.customers = [customer_id]
         self.until_s = until_s
         self.asked_s = asked_s
@@ -140,6 +144,7 @@ class _Lot:
 
     Attributes:
         seller: whom to ask.
+        purpose: what for.
         limits: how often it may be.
         size: how many questions wait.
         most: most books in the next call, where the seller's limit of books allows fewer than a batch.
@@ -164,6 +169,7 @@ class _Lot:
         "limits",
         "most",
         "pace_s",
+        "purpose",
         "retry_s",
         "scarce",
         "scarce_s",
@@ -174,8 +180,9 @@ class _Lot:
         "until_s",
     )
 
-    def __init__(self, seller: Seller) -> None:
+    def __init__(self, seller: Seller, purpose: Purpose) -> None:
         self.seller = seller
+        self.purpose = purpose
         self.limits = Limits.of(seller)
         self.size = 0
         self.most = NO_LIMIT
@@ -310,6 +317,7 @@ class Gatherer:
         customer_id: str,
         until_s: float,
         on_answer: Callable[[Answer], None],
+        purpose: Purpose = Purpose.QUOTE,
     ) -> Waiting:
         """Ask a seller; ``on_answer`` is called once, unless the question is cancelled before.
 
@@ -319,9 +327,17 @@ class Gatherer:
             customer_id: for whom, first of all.
             until_s: when the answer must be there, by the monotonic clock.
             on_answer: gets the answer, or why there is none.
+            purpose: what for; only questions of one purpose travel in one call.
 
         """
-        waiting = Waiting(question, customer_id, until_s, self._clock.monotonic(), on_answer)
+        waiting = Waiting(
+            question,
+            customer_id,
+            until_s,
+            self._clock.monotonic(),
+            on_answer=on_answer,
+            purpose=purpose,
+        )
         self._put(seller, waiting)
         return waiting
 
@@ -409,11 +425,13 @@ class Gatherer:
                 self._skip_later_than(now, lot, now)
             if lot.size and is_due:
                 due.extend((lot, books) for books in _calls(lot))
-        for part in _rounds(due):
-            await self._send(part)
+        # Whoever buys goes first.
+        for purpose in (Purpose.QUOTE, Purpose.BROWSE):
+            for part in _rounds([one for one in due if one[0].purpose is purpose]):
+                await self._send(part, purpose)
         self._filled = {key: lot for key, lot in self._filled.items() if lot.size}
 
-    async def _send(self, due: Sequence[tuple[_Lot, int]]) -> None:
+    async def _send(self, due: Sequence[tuple[_Lot, int]], purpose: Purpose) -> None:
         """Have calls admitted, in one round trip, and send those that are."""
         asks = [
             Ask(
@@ -425,7 +443,7 @@ class Gatherer:
             )
             for lot, books in due
         ]
-        decisions = await self._admission.admit(asks, Purpose.QUOTE)
+        decisions = await self._admission.admit(asks, purpose)
         for (lot, books), decision in zip(due, decisions, strict=True):
             self._follow(lot, books, decision)
 
@@ -570,10 +588,11 @@ class Gatherer:
         )
 
     def _put(self, seller: Seller, waiting: Waiting) -> None:
-        key = (seller.seller_id, waiting.question.currency, waiting.question.conditions)
+        question, purpose = waiting.question, waiting.purpose
+        key = (seller.seller_id, question.currency, question.conditions, purpose)
         lot = self._lots.get(key)
         if lot is None:
-            lot = self._lots[key] = _Lot(seller)
+            lot = self._lots[key] = _Lot(seller, purpose)
         if lot.seller is not seller:
             lot.seller, lot.limits = seller, Limits.of(seller)
         if lot.batch > 1:

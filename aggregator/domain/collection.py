@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from mesh.money import Money
 from sellers.model import (
     CallFailed,
     Condition,
@@ -77,6 +78,7 @@ class Answer:
         outcome: its answer, or why there is none.
         latency_s: from asking to the outcome; 0 for one that was known already.
         cached: whether it was known already.
+        age_s: how long ago the seller gave it as a price; 0 for one that was not known already.
 
     """
 
@@ -84,6 +86,7 @@ class Answer:
     outcome: QuoteOutcome | Skipped
     latency_s: float
     cached: bool = False
+    age_s: float = 0.0
 
     @property
     def answered(self) -> bool:
@@ -136,6 +139,7 @@ class Summary:
         misses: how many there were of each kind.
         started_at: when it began.
         elapsed_s: how long it took.
+        best: the lowest total; None where there is no price.
 
     """
 
@@ -149,6 +153,7 @@ class Summary:
     misses: dict[MissReason, int]
     started_at: datetime
     elapsed_s: float
+    best: Money | None
 
 
 def summarise(
@@ -162,6 +167,7 @@ def summarise(
     """Count the answers of a collection that has one of every seller."""
     sellers = asked = answered = quoted = cached = 0
     misses: Counter[MissReason] = Counter()
+    best: Money | None = None
     for answer in answers:
         sellers += 1
         answered += answer.answered
@@ -169,6 +175,9 @@ def summarise(
         if isinstance(answer.outcome, Quote):
             asked += 1
             quoted += 1
+            total = answer.outcome.total
+            if best is None or total.minor < best.minor:
+                best = total
         else:
             reason = miss_reason(answer.outcome)
             asked += reason not in _NOT_ASKED
@@ -184,4 +193,5 @@ def summarise(
         misses=dict(misses),
         started_at=started_at,
         elapsed_s=elapsed_s,
+        best=best,
     )

@@ -7,7 +7,8 @@ a clock), a tag, and what the tag says follows. All is little-endian:
 tag      what follows
 ======== ==============================================================================================
 0 to 4   a quote in one of the conditions: price, shipping, total (minor units of the question's currency),
-         quantity (32 bits each), ``expires_at`` in seconds since 1970 (a double), the quote id in UTF-8
+         quantity (32 bits each), ``expires_at`` and when the seller said so in seconds since 1970 (doubles), the quote
+         id in UTF-8
 100      a "no": the word of its reason
 101      a failed call: kind, 1 if it was definitely not done, seconds to stay away or nothing, detail; a line each
 102      not asked: the word of its reason
@@ -47,7 +48,7 @@ _CONDITIONS = (
 _TAGS = {condition: tag for tag, condition in enumerate(_CONDITIONS)}
 _NO, _FAILED, _SKIPPED = 100, 101, 102
 
-_QUOTE = Struct("<dBIIIId")
+_QUOTE = Struct("<dBIIIIdd")
 _OTHER = Struct("<dB")
 _GOOD = Struct("<d")
 _FRAME = Struct("<BH")
@@ -56,8 +57,8 @@ _FRAME = Struct("<BH")
 _money = lru_cache(maxsize=16_384)(Money)
 
 
-def pack(good: float, outcome: Quote | Unavailable | CallFailed | Skipped) -> bytes:
-    """Pack what a seller answered in the question's currency, or why it did not."""
+def pack(good: float, outcome: Quote | Unavailable | CallFailed | Skipped, said_s: float) -> bytes:
+    """Pack what a seller answered in the question's currency, or why it did not; ``said_s`` is when, since 1970."""
     if isinstance(outcome, Quote):
         return (
             _QUOTE.pack(
@@ -68,6 +69,7 @@ def pack(good: float, outcome: Quote | Unavailable | CallFailed | Skipped) -> by
                 outcome.total.minor,
                 outcome.quantity,
                 outcome.expires_at.timestamp(),
+                said_s,
             )
             + outcome.quote_id.encode()
         )
@@ -82,15 +84,15 @@ def pack(good: float, outcome: Quote | Unavailable | CallFailed | Skipped) -> by
     return _OTHER.pack(good, tag) + text.encode()
 
 
-def unpack(question: Question, seller_id: str, packed: bytes) -> Answer:
-    """Give back what was packed, as an answer that was known already."""
+def unpack(question: Question, seller_id: str, packed: bytes, now_s: float) -> Answer:
+    """Give back what was packed, as an answer that was known already; ``now_s`` is the time since 1970."""
     tag = packed[_GOOD.size]
     if tag >= _NO:
         return Answer(
             seller_id, _unpack_other(tag, packed[_OTHER.size :].decode()), 0.0, cached=True
         )
     currency = question.currency
-    _, _, price, shipping, total, quantity, expires = _QUOTE.unpack_from(packed)
+    _, _, price, shipping, total, quantity, expires, said_s = _QUOTE.unpack_from(packed)
     quote = Quote(
         packed[_QUOTE.size :].decode(),
         _money(currency, price),
@@ -100,7 +102,8 @@ def unpack(question: Question, seller_id: str, packed: bytes) -> Answer:
         quantity,
         datetime.fromtimestamp(expires, UTC),
     )
-    return Answer(seller_id, quote, 0.0, cached=True)
+    # Said by the clock of another process, perhaps.
+    return Answer(seller_id, quote, 0.0, cached=True, age_s=max(0.0, now_s - said_s))
 
 
 def _unpack_other(tag: int, text: str) -> Unavailable | CallFailed | Skipped:

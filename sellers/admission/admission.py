@@ -40,7 +40,7 @@ from sellers.admission.model import (
     SellerHealth,
     Wait,
 )
-from sellers.admission.shares import Shares, split
+from sellers.admission.shares import Shares, browse_part, split
 from sellers.admission.valkey import FleetLedger, FleetUnavailable
 
 _MOST_AT_ONCE = 500
@@ -116,6 +116,7 @@ class Admission:
         self._quotes_at_once = settings.calls_at_once - (
             settings.calls_at_once * settings.reserve_percent // 100
         )
+        self._browse_at_once = browse_part(self._quotes_at_once, settings)
         self._full: set[str] = set()
         self._own_at_once = max(1, settings.calls_at_once // settings.processes)
         self._fleet_answers = True
@@ -290,13 +291,22 @@ class Admission:
 
     def _request(self, ask: Ask, purpose: Purpose) -> Request:
         calls, books = self._shares(ask.limits)
-        quote = purpose is Purpose.QUOTE
+        match purpose:
+            case Purpose.BROWSE:
+                caps = calls.browse, books.browse, self._browse_at_once
+            case Purpose.QUOTE:
+                caps = calls.quotes, books.quotes, self._quotes_at_once
+            case Purpose.PURCHASE | Purpose.RESOLVE:
+                caps = calls.fleet, books.fleet, self._settings.calls_at_once
+            case _:
+                assert_never(purpose)
+        calls_cap, books_cap, at_once = caps
         return Request(
             ask.limits.seller_id,
-            calls.quotes if quote else calls.fleet,
+            calls_cap,
             ask.books,
-            books.quotes if quote else books.fleet,
-            self._quotes_at_once if quote else self._settings.calls_at_once,
+            books_cap,
+            at_once,
             self._hold_ms(ask),
             purpose is Purpose.RESOLVE,
         )
@@ -322,11 +332,12 @@ class Admission:
             fleets_at_once = self._request(ask, purpose).concurrency
             at_once = min(at_once, fleets_at_once - fleets.in_flight)
         now = self._clock.monotonic()
+        browse = purpose is Purpose.BROWSE
         request = Request(
             ask.limits.seller_id,
-            calls.own,
+            calls.own_browse if browse else calls.own,
             ask.books,
-            books.own,
+            books.own_browse if browse else books.own,
             at_once,
             self._hold_ms(ask),
             # Where the fleet has no objection its breaker is closed, whatever this process thinks.

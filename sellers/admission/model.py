@@ -17,7 +17,10 @@ class Purpose(Enum):
     """What a call is for, which decides how much of a seller's limit it may use."""
 
     QUOTE = "quote"
-    """Quotes, capabilities and whatever else can be done without: leaves the reserve to the others."""
+    """Quotes to buy on, capabilities and whatever else can be done without: leaves the reserve to the others."""
+    BROWSE = "browse"
+    """Quotes for those who only compare prices: passes while the seller is hardly called at all, so that it takes a
+    small part of what quotes may use at the most, and nothing where purchases are many."""
     PURCHASE = "purchase"
     """Hold, order, and the quote asked for again between them: may use the reserve."""
     RESOLVE = "resolve"
@@ -225,6 +228,8 @@ class AdmissionSettings:
         send_within_s: after how long a grant that was not used is void.
         local_percent: how much of each limit never belongs to Valkey.
         reserve_percent: how much of what Valkey grants is not for quotes.
+        browse_percent: how much of what quotes may use may be used up after a call for browsing; likewise of the calls
+            at once and of what never belongs to Valkey.
         calls_at_once: most calls that one seller has under way; for quotes less the reserve, so that those who come for
             the slots as they free up do not keep purchases out.
         busy_poll_s: when to ask again if that many are.
@@ -250,6 +255,7 @@ class AdmissionSettings:
     send_within_s: float = 0.25
     local_percent: int = 20
     reserve_percent: int = 20
+    browse_percent: int = 20
     calls_at_once: int = 16
     busy_poll_s: float = 0.1
     breaker_failure_percent: int = 50

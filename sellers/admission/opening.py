@@ -15,10 +15,21 @@ from sellers.registry import Directory
 
 @asynccontextmanager
 async def open_admission(
-    settings: SellerCallerSettings, directory: Directory, clock: Clock
+    settings: SellerCallerSettings,
+    directory: Directory,
+    clock: Clock,
+    *,
+    browse_share: float = 0.0,
 ) -> AsyncIterator[Admission]:
-    """Give admission to the sellers of a directory; its ``run`` must be running."""
-    rules = AdmissionSettings(processes=settings.processes, process_index=settings.process_index)
+    """Give admission to the sellers of a directory; its ``run`` must be running.
+
+    ``browse_share`` is how much of what quotes may use browsing may use, 0 to 1.
+    """
+    rules = AdmissionSettings(
+        processes=settings.processes,
+        process_index=settings.process_index,
+        browse_percent=round(browse_share * 100),
+    )
 
     def sellers() -> list[Limits]:
         snapshot = directory.snapshot

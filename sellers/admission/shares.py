@@ -14,27 +14,44 @@ class Shares:
     Attributes:
         fleet: what Valkey grants.
         quotes: what of it quotes may use.
+        browse: what of that those who only compare prices may use.
         own: what this process may use whatever happens.
+        own_browse: what of that those who only compare prices may use.
 
     """
 
     fleet: int
     quotes: int
+    browse: int
     own: int
+    own_browse: int
 
 
 def split(limit: int, settings: AdmissionSettings) -> Shares:
     """Split a limit, rounding down local parts and reserve; what the processes cannot share evenly the first ones get.
 
-    A limit of 100, 3 processes: 80 by Valkey, 64 of them for quotes too; 7, 7 and 6 by the processes.
+    A limit of 100, 3 processes: 80 by Valkey, 64 of them for quotes too, 12 of those for browsing too; 7, 7 and 6 by
+    the processes. Of what Valkey grants, one call is for browsing also where that rounds down to none, as long as it is
+    not the only one.
     """
     if limit >= NO_LIMIT:
-        return Shares(NO_LIMIT, NO_LIMIT, NO_LIMIT)
+        return Shares(NO_LIMIT, NO_LIMIT, NO_LIMIT, NO_LIMIT, NO_LIMIT)
     local = limit * settings.local_percent // 100
     fleet = limit - local
     own, left = divmod(local, settings.processes)
+    quotes = fleet - fleet * settings.reserve_percent // 100
+    own += settings.process_index < left
     return Shares(
         fleet=fleet,
-        quotes=fleet - fleet * settings.reserve_percent // 100,
-        own=own + (settings.process_index < left),
+        quotes=quotes,
+        browse=browse_part(quotes, settings),
+        own=own,
+        own_browse=own * settings.browse_percent // 100,
     )
+
+
+def browse_part(of: int, settings: AdmissionSettings) -> int:
+    """Give the part of what quotes may use that is for browsing too."""
+    if not settings.browse_percent:
+        return 0
+    return min(max(1, of * settings.browse_percent // 100), max(0, of - 1))

@@ -180,7 +180,7 @@ class CountingAdmission:
         self.reports: list[tuple[Grant, Outcome]] = []
 
     async def admit(self, asks: Sequence[Ask], purpose: Purpose) -> Sequence[Decision]:
-        assert purpose is Purpose.QUOTE
+        assert purpose in {Purpose.QUOTE, Purpose.BROWSE}
         self.rounds.append(asks)
         decisions = await self._admission.admit(asks, purpose)
         self.grants += [decision.grant for decision in decisions if hasattr(decision, "grant")]

@@ -7,11 +7,13 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from aggregator.domain.cached import CacheSettings, good_for_s
 from aggregator.domain.collection import Answer, Question
 from aggregator.ports import Opened
 from mesh.clock import Clock
+from sellers.model import Quote
 
 
 @dataclass
@@ -28,13 +30,13 @@ class Memory:
     """What the processes share.
 
     Attributes:
-        answers: by question and seller, with the moment until which each is good.
+        answers: by question and seller, with the moment until which each is good and that at which it was put.
         leads: by question.
         watchers: events by question, with whose they are.
 
     """
 
-    answers: defaultdict[Question, dict[str, tuple[Answer, float]]] = field(
+    answers: defaultdict[Question, dict[str, tuple[Answer, float, datetime]]] = field(
         default_factory=lambda: defaultdict(dict)
     )
     leads: dict[Question, Lead] = field(default_factory=dict)
@@ -68,7 +70,9 @@ class MemoryQuoteCache:
             self._leading[question] += 1
         elif missing:
             self._memory.leads[question].followed = True
-        return Opened([known[seller_id][0] for seller_id in good_for], good_for, leading)
+        utc = self._clock.now()
+        answers = [_aged(known[seller_id], utc) for seller_id in good_for]
+        return Opened(answers, good_for, leading)
 
     def put(self, question: Question, answers: Sequence[Answer]) -> None:
         utc, now = self._clock.now(), self._clock.monotonic()
@@ -77,7 +81,7 @@ class MemoryQuoteCache:
             until = now + good_for_s(answer.outcome, utc, self._settings)
             before = known.get(answer.seller_id)
             if not answer.cached and (before is None or answer.answered or before[1] <= until):
-                known[answer.seller_id] = replace(answer, latency_s=0.0, cached=True), until
+                known[answer.seller_id] = replace(answer, latency_s=0.0, cached=True), until, utc
         self.renew(question)
         self._tell(question)
 
@@ -120,3 +124,9 @@ class MemoryQuoteCache:
             for owner, event in self._memory.watchers[question]:
                 if owner is not self:
                     event.set()
+
+
+def _aged(known: tuple[Answer, float, datetime], now: datetime) -> Answer:
+    answer, _, said_at = known
+    age_s = (now - said_at).total_seconds() if isinstance(answer.outcome, Quote) else 0.0
+    return replace(answer, age_s=age_s)

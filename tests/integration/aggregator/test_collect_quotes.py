@@ -136,7 +136,7 @@ async def test_a_quote_comes_through_whole(start_replica: StartReplica) -> None:
     [got] = [q for part in parts for q in part.batch.quotes]
     assert got.expires_at.ToDatetime(UTC) > datetime.now(UTC)
     assert got.latency.ToNanoseconds() > 0
-    assert changed(got, expires_at=None, latency=None) == quote_pb2.Quote(
+    assert changed(got, expires_at=None, latency=None, age=None) == quote_pb2.Quote(
         seller_id="acme",
         quote_id="quote-1",
         price=money(2099),

@@ -700,7 +700,7 @@ async def test_answers_of_a_clock_that_was_ahead_are_not_believed(valkey_url: st
         await opened_until(ahead, lambda opened: not opened.leading, sellers=["acme"])
         running[0].cancel()
         await asyncio.wait(running[:1])
-        assert await client.exists("quotes:{9780134685991}:USD:new")
+        assert await client.exists("quotes2:{9780134685991}:USD:new")
         assert outcomes(await later.open(QUESTION, ["acme"])) == {}
         running[1].cancel()
 
@@ -712,7 +712,7 @@ async def test_nothing_stays_in_valkey_when_all_has_ended(valkey_url: str) -> No
         await shared(fleet.second, [known("gamma", FAILED)])
         keys = [key async for key in client.scan_iter()]
         left_s = {key.decode(): await client.ttl(key) for key in keys}
-        answers = "quotes:{9780134685991}:USD:new"
+        answers = "quotes2:{9780134685991}:USD:new"
         assert left_s.keys() == {answers, f"{answers}:lead"}
         assert SETTINGS.quote_s - 60 < left_s[answers] <= SETTINGS.quote_s
         assert 0 < left_s[f"{answers}:lead"] <= SETTINGS.lease_s

@@ -89,35 +89,36 @@ def test_how_long_an_answer_is_good(outcome: QuoteOutcome | Skipped, seconds: fl
 def test_what_is_packed_comes_back_as_it_was(
     outcome: QuoteOutcome | Skipped, good_until: float
 ) -> None:
-    packed = pack(good_until, outcome)
-    answer = Answer("acme", outcome, 0.0, cached=True)
-    assert unpack(QUESTION, "acme", packed) == answer
+    packed = pack(good_until, outcome, 1_000.0)
+    age_s = 2.5 if isinstance(outcome, Quote) else 0.0
+    answer = Answer("acme", outcome, 0.0, cached=True, age_s=age_s)
+    assert unpack(QUESTION, "acme", packed, 1_002.5) == answer
     assert good(packed) == good_until
     assert is_answer(packed) is answer.answered
-    assert with_good(packed, 1.5) == pack(1.5, outcome)
+    assert with_good(packed, 1.5) == pack(1.5, outcome, 1_000.0)
 
 
 def test_a_usual_quote_takes_few_bytes() -> None:
     usual = replace(quote(60), quote_id="01JD8Z6Q7R5T9VXKMTN5ABCDEF")
-    assert len(pack(1.0, usual)) <= 64
+    assert len(pack(1.0, usual, 0.0)) <= 72
 
 
 @given(st.lists(st.tuples(st.from_regex(r"[a-z0-9][a-z0-9_-]{0,63}", fullmatch=True), OUTCOMES)))
 def test_frames_are_split_as_they_were_joined(
     answers: list[tuple[str, QuoteOutcome | Skipped]],
 ) -> None:
-    entries = [(seller_id, pack(1.0, outcome)) for seller_id, outcome in answers]
+    entries = [(seller_id, pack(1.0, outcome, 0.0)) for seller_id, outcome in answers]
     assert list(split(frames(entries))) == entries
 
 
 @pytest.mark.parametrize(
     ("known", "new", "kept"),
     [
-        (pack(9.0, NO), pack(5.0, FAILED), "known"),
-        (pack(5.0, NO), pack(5.0, FAILED), "new"),
-        (pack(5.0, FAILED), pack(9.0, FAILED), "new"),
-        (pack(9.0, NO), pack(5.0, quote(60)), "new"),
-        (pack(9.0, FAILED), pack(5.0, NO), "new"),
+        (pack(9.0, NO, 0.0), pack(5.0, FAILED, 0.0), "known"),
+        (pack(5.0, NO, 0.0), pack(5.0, FAILED, 0.0), "new"),
+        (pack(5.0, FAILED, 0.0), pack(9.0, FAILED, 0.0), "new"),
+        (pack(9.0, NO, 0.0), pack(5.0, quote(60), 0.0), "new"),
+        (pack(9.0, FAILED, 0.0), pack(5.0, NO, 0.0), "new"),
     ],
 )
 def test_only_a_failure_gives_way_to_what_is_good_for_longer(
@@ -129,7 +130,7 @@ def test_only_a_failure_gives_way_to_what_is_good_for_longer(
 
 
 def test_the_questions_used_longest_ago_are_forgotten_first() -> None:
-    answer = pack(1.0, NO)
+    answer = pack(1.0, NO, 0.0)
     memory = KnownAnswers(9)
     for question in "abc":
         memory.put(question, [("acme", answer), ("beta", answer)])
@@ -143,8 +144,8 @@ def test_the_questions_used_longest_ago_are_forgotten_first() -> None:
 
 def test_one_question_is_kept_however_many_answers_it_has() -> None:
     memory = KnownAnswers(3)
-    memory.put("a", [("acme", pack(1.0, NO))])
-    memory.put("b", [(f"s{number}", pack(1.0, NO)) for number in range(10)])
+    memory.put("a", [("acme", pack(1.0, NO, 0.0))])
+    memory.put("b", [(f"s{number}", pack(1.0, NO, 0.0)) for number in range(10)])
     assert len(memory.of("b")) == 10
     assert not memory.of("a")
     assert len(memory) == 11

@@ -409,10 +409,17 @@ async def test_a_crowd_of_collections_asks_side_by_side_and_lets_the_loop_have_i
         customer_id: str,
         until_s: float,
         on_answer: Callable[[Answer], None],
+        purpose: Purpose,
     ) -> Waiting:
         asked.append((turn, seller.seller_id))
         return ask(
-            self, seller, question, customer_id=customer_id, until_s=until_s, on_answer=on_answer
+            self,
+            seller,
+            question,
+            customer_id=customer_id,
+            until_s=until_s,
+            on_answer=on_answer,
+            purpose=purpose,
         )
 
     monkeypatch.setattr(Gatherer, "ask", counted)

@@ -135,12 +135,19 @@ class CancelledIsOver(SellingFleet):
 
 
 RULES = admission.rules_of(AdmissionSettings())
+BUYING = (Purpose.QUOTE, Purpose.PURCHASE, Purpose.RESOLVE)
 
 
 def whole_share_to_everyone(patch: pytest.MonkeyPatch) -> None:
     def split(limit: int, settings: AdmissionSettings) -> Shares:
         local = limit * settings.local_percent // 100
-        return Shares(fleet=limit - local, quotes=limit - local, own=local)
+        return Shares(
+            fleet=limit - local,
+            quotes=limit - local,
+            browse=limit - local,
+            own=local,
+            own_browse=local,
+        )
 
     patch.setattr(admission, "split", split)
 
@@ -171,7 +178,8 @@ def test_a_planted_bug_is_caught(
 ) -> None:
     plant(monkeypatch)
     for seed in range(SCHEDULES):
-        each = replace(plan(seed), calls=20, books=0, latency_s=2.3, failing=0.5)
+        # Without browsing, which seldom gets anything: the more calls, the sooner a bug shows.
+        each = replace(plan(seed), calls=20, books=0, latency_s=2.3, failing=0.5, purposes=BUYING)
         if wrong(each, run_virtually(fleet_kind(each, lambda: ledger_kind(RULES)).run())):
             return
     pytest.fail(f"{SCHEDULES} schedules did not show it")

@@ -19,8 +19,19 @@ def test_the_parts_add_up_to_the_limit(limit: int, processes: int) -> None:
 
 def test_a_limit_of_a_hundred_over_three_processes() -> None:
     shares = [split(100, AdmissionSettings(processes=3, process_index=index)) for index in range(3)]
-    assert shares == [Shares(80, 64, 7), Shares(80, 64, 7), Shares(80, 64, 6)]
+    assert shares == [Shares(80, 64, 12, own, 1) for own in (7, 7, 6)]
 
 
 def test_no_limit_is_none_for_anybody() -> None:
-    assert split(NO_LIMIT, AdmissionSettings(processes=3)) == Shares(NO_LIMIT, NO_LIMIT, NO_LIMIT)
+    shares = split(NO_LIMIT, AdmissionSettings(processes=3))
+    assert shares == Shares(NO_LIMIT, NO_LIMIT, NO_LIMIT, NO_LIMIT, NO_LIMIT)
+
+
+@given(limit=st.integers(1, 5000), processes=st.integers(1, 40), percent=st.integers(0, 100))
+def test_browsing_never_has_all_that_quotes_may_use(
+    limit: int, processes: int, percent: int
+) -> None:
+    shares = split(limit, AdmissionSettings(processes=processes, browse_percent=percent))
+    assert shares.browse < shares.quotes or shares.browse == 0
+    assert (shares.browse > 0) == (percent > 0 and shares.quotes > 1)
+    assert shares.own_browse <= shares.own
