@@ -9,7 +9,7 @@ import pytest
 
 from aggregator.app.collect import Wish
 from aggregator.domain.collection import MissReason, Question
-from tests.fakes.asking import AMPLE_S, Process, fleet, in_virtual_time, seller
+from tests.fakes.asking import Process, fleet, in_virtual_time, seller
 
 BROWSING = Wish(browsing=True, customer_id="browser")
 
@@ -94,7 +94,7 @@ async def test_who_buys_does_not_wait_for_those_who_browse_for_the_same_book(
         other = await mesh.process() if elsewhere else process
         # Nothing is left for browsing, so that it waits for a slot.
         await process.collect("bought")
-        browsing = asyncio.create_task(process.collect(wish=BROWSING, time_left_s=AMPLE_S))
+        browsing = asyncio.create_task(process.collect(wish=BROWSING, time_left_s=90.0))
         await asyncio.sleep(1)
         bought = await other.collect()
         assert bought.quoted == {"acme"}
