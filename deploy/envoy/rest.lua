@@ -1,4 +1,7 @@
--- Finishes REST responses after the transcoder made JSON of them. Native gRPC responses are left alone.
+-- Refuses paths that are too long, and finishes REST responses after the transcoder made JSON of them. Native gRPC
+-- responses are left alone.
+
+local LONGEST_PATH = 2048
 
 local BAD_REQUEST = '{"@type":"type.googleapis.com/google.rpc.BadRequest","field_violations":'
   .. '[{"field":"%s","description":"%s"}]}'
@@ -38,6 +41,12 @@ local function name_the_field(body)
   return code .. details .. '],"message":"' .. message .. '"}'
 end
 
+function envoy_on_request(handle)
+  if #handle:headers():get(":path") > LONGEST_PATH then
+    handle:respond({ [":status"] = "414" }, "")
+  end
+end
+
 function envoy_on_response(handle)
   local headers = handle:headers()
   local status = headers:get("x-http-status")
@@ -47,6 +56,10 @@ function envoy_on_response(handle)
   end
   for _, name in ipairs({ "grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-accept-encoding" }) do
     headers:remove(name)
+  end
+  local answered = headers:get(":status")
+  if (answered == "429" or answered == "503") and headers:get("retry-after") == nil then
+    headers:add("retry-after", "1") -- as the RetryInfo of both has it
   end
   if status ~= nil then
     -- It was said before the gateway was done: the call may have failed since, or been cut off.

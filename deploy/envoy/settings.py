@@ -32,6 +32,28 @@ class EdgeSettings(BaseSettings):
     edge_descriptor_file: Path = _HERE.parents[1] / "gen" / "customer.binpb"
     """Descriptor set of bookmesh.customer.v1; ``make gen`` writes it."""
 
+    edge_customer_rate: int = Field(default=100, ge=1, le=1_000_000)
+    """How many requests a second a customer may send, in the long run."""
+
+    edge_customer_burst: int = Field(default=300, ge=1, le=1_000_000)
+    """How many requests a customer may send at once, after a pause."""
+
+    edge_address_rate: int = Field(default=1000, ge=1, le=1_000_000)
+    """How many requests a second may come from an address, good tokens or not, in the long run."""
+
+    edge_address_burst: int = Field(default=3000, ge=1, le=1_000_000)
+    """How many may come from it at once, after a pause."""
+
+    edge_connections: int = Field(default=10_000, ge=1)
+    """How many connections may be open; each takes a file descriptor (``ulimit -n``)."""
+
+    edge_streams: int = Field(default=10_000, ge=1)
+    """How many streams, such as watches, may be open at a time."""
+
+    edge_memory_mb: int = Field(default=1024, ge=64)
+    """How much memory Envoy may use, in MiB. Above 85 % it resets the largest streams, above 95 % it
+    refuses requests."""
+
     jwks_file: Path
     """The public keys with which tokens may be signed: a JSON Web Key Set. Envoy reads it once, at the start."""
 

@@ -21,6 +21,13 @@ from mesh.clock import Clock
 
 NAME = "envoy"
 
+_LIMITS = (
+    "BOOKMESH_EDGE_ADDRESS_",
+    "BOOKMESH_EDGE_CONNECTIONS",
+    "BOOKMESH_EDGE_CUSTOMER_",
+    "BOOKMESH_EDGE_MEMORY_MB",
+    "BOOKMESH_EDGE_STREAMS",
+)
 _DRAIN_WITHIN_S = 3.0
 _DRAIN_POLL_S = 0.05
 
@@ -63,14 +70,18 @@ def settings(
     admin_port: int,
     gateways: Sequence[str],
 ) -> EdgeSettings:
-    """Say where Envoy listens and where the gateways are; what it traces is in the environment.
+    """Say where Envoy listens and where the gateways are; what it traces, and its limits, are in the environment.
 
     Raises:
-        MeshProblem: if OpenTelemetry's variables cannot be used.
+        MeshProblem: if OpenTelemetry's variables or those of the limits cannot be used.
 
     """
     told: dict[str, Any] = {
         name: value for name, value in environment.items() if name.startswith("OTEL_")
+    } | {
+        name.removeprefix("BOOKMESH_").lower(): value
+        for name, value in environment.items()
+        if name.startswith(_LIMITS)
     }
     try:
         return EdgeSettings(

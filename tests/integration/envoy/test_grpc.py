@@ -80,7 +80,7 @@ async def test_a_call_gets_a_deadline_if_it_has_none_and_keeps_its_own(envoy: Ed
     assert own_s < 2
 
 
-async def test_a_watch_streams_and_has_no_deadline(envoy: Edge) -> None:
+async def test_a_watch_streams_for_an_hour_at_most(envoy: Edge) -> None:
     envoy.go_on.clear()
     async with grpc.aio.insecure_channel(envoy.grpc_address) as channel:
         watch = customer_pb2_grpc.PurchaseServiceStub(channel).WatchPurchaseRequest(
@@ -90,4 +90,6 @@ async def test_a_watch_streams_and_has_no_deadline(envoy: Edge) -> None:
         assert (await anext(events)).event_id == "1"
         envoy.go_on.set()
         assert [event.event_id async for event in events] == ["2"]
-    assert envoy.calls[-1].time_remaining_s is None
+    remaining_s = envoy.calls[-1].time_remaining_s
+    assert remaining_s is not None
+    assert 3000 < remaining_s <= 3600
