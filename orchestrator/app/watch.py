@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -10,7 +11,7 @@ from orchestrator.domain.events import Collected, Finished, Step
 from orchestrator.ports import PurchaseView, Recorded, RecordedBatch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from datetime import datetime
 
     from orchestrator.app.purchases import Purchases
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.ports import Broadcast, PurchaseStore
 
 _POLL_S = 1.0
+_LOOKS_PER_S = 250.0
 
 Shown: TypeAlias = "Step | Collected | AnswerBatch | PurchaseView"
 
@@ -43,13 +45,15 @@ class Watch:
         self._store = store
         self._broadcast = broadcast
         self._signals = signals
+        self._open = 0
 
     async def watch(self, customer_id: str, request_id: str) -> AsyncIterator[WatchEvent]:
         """Give all events in order; end after the final one.
 
         Steps come from the database. Batches of quotes come from the broadcast, each behind the step after which it was
         passed on; those that were lost there are missing. Whoever watches is woken by signals, and looks for itself
-        once a second.
+        once a second; with more than 250 that watch here, all together look 250 times a second, so that those who only
+        wait do not keep the database from working.
 
         Raises:
             NotFound: when this customer has no purchase with this id.
@@ -57,7 +61,7 @@ class Watch:
         """
         view = await self._purchases.get(customer_id, request_id)
         seq, entry_id = 0, None
-        with self._signals.listening(view.request_id) as changed:
+        with self._counted(), self._signals.listening(view.request_id) as changed:
             while True:
                 # Batches are passed on before the step that follows them is committed: read in this order, all batches
                 # before a step are there when the step is. Those behind a step not yet seen wait for it.
@@ -82,7 +86,15 @@ class Watch:
                         yield WatchEvent(str(seq), recorded.happened_at, final)
                         return
                     yield WatchEvent(str(seq), recorded.happened_at, recorded.event)
-                await wait_for(changed, _POLL_S)
+                await wait_for(changed, max(_POLL_S, self._open / _LOOKS_PER_S))
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
 
 
 def _place(recorded: Recorded | RecordedBatch) -> tuple[int, int]:
