@@ -31,6 +31,15 @@ MAX_PRICE = 500.0
 """Above what any simulated book costs."""
 
 CUSTOMERS = 20
+_TOLD = {
+    "BOOKMESH_LOG_LEVEL": "WARNING",
+    # What is measured is what the mesh can take, not what it grants to one customer or one address.
+    "BOOKMESH_EDGE_ADDRESS_RATE": "100000",
+    "BOOKMESH_EDGE_ADDRESS_BURST": "100000",
+    "BOOKMESH_EDGE_CUSTOMER_RATE": "100000",
+    "BOOKMESH_EDGE_CUSTOMER_BURST": "100000",
+    "BOOKMESH_CUSTOMER_STREAMS": "10000",
+}
 _LOOK_S = 0.1
 _CALL_S = 10.0
 
@@ -72,7 +81,7 @@ async def shop(
             grpc_port=0,
             sellers=sum(counts.values()),
             scenario=file,
-            environment=inherited_environment() | {"BOOKMESH_LOG_LEVEL": "WARNING"},
+            environment=inherited_environment() | _TOLD,
         )
         logging.getLogger("asyncio").setLevel(logging.ERROR)
         async with LocalMesh(options) as mesh:

@@ -115,7 +115,13 @@ async def stormy_mesh(
     Its sellers have no limits to speak of. Else each process would leave them alone for 65 s after its start, and no
     purchase would come far enough to go wrong.
     """
-    told = {"BOOKMESH_QUIET_START": "true", **settings}
+    told = {
+        "BOOKMESH_QUIET_START": "true",
+        # Shoppers look far more often than customers would.
+        "BOOKMESH_EDGE_CUSTOMER_RATE": "10000",
+        "BOOKMESH_EDGE_CUSTOMER_BURST": "10000",
+        **settings,
+    }
     options = MeshOptions(
         data=data,
         http_port=0,
