@@ -104,7 +104,8 @@ def run(names: list[str], seeds: range, in_postgres: int, processes: int, consol
                 pool.submit(work, job): job for job in jobs(names, seeds, in_postgres)
             }
             task = progress.add_task("faults", total=len(waiting))
-            for future in as_completed(waiting):
+            told = 0
+            for done, future in enumerate(as_completed(waiting), start=1):
                 job, found = waiting[future], future.result()
                 match found:
                     case Explored():
@@ -113,6 +114,10 @@ def run(names: list[str], seeds: range, in_postgres: int, processes: int, consol
                         assert job.bug is not None
                         hunted[job.bug] = found
                 progress.advance(task)
+                if not console.is_terminal and done * 10 // len(waiting) > told:
+                    told = done * 10 // len(waiting)
+                    elapsed_s = time.monotonic() - began_s
+                    console.print(f"{10 * told} % after {elapsed_s:.0f} s")
     elapsed_s = time.monotonic() - began_s
     show(explored, hunted, console)
     return write(explored, hunted, elapsed_s, console)

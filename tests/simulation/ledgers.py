@@ -34,6 +34,7 @@ from sellers.model import (
     Cancelled,
     CancelOutcome,
     Closed,
+    Condition,
     Confirmed,
     FailureKind,
     GetOrderOutcome,
@@ -42,6 +43,7 @@ from sellers.model import (
     OrderNotFound,
     Pending,
     PlaceOutcome,
+    Quote,
     Rejected,
     RejectionReason,
     Released,
@@ -131,6 +133,7 @@ class OrderEntry:
     order_id: str = ""
     content: tuple[object, ...] = ()
     reason: RejectionReason = RejectionReason.REFUSED
+    updated: Quote | None = None
     decided_at: datetime | None = None
 
 
@@ -203,10 +206,8 @@ class SellerLedger:
         """Give a quote, as the aggregator passes it on; None when it has no copy."""
         if self.script.quote is None or self.stock <= 0:
             return None
-        quote_id = f"q{next(self._numbers)}"
-        expires_at = self._clock.now() + timedelta(seconds=self.script.quote_life_s)
-        self._quotes[quote_id] = (self.script.quote, expires_at)
-        return Candidate(self.seller_id, quote_id, usd(self.script.quote), expires_at)
+        quote = self._quote_of(usd(self.script.quote))
+        return Candidate(self.seller_id, quote.quote_id, quote.total, quote.expires_at)
 
     def hold(self, key: str, quote_id: str, not_after: datetime) -> HoldOutcome:
         """Set a copy aside."""
@@ -375,7 +376,9 @@ class SellerLedger:
             return _refused_order(price)
         total = price if self.script.order is None else usd(self.script.order)
         if total.minor > max_total.minor:
-            return _refused_order(RejectionReason.PRICE_CHANGED)
+            refused = _refused_order(RejectionReason.PRICE_CHANGED)
+            refused.updated = self._quote_of(total)
+            return refused
         if self.script.with_holds:
             self.holds[key].state = HoldState.ORDERED
         elif not self._take_copy():
@@ -395,6 +398,12 @@ class SellerLedger:
         quoted, expires_at = self._quotes[source]
         return usd(quoted) if expires_at > self._clock.now() else RejectionReason.QUOTE_EXPIRED
 
+    def _quote_of(self, total: Money) -> Quote:
+        quote_id = f"q{next(self._numbers)}"
+        expires_at = self._clock.now() + timedelta(seconds=self.script.quote_life_s)
+        self._quotes[quote_id] = (total.minor, expires_at)
+        return Quote(quote_id, total, usd(0), total, Condition.NEW, 1, expires_at)
+
     def _take_copy(self) -> bool:
         if self.script.sells_out:
             self.stock = 0
@@ -413,7 +422,7 @@ class SellerLedger:
             case OrderState.CANCELLED | OrderState.CLOSED:
                 return Rejected(RejectionReason.KEY_CLOSED, None)
             case OrderState.REJECTED:
-                return Rejected(entry.reason, None)
+                return Rejected(entry.reason, entry.updated)
 
     def _tell(
         self,

@@ -44,6 +44,7 @@ class Scenario:
         limits: the clock of purchases.
         recalls: whether the seller cancels the order by itself, soon after the capture.
         may_flag: the invariants for which an operator may be called, whatever happens.
+        lease_s: how long a worker's claim holds without renewal, in seconds.
         submitting: whether faults while it is submitted are tried in pairs too. What follows from them does not depend
             on sellers and prices, so one scenario of each way to submit is enough.
 
@@ -58,6 +59,7 @@ class Scenario:
     limits: Limits = field(default_factory=lambda: Limits(offer_life_s=20.0))
     recalls: bool = False
     may_flag: frozenset[str] = frozenset()
+    lease_s: float = 15.0
     submitting: bool = False
 
 
@@ -90,6 +92,13 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario(
             "costs_less", {"a": SellerScript(2000, hold=1900, order=1800), "b": _DEARER}, _BOUGHT
         ),
+        Scenario(
+            "order_costs_more",
+            {"a": SellerScript(2000, order=2300, with_holds=False), "b": _DEARER},
+            _BOUGHT,
+        ),
+        Scenario("quote_expires", {"a": SellerScript(2000, quote_life_s=0.9)}, _BOUGHT),
+        Scenario("hold_expires", {"a": SellerScript(2000, hold_life_s=3.0), "b": _DEARER}, _BOUGHT),
         Scenario("hold_too_dear", {"a": SellerScript(2000, hold=3100)}, (Status.PRICE_NOT_MET,)),
         Scenario("pending_confirmed", {"a": SellerScript(2000, pending_s=3.0)}, _BOUGHT),
         Scenario(
@@ -99,8 +108,9 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             "lease_renewed",
-            {"a": SellerScript(2000, with_holds=False, pending_s=17.0, retry_after_s=2.0)},
+            {"a": SellerScript(2000, with_holds=False, pending_s=7.5, retry_after_s=2.0)},
             _BOUGHT,
+            lease_s=7.0,
         ),
         Scenario(
             "pending_for_long",
@@ -144,13 +154,6 @@ SCENARIOS: dict[str, Scenario] = {
             submitting=True,
         ),
         Scenario(
-            "accept_offer_new_token",
-            {"a": SellerScript(3500, with_holds=False)},
-            (Status.PRICE_NOT_MET, *_BOUGHT),
-            provider=ProviderScript(reusable_tokens=False),
-            wishes=(Wish(accepts=True),),
-        ),
-        Scenario(
             "cancel_pending",
             {"a": SellerScript(2000, pending_s=3.0, rejects_in_the_end=True), "b": _DEARER},
             _BOUGHT,
@@ -163,7 +166,10 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("nobody_has_it", {"a": SellerScript(None)}, (Status.NOT_AVAILABLE,)),
         Scenario(
             "two_purchases_last_copy",
-            {"a": SellerScript(2000, stock=1), "b": _DEARER},
+            {
+                "a": SellerScript(2000, with_holds=False, stock=1),
+                "b": SellerScript(2500, with_holds=False),
+            },
             (*_BOUGHT, *_BOUGHT),
             wishes=(Wish(), Wish("bob", after_s=0.005)),
         ),

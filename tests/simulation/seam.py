@@ -24,6 +24,7 @@ _OF_STORE = frozenset({Kind.COMMIT, Kind.FENCED, Kind.LOOK})
 
 _CALL_S = 0.010
 _STORE_S = 0.002
+_SHOWN = 120
 
 
 @dataclass(slots=True)
@@ -41,7 +42,10 @@ class Crossing:
     def __str__(self) -> str:
         """Give it as a line of the trace."""
         fault = f"  <== {self.fault.value}" if self.fault else ""
-        return f"{self.number:4} {self.at_s:9.3f}s {self.process:6} {self.name:28} {self.outcome}{fault}"
+        outcome = str(self.outcome)
+        if len(outcome) > _SHOWN:
+            outcome = f"{outcome[:_SHOWN]}..."
+        return f"{self.number:4} {self.at_s:9.3f}s {self.process:6} {self.name:28}{fault} {outcome}"
 
 
 class Process:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from random import Random
@@ -160,11 +160,14 @@ class World:
         """Have the workers look once something is due; what is due later, that look is the time to see."""
         loop = asyncio.get_running_loop()
         at_s = loop.time() + max(seconds, 0.0) + POLL_S
-        if self._polls is not None and loop.time() < self._polls.when() <= at_s:
-            return
+        if self._polls is not None:
+            if self._polls.when() <= at_s:
+                return
+            self._polls.cancel()
         self._polls = loop.call_at(at_s, self._look)
 
     def _look(self) -> None:
+        self._polls = None
         self._looking = asyncio.create_task(self._have_looked())
 
     async def _have_looked(self) -> None:
@@ -238,7 +241,13 @@ class World:
             collect_by_s=self.scenario.limits.collect_by_s,
         )
         worker = parts.worker(
-            store, broadcast, steps, saga, settings=_SETTINGS, clock=clock, rng=Random(1)
+            store,
+            broadcast,
+            steps,
+            saga,
+            settings=replace(_SETTINGS, lease_s=self.scenario.lease_s),
+            clock=clock,
+            rng=Random(1),
         )
         purchases = Purchases(
             store,
