@@ -14,13 +14,15 @@ from mesh.money import MoneyError
 from orchestrator.app.purchases import Acceptance, Order
 from orchestrator.app.watch import WatchEvent
 from orchestrator.domain.events import AnswerBatch, Collected, Miss, Quote, Step
-from orchestrator.ports import PurchaseView
+from orchestrator.domain.purchase import Status
+from orchestrator.ports import PurchaseView, Wanted
 from sellers.model import Condition
 
 _CONDITIONS = {
     condition: seller_pb2.Condition.Value(f"CONDITION_{condition.name}") for condition in Condition
 }
 _CONDITION_WORDS = {number: condition for condition, number in _CONDITIONS.items()}
+_STATUSES = {pb.Purchase.Status.Value(f"STATUS_{status.name}"): status for status in Status}
 
 
 def order(request: pb.SubmitPurchaseRequest) -> Order:
@@ -44,6 +46,19 @@ def order(request: pb.SubmitPurchaseRequest) -> Order:
         max_price=max_price,
         payment_token=request.payment_token,
         conditions=tuple(_CONDITION_WORDS[number] for number in request.conditions),
+    )
+
+
+def wanted(request: pb.ListPurchasesRequest) -> Wanted:
+    """Read which purchases a list is to have."""
+    after, before = request.created_after, request.created_before
+    return Wanted(
+        statuses=frozenset(_STATUSES[number] for number in request.statuses),
+        book_id=request.book_id or None,
+        created_after=convert.from_timestamp(after) if request.HasField("created_after") else None,
+        created_before=convert.from_timestamp(before)
+        if request.HasField("created_before")
+        else None,
     )
 
 
@@ -176,6 +191,10 @@ def collected(summary: common_pb.CollectionSummary) -> Collected:
         misses=tuple((_reason_word(miss.reason), miss.count) for miss in summary.misses),
         started_at=convert.from_timestamp(summary.start_time),
         elapsed_s=convert.seconds(summary.elapsed),
+        cached=summary.cached,
+        best=convert.money_from_proto(summary.best_total)
+        if summary.HasField("best_total")
+        else None,
     )
 
 
@@ -205,7 +224,7 @@ def _step(step: Step) -> pb.Step:
 
 
 def _summary(summary: Collected) -> common_pb.CollectionSummary:
-    return common_pb.CollectionSummary(
+    message = common_pb.CollectionSummary(
         collection_id=summary.collection_id,
         sellers=summary.sellers,
         asked=summary.asked,
@@ -219,7 +238,11 @@ def _summary(summary: Collected) -> common_pb.CollectionSummary:
         ],
         start_time=convert.timestamp(summary.started_at),
         elapsed=convert.duration(summary.elapsed_s),
+        cached=summary.cached,
     )
+    if summary.best is not None:
+        message.best_total.CopyFrom(convert.money_to_proto(summary.best))
+    return message
 
 
 def _reason_word(reason: common_pb.Miss.Reason.ValueType) -> str:

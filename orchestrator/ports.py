@@ -205,6 +205,32 @@ class PurchaseView:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which purchases a list is to have.
+
+    Attributes:
+        statuses: only those that stand there; all when empty.
+        book_id: only those of this book, normalised; of all when None.
+        created_after: only those made at this time or later.
+        created_before: only those made before this time.
+
+    """
+
+    statuses: frozenset[Status] = frozenset()
+    book_id: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place of a purchase in a list: later ones stand before it, of those made in the same moment higher ids."""
+
+    created_at: datetime
+    request_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class Offered:
     """A purchase, as far as accepting its offer needs it; ``offer`` is None when it did not end with one."""
 
@@ -318,8 +344,10 @@ class PurchaseStore(Protocol):
         """Give what accepting the offer of a customer's purchase needs."""
         ...
 
-    async def page(self, customer_id: str, before: UUID | None, limit: int) -> list[PurchaseView]:
-        """Give a customer's purchases made before the one named, newest first."""
+    async def page(
+        self, customer_id: str, wanted: Wanted, behind: Place | None, limit: int
+    ) -> list[PurchaseView]:
+        """Give those of a customer's purchases that are wanted, newest first; those behind a place, if there is one."""
         ...
 
     async def events(self, request_id: UUID, after: int) -> list[Recorded]:

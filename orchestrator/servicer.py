@@ -53,7 +53,7 @@ class PurchaseServicer(pb_grpc.PurchaseServiceServicer):
     ) -> pb.ListPurchasesResponse:
         """List a customer's purchases."""
         page = await self._purchases.page(
-            request.customer_id, request.page_size, request.page_token
+            request.customer_id, convert.wanted(request), request.page_size, request.page_token
         )
         return pb.ListPurchasesResponse(
             purchases=[convert.purchase(view) for view in page.purchases],

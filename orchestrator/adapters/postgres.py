@@ -12,6 +12,7 @@ import asyncpg
 from mesh import errors, postgres
 from orchestrator.adapters import rows
 from orchestrator.domain.events import Step, StepName
+from orchestrator.domain.purchase import Status
 from orchestrator.ports import CancelledFirst, Claim, Committed, Fenced, Submitted
 
 if TYPE_CHECKING:
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
         Commit,
         Loaded,
         Offered,
+        Place,
         PurchaseView,
         Recorded,
         Submission,
         Unreadable,
+        Wanted,
     )
 
 WORKER_LOCK_CLASS = 0x626F6F6B
@@ -236,9 +239,24 @@ class PostgresPurchaseStore:
         row = await self._fetchrow("offered", request_id, customer_id)
         return rows.offered(row) if row else None
 
-    async def page(self, customer_id: str, before: UUID | None, limit: int) -> list[PurchaseView]:
-        """Give a customer's purchases made before the one named, newest first."""
-        return [rows.view(row) for row in await self._fetch("list", customer_id, before, limit)]
+    async def page(
+        self, customer_id: str, wanted: Wanted, behind: Place | None, limit: int
+    ) -> list[PurchaseView]:
+        """Give those of a customer's purchases that are wanted, newest first; those behind a place, if there is one."""
+        args = (
+            customer_id,
+            [status.value for status in wanted.statuses or Status],
+            wanted.created_after,
+            wanted.created_before,
+            behind.created_at if behind else None,
+            behind.request_id if behind else None,
+            limit,
+        )
+        if wanted.book_id is None:
+            found = await self._fetch("list", *args)
+        else:
+            found = await self._fetch("list_of_book", *args, wanted.book_id)
+        return [rows.view(row) for row in found]
 
     async def events(self, request_id: UUID, after: int) -> list[Recorded]:
         """Give what happened in a purchase after the event of that number."""

@@ -388,5 +388,7 @@ def _event(kind: str, body: Json) -> Event:
     if kind == "collected":
         body["misses"] = tuple(body["misses"].items())
         body["started_at"] = datetime.fromisoformat(body["started_at"])
+        if best := body.get("best"):
+            body["best"] = Money(**best)
         return Collected(**body)
     return Finished()

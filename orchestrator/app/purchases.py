@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from mesh import errors, telemetry
+from orchestrator.app import pages
 from orchestrator.domain.events import Step, StepName
 from orchestrator.domain.purchase import Purchase, Status
-from orchestrator.ports import Submission
+from orchestrator.ports import Place, Submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
     from mesh.clock import Clock
     from mesh.money import Money
     from orchestrator.app.signals import Signals
-    from orchestrator.ports import Broadcast, Offered, PurchaseStore, PurchaseView, TokenVault
+    from orchestrator.ports import (
+        Broadcast,
+        Offered,
+        PurchaseStore,
+        PurchaseView,
+        TokenVault,
+        Wanted,
+    )
     from sellers.model import Condition
 
 _LOOK_INTERVAL_S = 0.25
@@ -127,23 +135,21 @@ class Purchases:
             raise not_found()
         return view
 
-    async def page(self, customer_id: str, page_size: int, page_token: str) -> Page:
-        """Give a page of a customer's purchases; 20 when ``page_size`` is 0.
+    async def page(self, customer_id: str, wanted: Wanted, page_size: int, page_token: str) -> Page:
+        """Give a page of those of a customer's purchases that are wanted; 20 when ``page_size`` is 0.
 
         Raises:
-            InvalidArgument: when the page token is not one that was given out.
+            InvalidArgument: when the page token is not one that was given out for this customer and these wishes.
 
         """
-        before = _parse_id(page_token) if page_token else None
-        if page_token and before is None:
-            field = errors.FieldViolation("page_token", "is not a token that this service gave out")
-            msg = f"{field.field}: {field.description}"
-            raise errors.InvalidArgument(msg, fields=(field,))
+        behind = pages.place_of(page_token, customer_id, wanted) if page_token else None
         limit = page_size or _DEFAULT_PAGE
-        found = await self._store.page(customer_id, before, limit + 1)
-        more = len(found) > limit
+        found = await self._store.page(customer_id, wanted, behind, limit + 1)
         page = found[:limit]
-        return Page(page, str(page[-1].request_id) if more else "")
+        if len(found) <= limit:
+            return Page(page, "")
+        last = Place(page[-1].created_at, page[-1].request_id)
+        return Page(page, pages.token_of(last, customer_id, wanted))
 
     async def cancel(self, customer_id: str, request_id: str, wait_s: float) -> PurchaseView:
         """Have a purchase cancelled, and wait up to ``wait_s`` seconds for its end; give it as it then is.

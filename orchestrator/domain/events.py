@@ -48,7 +48,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """A collection ended. The counts are of sellers; misses are counted by reason; ``elapsed_s`` is in seconds."""
+    """A collection ended. The counts are of sellers; misses are counted by reason; ``elapsed_s`` is in seconds.
+
+    ``cached`` is how many of those that answered were not asked, because their answer was known; ``best`` is the lowest
+    total, None without one. Collections from before these were kept have neither.
+    """
 
     collection_id: str
     sellers: int
@@ -58,6 +62,8 @@ class Collected:
     misses: tuple[tuple[str, int], ...]
     started_at: datetime
     elapsed_s: float
+    cached: int = 0
+    best: Money | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,11 +28,13 @@ from orchestrator.ports import (
     Loaded,
     News,
     Offered,
+    Place,
     PurchaseView,
     Recorded,
     SealedToken,
     Submission,
     Submitted,
+    Wanted,
 )
 
 SPACING_S = 10.0
@@ -310,15 +312,24 @@ class MemoryPurchaseStore:
         purchase = row.purchase
         return Offered(purchase.book_id, purchase.conditions, purchase.offer, token)
 
-    async def page(self, customer_id: str, before: UUID | None, limit: int) -> list[PurchaseView]:
-        """Give a customer's purchases made before the one named, newest first."""
-        newest_first = sorted(self.rows.items(), key=lambda item: item[0].bytes, reverse=True)
+    async def page(
+        self, customer_id: str, wanted: Wanted, behind: Place | None, limit: int
+    ) -> list[PurchaseView]:
+        """Give those of a customer's purchases that are wanted, newest first; those behind a place, if there is one."""
         found = [
             self._view(row)
-            for request_id, row in newest_first
+            for row in self.rows.values()
             if row.purchase.customer_id == customer_id
-            and (before is None or request_id.bytes < before.bytes)
+            and row.purchase.status in (wanted.statuses or Status)
+            and wanted.book_id in (None, row.purchase.book_id)
+            and (not wanted.created_after or row.purchase.created_at >= wanted.created_after)
+            and (not wanted.created_before or row.purchase.created_at < wanted.created_before)
         ]
+        found.sort(key=_place, reverse=True)
+        if behind is not None:
+            found = [
+                view for view in found if _place(view) < (behind.created_at, behind.request_id)
+            ]
         return found[:limit]
 
     async def events(self, request_id: UUID, after: int) -> list[Recorded]:
@@ -407,3 +418,7 @@ class MemoryPurchaseStore:
 
 def _same_customer(row: Row, purchase: Purchase) -> bool:
     return row.purchase.customer_id == purchase.customer_id
+
+
+def _place(view: PurchaseView) -> tuple[datetime, UUID]:
+    return view.created_at, view.request_id

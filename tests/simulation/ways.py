@@ -27,6 +27,7 @@ from orchestrator.ports import (
     Gathered,
     Loaded,
     Offered,
+    Place,
     ProviderPayment,
     PurchaseView,
     Recorded,
@@ -38,6 +39,7 @@ from orchestrator.ports import (
     Unknown,
     Unreadable,
     VoidOutcome,
+    Wanted,
     WorkerSession,
 )
 from sellers.model import (
@@ -178,8 +180,12 @@ class StoreWay:
             "offered", lambda: self._books.store.offered(request_id, customer_id)
         )
 
-    async def page(self, customer_id: str, before: UUID | None, limit: int) -> list[PurchaseView]:
-        return await self._look("page", lambda: self._books.store.page(customer_id, before, limit))
+    async def page(
+        self, customer_id: str, wanted: Wanted, behind: Place | None, limit: int
+    ) -> list[PurchaseView]:
+        return await self._look(
+            "page", lambda: self._books.store.page(customer_id, wanted, behind, limit)
+        )
 
     async def events(self, request_id: UUID, after: int) -> list[Recorded]:
         return await self._look("events", lambda: self._books.store.events(request_id, after))

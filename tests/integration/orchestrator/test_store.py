@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from random import Random
 from uuid import UUID
 
@@ -39,9 +39,11 @@ from orchestrator.ports import (
     Fenced,
     Loaded,
     News,
+    Place,
     PurchaseStore,
     SealedToken,
     Submission,
+    Wanted,
 )
 from sellers.model import Condition
 from tests.fakes.purchase_store import MemoryPurchaseStore
@@ -269,7 +271,7 @@ class Suite:
         claim = await subject.claimed()
         before = (await subject.loaded(claim)).purchase
         after = rich(before)
-        collected = Collected("c1", 9, 8, 7, 6, (("timed_out", 1),), LATER, 0.5)
+        collected = Collected("c1", 9, 8, 7, 6, (("timed_out", 1),), LATER, 0.5, 2, usd(1999))
         held = Step(StepName.HELD, "a", usd(2100), "why")
         committed = await subject.store.commit(commit(after, collected, held, Finished()))
         assert committed.event_seq == 4
@@ -493,12 +495,48 @@ class Suite:
         assert (old.offer_accepted_by, new.accepted_offer_of) == (accepted, request_id)
 
     async def test_pages_go_from_new_to_old(self, subject: Subject) -> None:
-        made = sorted([await subject.submitted() for _ in range(4)])
+        made = [await subject.submitted() for _ in range(4)]
         await subject.submitted("bob")
-        page = await subject.store.page("alice", None, 3)
-        assert [view.request_id for view in page] == made[:0:-1]
-        page = await subject.store.page("alice", made[1], 3)
-        assert [view.request_id for view in page] == made[:1]
+        everything = Wanted()
+        first = await subject.store.page("alice", everything, None, 3)
+        assert {view.request_id for view in first} < set(made)
+        last = first[-1]
+        behind = Place(last.created_at, last.request_id)
+        rest = await subject.store.page("alice", everything, behind, 3)
+        assert {view.request_id for view in (*first, *rest)} == set(made)
+        places = [(view.created_at, view.request_id) for view in (*first, *rest)]
+        assert places == sorted(places, reverse=True)
+
+    async def test_a_list_has_what_is_wanted_and_nothing_else(self, subject: Subject) -> None:
+        kept, other = await subject.submitted(), await subject.submitted()
+        claims = {claim.request_id: claim for claim in await subject.store.claim(7, 9, 15.0)}
+        loaded = await subject.loaded(claims[other])
+        over = replace(loaded.purchase, status=Status.CANCELLED, stage=Stage.DONE)
+        await subject.store.commit(commit(over, Finished()))
+        [view] = [
+            view
+            for view in await subject.store.page("alice", Wanted(), None, 9)
+            if view.request_id == kept
+        ]
+        at, later = view.created_at, view.created_at + timedelta(days=1)
+
+        async def listed(wanted: Wanted) -> set[UUID]:
+            page = await subject.store.page("alice", wanted, None, 9)
+            return {view.request_id for view in page}
+
+        pending, cancelled = frozenset({Status.PENDING}), frozenset({Status.CANCELLED})
+        both = {kept, other}
+        for book_id in (None, view.book_id):
+            assert await listed(Wanted(book_id=book_id)) == both
+            assert await listed(Wanted(pending | cancelled, book_id)) == both
+            assert await listed(Wanted(pending, book_id)) == {kept}
+            assert await listed(Wanted(cancelled, book_id)) == {other}
+            assert await listed(Wanted(frozenset({Status.FAILED}), book_id)) == set()
+            assert kept in await listed(Wanted(book_id=book_id, created_after=at))
+            assert kept not in await listed(Wanted(book_id=book_id, created_before=at))
+            assert await listed(Wanted(book_id=book_id, created_before=later)) == both
+            assert await listed(Wanted(book_id=book_id, created_after=later)) == set()
+        assert await listed(Wanted(book_id="another")) == set()
 
     async def test_it_answers(self, subject: Subject) -> None:
         assert await subject.store.ping()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -12,10 +13,13 @@ import pytest
 from mesh import errors
 from mesh.money import Money
 from orchestrator.domain.purchase import Status
+from orchestrator.ports import Wanted
 from tests.fakes.market import Market, ScriptedSeller
 
 if TYPE_CHECKING:
     from tests.integration.orchestrator.conftest import Changes, World
+
+NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
 
 
 async def test_waits_for_the_authorization(world: World) -> None:
@@ -89,20 +93,48 @@ async def test_another_customers_request_does_not_exist(world: World) -> None:
 async def test_lists_newest_first_in_pages_that_do_not_shift(world: World) -> None:
     made = [(await world.purchases.submit(world.order(), 0)).request_id for _ in range(5)]
     await world.purchases.submit(world.order(customer_id="bob"), 0)
-    newest_first = sorted(made, reverse=True)
-    page = await world.purchases.page("alice", 2, "")
+    newest_first = made[::-1]
+    page = await world.purchases.page("alice", Wanted(), 2, "")
     seen = [view.request_id for view in page.purchases]
     await world.purchases.submit(world.order(), 0)
     while page.next_page_token:
-        page = await world.purchases.page("alice", 2, page.next_page_token)
+        page = await world.purchases.page("alice", Wanted(), 2, page.next_page_token)
         seen += [view.request_id for view in page.purchases]
     assert seen == newest_first
 
 
 async def test_a_made_up_page_token_is_refused(world: World) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
-        await world.purchases.page("alice", 2, "nonsense")
+        await world.purchases.page("alice", Wanted(), 2, "nonsense")
     assert caught.value.fields[0].field == "page_token"
+
+
+async def test_a_page_token_goes_with_its_customer_and_filters(world: World) -> None:
+    for customer_id in ("alice", "bob"):
+        for _ in range(3):
+            await world.purchases.submit(world.order(customer_id=customer_id), 0)
+    wanted = Wanted(frozenset({Status.PENDING}), "9780134685991", NOON, None)
+    token = (await world.purchases.page("alice", wanted, 1, "")).next_page_token
+    assert token
+    # How many are shown may change.
+    assert len((await world.purchases.page("alice", wanted, 2, token)).purchases) == 2
+    for customer_id, other in (
+        ("bob", wanted),
+        ("alice", Wanted()),
+        ("alice", replace(wanted, statuses=frozenset({Status.FAILED}))),
+        ("alice", replace(wanted, book_id="other")),
+        ("alice", replace(wanted, created_after=None)),
+        ("alice", replace(wanted, created_before=NOON + timedelta(days=3650))),
+    ):
+        with pytest.raises(errors.InvalidArgument, match="belongs to another list"):
+            await world.purchases.page(customer_id, other, 1, token)
+
+
+@pytest.mark.parametrize("token", ["nonsense", "é", "A" * 43, "_" * 43, "A" * 44, "=" * 43, "AAA"])
+async def test_no_made_up_page_token_is_more_than_a_mistake(world: World, token: str) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        await world.purchases.page("alice", Wanted(), 2, token)
+    assert [field.field for field in caught.value.fields] == ["page_token"]
 
 
 async def test_the_payment_token_is_not_readable_in_the_database(world: World) -> None:
