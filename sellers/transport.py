@@ -108,6 +108,9 @@ _OUR_LIMITS = ("received message larger than max", "received metadata size excee
 _NO_CONNECTION = ("failed to connect", "errors resolving", "dns resolution failed")
 """How grpc's own UNAVAILABLE begins when there is no connection."""
 
+_TLS_REASON = "OPENSSL_internal:"
+"""What stands before the reason in grpc's long tale of a TLS handshake that failed."""
+
 _NOT_CARRIED = Unavailable(UnavailableReason.NOT_CARRIED)
 
 _AnswerT = TypeVar("_AnswerT")
@@ -476,6 +479,8 @@ def _failed(error: grpc.aio.AioRpcError) -> CallFailed:
                 retry_after_s = min(max(retry_after_s, 0.0), _LONGEST_RETRY_AFTER_S)
     elif code is grpc.StatusCode.UNAVAILABLE and detail.lower().startswith(_NO_CONNECTION):
         kind = FailureKind.UNREACHABLE
+        _, failed, reason = detail.partition(_TLS_REASON)
+        detail = f"TLS: {reason}" if failed else detail
     return CallFailed(kind, without_effect, _printable(detail), retry_after_s)
 
 
