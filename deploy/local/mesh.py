@@ -34,6 +34,8 @@ _THROUGH_WITHIN_S = 15.0
 _POLL_S = 0.05
 _LEDGER_S = 5.0
 _TOKEN_TTL = timedelta(hours=24)
+_NOTICED_S = 2.0
+"""Channels look at least once a second whether a replica is back."""
 
 
 class LocalMesh:
@@ -45,6 +47,7 @@ class LocalMesh:
     Attributes:
         rest_url: where the REST API is, ``http://host:port``.
         grpc_address: where the gRPC API is, ``host:port``.
+        edge_admin: where Envoy's admin interface is, ``http://host:port``.
         dsn: connection string of the mesh's database.
         valkey_url: where Valkey is, ``redis://host:port/0``.
         sim_control: ``host:port`` of the simulated sellers' control (bookmesh.sellersim.v1).
@@ -67,6 +70,7 @@ class LocalMesh:
         self.data = DataFolder(self.options.data)
         self.rest_url = ""
         self.grpc_address = ""
+        self.edge_admin = ""
         self.dsn = ""
         self.valkey_url = ""
         self.sim_control = ""
@@ -78,6 +82,7 @@ class LocalMesh:
         self._children: dict[str, Child] = {}
         self._tiers: list[list[Program]] = []
         self._keepers: set[asyncio.Task[None]] = set()
+        self._leaving: list[Child] = []
         self._problems: asyncio.Queue[MeshProblem] = asyncio.Queue()
         self._stack = AsyncExitStack()
 
@@ -120,6 +125,38 @@ class LocalMesh:
     def pids(self) -> dict[str, int]:
         """Give the process ids of the children that run, by name."""
         return {name: child.pid for name, child in self._children.items() if child.pid is not None}
+
+    async def rolling_restart(self) -> None:
+        """Restart every service and Envoy, one after the other, while the mesh goes on answering customers.
+
+        A replica of a service drains, ends and is started again at its address; the next one has its turn when those
+        who call it have noticed that it is back. Envoy hands its sockets over to a successor; calls and streams under
+        way have 25 s to end. Databases and simulated sellers are not ours to restart. Returns when all is done.
+
+        Raises:
+            MeshProblem: if a successor of Envoy cannot start; the old one goes on then.
+
+        """
+        _stores, _sellers, *services, _edge = self._tiers
+        for program in (program for tier in services for program in tier):
+            self.kill(program.name, signal.SIGTERM)
+            await self.wait_healthy(program.name)
+            await self._clock.sleep(_NOTICED_S)
+            await edge.wait_whole(self.edge_admin, self._clock)
+        await self._replace_edge()
+
+    async def _replace_edge(self) -> None:
+        old = self._children[edge.NAME]
+        program = await edge.successor(old.program, self.edge_admin)
+        child = Child(program, self._clock, self._report)
+        self._leaving.append(old)
+        old.release()
+        await child.start()
+        self._children[edge.NAME] = child
+        self._keep(asyncio.create_task(self._keep_alive(child)))
+        self._report(f"{program.name} has a successor, and ends when what it has begun is done")
+        await old.wait_ended()
+        self._leaving.remove(old)
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a child a signal; one that ends by it is started again."""
@@ -231,6 +268,10 @@ class LocalMesh:
             "gateway",
             {
                 "ORCHESTRATOR_TARGET": target(orchestrator_ports),
+                # A watch that has begun sees the end of its purchase; Envoy hears of the end of a gateway in half a
+                # second.
+                "DRAIN_S": "25",
+                "DRAIN_PAUSE_S": "1",
                 "JWKS_FILE": str(data.jwks),
                 "JWT_ISSUER": ISSUER,
                 "JWT_AUDIENCE": AUDIENCE,
@@ -250,12 +291,14 @@ class LocalMesh:
                 **({"SCENARIO_FILE": str(options.scenario.absolute())} if options.scenario else {}),
             },
         )
+        edge_port = ports.take("envoy-admin")
+        self.edge_admin = f"http://{address(edge_port)}"
         edge_settings = edge.settings(
             data,
             environment,
             http_port=http_port,
             grpc_port=grpc_port,
-            admin_port=ports.take("envoy-admin"),
+            admin_port=edge_port,
             gateways=[address(port) for port in gateway_ports],
         )
         return [
@@ -396,6 +439,7 @@ class LocalMesh:
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
+        await asyncio.gather(*(child.stop() for child in self._leaving))
         for tier in reversed(self._tiers):
             running = [
                 child

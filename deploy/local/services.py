@@ -64,7 +64,7 @@ def service(
         log=data.log(name),
         address=address(port),
         check=lambda: grpc_serves(address(port)),
-        stop_within_s=_DRAIN_S + _DRAIN_PAUSE_S + _LEAVES_WITHIN_S,
+        stop_within_s=float(told["DRAIN_S"]) + float(told["DRAIN_PAUSE_S"]) + _LEAVES_WITHIN_S,
     )
 
 

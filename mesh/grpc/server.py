@@ -31,6 +31,7 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
 _READY_INTERVAL_S = 0.5
+_LAST_WORD_S = 1.0
 _START_INTERVAL_S = 0.05
 _READY_TIMEOUT_S = 1.0
 
@@ -66,7 +67,7 @@ class Serving:
         on_drain: called once when the service is told to stop, before it stops answering: stop taking new work here.
         unbounded: methods (full names) that may go on without a deadline.
         hand_over: whether calls of those methods end at once when the service is told to stop, because their callers
-            open them anew elsewhere; else they have the time that all calls have.
+            open them anew elsewhere; else they have the time that all calls have, less a second.
         default_timeout_s: the deadline of calls that come without one.
         options: further gRPC server options.
 
@@ -152,7 +153,12 @@ async def serve(serving: Serving, settings: ServiceSettings, clock: Clock) -> No
         await clock.sleep(settings.drain_pause_s)
         if serving.hand_over:
             interceptor.end_unbounded()
+        # What is still open shortly before the end is told to go elsewhere, which is better than being cut off.
+        last_word = asyncio.get_running_loop().call_later(
+            max(0.0, settings.drain_s - _LAST_WORD_S), interceptor.end_unbounded
+        )
         await server.stop(settings.drain_s)
+        last_word.cancel()
         await admin.stop(None)
         _log.info("stopped")
 

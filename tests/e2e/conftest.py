@@ -45,6 +45,13 @@ async def mesh(
         "OTEL_EXPORTER_OTLP_INSECURE": "true",
         "OTEL_BSP_SCHEDULE_DELAY": "250",
     }
+    # Tests look far more often than customers would; test_limits.py has a mesh of its own.
+    rates = {
+        "BOOKMESH_EDGE_CUSTOMER_RATE": "10000",
+        "BOOKMESH_EDGE_CUSTOMER_BURST": "10000",
+        "BOOKMESH_EDGE_ADDRESS_RATE": "10000",
+        "BOOKMESH_EDGE_ADDRESS_BURST": "10000",
+    }
     scenario = tmp_path_factory.mktemp("scenario") / "scenario.yaml"
     scenario.write_text(_with_copies_of_books(SCENARIO.read_text()))
     options = MeshOptions(
@@ -53,7 +60,7 @@ async def mesh(
         grpc_port=0,
         sellers=SELLERS,
         scenario=scenario,
-        environment=inherited_environment() | telemetry,
+        environment=inherited_environment() | telemetry | rates,
     )
     async with LocalMesh(options) as mesh:
         yield mesh
