@@ -8,12 +8,19 @@ from importlib import import_module
 import click
 
 _COMMANDS = {
+    "accept": "Take the offer of a purchase: buy at the offered price.",
+    "buy": "Buy a book from the cheapest seller that can deliver.",
+    "cancel": "Cancel a purchase, as far as that is still possible.",
     "demo": "Buy three books from 50 sellers through the whole mesh, then exit.",
+    "list": "List your purchases.",
     "migrate": "Bring a database up to date.",
     "payables": "Print what is owed to sellers, by day.",
+    "quotes": "Compare the prices of a book without buying.",
     "reconcile": "Compare our books with the payment provider's and every seller's.",
+    "status": "Tell where a purchase stands.",
     "token": "Print a bearer token for a local mesh.",
     "up": "Run the whole mesh on this machine until Ctrl-C.",
+    "watch": "Show everything that happens in a purchase, as it happens.",
 }
 
 
