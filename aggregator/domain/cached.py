@@ -34,7 +34,7 @@ class CacheSettings:
     no_s: float = 60.0
     failure_s: float = 1.0
     lease_s: float = 1.0
-    known_entries: int = 200_000
+    known_entries: int = 100_000
 
     @property
     def longest_s(self) -> float:
