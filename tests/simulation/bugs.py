@@ -377,7 +377,7 @@ BUGS: dict[str, Bug] = {
         Bug(
             "token erased too early",
             replace(REAL, store=ErasesTheTokenTooEarly),
-            "nobody_has_it",
+            "declined",
             frozenset({"I7"}),
             faults=2,
         ),

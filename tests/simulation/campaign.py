@@ -99,7 +99,8 @@ def run(names: list[str], seeds: range, in_postgres: int, processes: int, consol
     with running_postgres() as server, Progress(*columns, console=console) as progress:
         for _ in range(processes):
             databases.put(asyncio.run(_prepared(server)))
-        with ProcessPoolExecutor(processes, context, begin, (databases,)) as pool:
+        pool = ProcessPoolExecutor(processes, context, begin, (databases,))
+        try:
             waiting: dict[Future[Explored | Hunted], Job] = {
                 pool.submit(work, job): job for job in jobs(names, seeds, in_postgres)
             }
@@ -118,6 +119,9 @@ def run(names: list[str], seeds: range, in_postgres: int, processes: int, consol
                     told = done * 10 // len(waiting)
                     elapsed_s = time.monotonic() - began_s
                     console.print(f"{10 * told} % after {elapsed_s:.0f} s")
+        finally:
+            # What waits is of no use to one who has stopped it.
+            pool.shutdown(cancel_futures=True)
     elapsed_s = time.monotonic() - began_s
     show(explored, hunted, console)
     return write(explored, hunted, elapsed_s, console)

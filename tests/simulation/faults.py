@@ -77,13 +77,8 @@ PAIRED: dict[Kind, tuple[Fault, ...]] = {
     Kind.PAYMENT: _WORK,
     Kind.QUESTION: (Fault.FREEZE_AFTER, Fault.LOST_REQUEST),
     Kind.COMMIT: (Fault.CRASH_AFTER, Fault.FREEZE_AFTER, *_LOSSES),
-    Kind.FENCED: (
-        Fault.CRASH_AFTER,
-        Fault.FREEZE_AFTER,
-        Fault.LOST_REQUEST,
-        Fault.LOST_ANSWER,
-    ),
-    Kind.LOOK: (Fault.LOST_REQUEST,),
+    Kind.FENCED: (Fault.CRASH_AFTER, Fault.FREEZE_AFTER, Fault.LOST_ANSWER),
+    Kind.LOOK: (),
     Kind.WAKE: (),
 }
 """What is tried in pairs. Left out is what gives the orchestrator's code the same as another fault:
@@ -93,7 +88,9 @@ PAIRED: dict[Kind, tuple[Fault, ...]] = {
   one after the commit before.
 - FREEZE_BEFORE a commit or a look is FREEZE_AFTER the call or claim before it, for the same reason.
 - CLAIMED is LOST_ANSWER, and of payments and questions UNAVAILABLE is LOST_REQUEST: the same value, seconds sooner.
-- LATE of what is fenced is LOST_REQUEST: by then it was claimed again. That the fence holds, single faults show.
+- LATE of what is fenced is LOST_REQUEST: by then it was claimed again. That the fence holds, single faults show. And
+  LOST_REQUEST of it is CRASH_AFTER of the call before: what was not committed is left to another claim.
+- LOST_REQUEST of a look at what was claimed is LOST_ANSWER of the claim: nobody works on it until the lease is over.
 - SESSION_LOST lets another worker take over while this one works on: so does FREEZE, from the other worker's view.
 """
 
