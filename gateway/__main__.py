@@ -8,27 +8,31 @@ from random import SystemRandom
 
 import grpc
 
+from bookmesh.aggregator.v1.aggregator_pb2_grpc import QuoteServiceStub
 from bookmesh.customer.v1 import customer_pb2
 from bookmesh.customer.v1.customer_pb2_grpc import (
     add_NotificationServiceServicer_to_server,
     add_PaymentEventServiceServicer_to_server,
     add_PurchaseServiceServicer_to_server,
+    add_QuoteServiceServicer_to_server,
 )
 from bookmesh.orchestrator.v1.notifications_pb2_grpc import NotificationServiceStub
 from bookmesh.orchestrator.v1.orchestrator_pb2_grpc import (
     PaymentEventServiceStub,
     PurchaseServiceStub,
 )
-from gateway.adapters import notifications, orchestrator, payment_events
+from gateway.adapters import notifications, orchestrator, payment_events, quotes
 from gateway.adapters.keys import open_keys
 from gateway.adapters.notifications import GrpcNotificationCenter
 from gateway.adapters.orchestrator import GrpcOrchestrator
 from gateway.adapters.payment_events import GrpcPaymentEvents
+from gateway.adapters.quotes import GrpcQuotes
 from gateway.adapters.tokens import JwtIdentities
 from gateway.callers import Callers
 from gateway.limits import Limits
 from gateway.notification_servicer import NotificationServicer
 from gateway.payment_event_servicer import PaymentEventServicer
+from gateway.quote_servicer import QuoteServicer
 from gateway.servicer import PurchaseServicer
 from gateway.settings import Settings
 from mesh import telemetry
@@ -40,6 +44,7 @@ from mesh.settings import load
 
 SERVICE = customer_pb2.DESCRIPTOR.services_by_name["PurchaseService"].full_name
 PAYMENT_EVENTS = customer_pb2.DESCRIPTOR.services_by_name["PaymentEventService"].full_name
+QUOTES = customer_pb2.DESCRIPTOR.services_by_name["QuoteService"].full_name
 NOTIFICATIONS = customer_pb2.DESCRIPTOR.services_by_name["NotificationService"].full_name
 
 
@@ -55,10 +60,16 @@ async def run(settings: Settings) -> None:
     event_channel = open_channel(
         settings.orchestrator_target, payment_events.SERVICE, retried=payment_events.RETRIED
     )
+    quote_channel = open_channel(
+        settings.aggregator_target,
+        quotes.SERVICE,
+        routed_by=quotes.BOOK_ID_HEADER,
+    )
     async with (
         channel,
         notification_channel,
         event_channel,
+        quote_channel,
         open_keys(settings, clock) as keys,
     ):
         identities = JwtIdentities(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
@@ -79,6 +90,12 @@ async def run(settings: Settings) -> None:
             callers, GrpcNotificationCenter(NotificationServiceStub(notification_channel))
         )
 
+        quote_servicer = QuoteServicer(
+            callers,
+            GrpcQuotes(QuoteServiceStub(quote_channel)),
+            default_currency=settings.default_currency,
+        )
+
         event_servicer = PaymentEventServicer(
             GrpcPaymentEvents(PaymentEventServiceStub(event_channel))
         )
@@ -92,6 +109,10 @@ async def run(settings: Settings) -> None:
             services=[
                 Served(SERVICE, partial(add_PurchaseServiceServicer_to_server, servicer)),
                 Served(
+                    QUOTES,
+                    partial(add_QuoteServiceServicer_to_server, quote_servicer),
+                ),
+                Served(
                     NOTIFICATIONS,
                     partial(add_NotificationServiceServicer_to_server, notification_servicer),
                 ),
@@ -101,7 +122,12 @@ async def run(settings: Settings) -> None:
                 ),
             ],
             ready=ready,
-            unbounded=[f"/{SERVICE}/WatchPurchaseRequest"],
+            unbounded=[
+                f"/{SERVICE}/WatchPurchaseRequest",
+                f"/{SERVICE}/WatchPurchaseRequestEvents",
+            ],
+            # A comparison of prices may wait for 10 s.
+            default_timeout_s=12.0,
             # Customers would notice; a purchase is over soon anyway.
             hand_over=False,
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from uuid import UUID
 
+from bookmesh.aggregator.v1 import aggregator_pb2
 from bookmesh.common.v1 import quote_pb2 as common_pb
 from bookmesh.customer.v1 import customer_pb2 as pb
 from bookmesh.orchestrator.v1 import orchestrator_pb2
@@ -71,9 +72,7 @@ def submission(
     except BookIdError as error:
         wrong.append(FieldViolation("book_id", str(error)))
     if currency not in money.DECIMALS:
-        wrong.append(
-            FieldViolation("currency_code", f"{currency!r} is not an ISO 4217 currency code")
-        )
+        wrong.append(_no_currency(currency))
     else:
         try:
             max_price = money.from_decimal(currency, Decimal(repr(request.max_price)))
@@ -90,8 +89,7 @@ def submission(
         book_id=book,
         max_price=convert.money_to_proto(max_price),
         payment_token=request.payment_token,
-        conditions=[_condition_to_mesh(word) for word in request.conditions]
-        or [seller_pb2.CONDITION_NEW],
+        conditions=_conditions(request.conditions),
         authorization_wait=convert.duration(authorization_wait_s),
         request_id=str(request_id),
     )
@@ -121,6 +119,75 @@ def acceptance(
         payment_token=request.payment_token,
         new_request_id=str(new_request_id),
         authorization_wait=convert.duration(authorization_wait_s),
+    )
+
+
+def listing(
+    request: pb.ListPurchaseRequestsRequest, customer_id: str
+) -> orchestrator_pb2.ListPurchasesRequest:
+    """Give what the orchestrator is asked for when a customer lists requests.
+
+    Raises:
+        InvalidArgument: naming every field that is wrong.
+
+    """
+    wrong: list[FieldViolation] = []
+    book = ""
+    if request.book_id:
+        try:
+            book = book_id.normalise(request.book_id)
+        except BookIdError as error:
+            wrong.append(FieldViolation("book_id", str(error)))
+    for name in ("created_after", "created_before"):
+        try:
+            convert.from_timestamp(getattr(request, name))
+        except (ValueError, OverflowError):
+            wrong.append(FieldViolation(name, "is not a time from the year 1 to 9999"))
+    if wrong:
+        raise errors.InvalidArgument(describe(tuple(wrong)), fields=tuple(wrong))
+    return orchestrator_pb2.ListPurchasesRequest(
+        customer_id=customer_id,
+        page_size=request.page_size,
+        page_token=request.page_token,
+        statuses=[
+            _Status.Value(f"STATUS_{pb.PurchaseStatus.Word.Name(word).upper()}")
+            for word in request.statuses
+        ],
+        book_id=book,
+        created_after=request.created_after if request.HasField("created_after") else None,
+        created_before=request.created_before if request.HasField("created_before") else None,
+    )
+
+
+def comparison(
+    request: pb.ListQuotesRequest | pb.StreamQuotesRequest | pb.StreamQuotesEventsRequest,
+    customer_id: str,
+    default_currency: str,
+) -> aggregator_pb2.CollectQuotesRequest:
+    """Give what the aggregator is asked for when a customer compares prices.
+
+    Raises:
+        InvalidArgument: naming every field that is wrong.
+
+    """
+    wrong: list[FieldViolation] = []
+    book = ""
+    currency = request.currency_code or default_currency
+    try:
+        book = book_id.normalise(request.book_id)
+    except BookIdError as error:
+        wrong.append(FieldViolation("book_id", str(error)))
+    if currency not in money.DECIMALS:
+        wrong.append(_no_currency(currency))
+    if wrong:
+        raise errors.InvalidArgument(describe(tuple(wrong)), fields=tuple(wrong))
+    return aggregator_pb2.CollectQuotesRequest(
+        book_id=book,
+        currency_code=currency,
+        conditions=_conditions(request.conditions),
+        policy=aggregator_pb2.POLICY_BEST_PRICE,
+        customer_id=customer_id,
+        purpose=aggregator_pb2.PURPOSE_BROWSE,
     )
 
 
@@ -188,55 +255,60 @@ def summary(purchase: orchestrator_pb2.Purchase) -> pb.PurchaseRequestSummary:
     return message
 
 
-class Events:
-    """Turns the events of one purchase, given in their order, into the customer's.
+def event(event: orchestrator_pb2.WatchPurchaseResponse) -> pb.WatchPurchaseRequestResponse:
+    """Give an event of a purchase as its customer sees it."""
+    message = pb.WatchPurchaseRequestResponse(event_id=event.event_id, event_time=event.event_time)
+    match event.WhichOneof("event"):
+        case "step":
+            message.step.CopyFrom(_step(event.step))
+        case "quotes":
+            message.quotes.CopyFrom(
+                pb.QuoteBatch(
+                    quotes=[_quote(quote) for quote in event.quotes.quotes],
+                    misses=[miss(one) for one in event.quotes.misses],
+                )
+            )
+        case "collection":
+            message.collection.CopyFrom(collection(event.collection))
+        case "result":
+            message.result.CopyFrom(purchase_request(event.result))
+        case None:
+            pass  # a kind of event that only a newer orchestrator knows
+    return message
 
-    It remembers the lowest total of each collection, which the customer is told at the end of it.
-    """
 
-    def __init__(self) -> None:
-        self._best: dict[str, Money] = {}
+def collection(summary: common_pb.CollectionSummary) -> pb.Collection:
+    """Give what a gathering of quotes came to."""
+    message = pb.Collection(
+        sellers=summary.sellers,
+        asked=summary.asked,
+        answered=summary.answered,
+        quoted=summary.quoted,
+        elapsed_ms=summary.elapsed.ToMilliseconds(),
+        from_cache=summary.cached,
+    )
+    if summary.HasField("best_total"):
+        message.best_total = double(summary.best_total)
+    return message
 
-    def to_customer(
-        self, event: orchestrator_pb2.WatchPurchaseResponse
-    ) -> pb.WatchPurchaseRequestResponse:
-        """Give the next event."""
-        message = pb.WatchPurchaseRequestResponse(
-            event_id=event.event_id, event_time=event.event_time
-        )
-        match event.WhichOneof("event"):
-            case "step":
-                message.step.CopyFrom(_step(event.step))
-            case "quotes":
-                message.quotes.CopyFrom(self._quotes(event.quotes))
-            case "collection":
-                message.collection.CopyFrom(self._collection(event.collection))
-            case "result":
-                message.result.CopyFrom(purchase_request(event.result))
-            case None:
-                pass  # a kind of event that only a newer orchestrator knows
-        return message
 
-    def _quotes(self, batch: orchestrator_pb2.QuotesArrived) -> pb.QuoteBatch:
-        for quote in batch.quotes:
-            total = convert.money_from_proto(quote.total)
-            self._best[batch.collection_id] = min(self._best.get(batch.collection_id, total), total)
-        return pb.QuoteBatch(
-            quotes=[_quote(quote) for quote in batch.quotes],
-            misses=[_miss(miss) for miss in batch.misses],
-        )
+def cheapest_first(quotes: Iterable[common_pb.Quote]) -> list[pb.Quote]:
+    """Give prices to compare, with how old they are."""
+    compared = []
+    for quote in quotes:
+        message = _quote(quote)
+        message.age_ms = quote.age.ToMilliseconds()
+        compared.append(message)
+    return sorted(compared, key=lambda quote: (quote.total, quote.seller_id))
 
-    def _collection(self, summary: common_pb.CollectionSummary) -> pb.Collection:
-        message = pb.Collection(
-            sellers=summary.sellers,
-            asked=summary.asked,
-            answered=summary.answered,
-            quoted=summary.quoted,
-            elapsed_ms=summary.elapsed.ToMilliseconds(),
-        )
-        if best := self._best.get(summary.collection_id):
-            message.best_total = float(best.decimal())
-        return message
+
+def miss(miss: common_pb.Miss) -> pb.Miss:
+    """Give a seller without a price."""
+    return pb.Miss(
+        seller_id=miss.seller_id,
+        reason=common_pb.Miss.Reason.Name(miss.reason).removeprefix("REASON_").lower(),
+        latency_ms=miss.latency.ToMilliseconds(),
+    )
 
 
 def _is_key(values: Sequence[str]) -> bool:
@@ -273,12 +345,14 @@ def _quote(quote: common_pb.Quote) -> pb.Quote:
     )
 
 
-def _miss(miss: common_pb.Miss) -> pb.Miss:
-    return pb.Miss(
-        seller_id=miss.seller_id,
-        reason=common_pb.Miss.Reason.Name(miss.reason).removeprefix("REASON_").lower(),
-        latency_ms=miss.latency.ToMilliseconds(),
-    )
+def _no_currency(currency: str) -> FieldViolation:
+    return FieldViolation("currency_code", f"{currency!r} is not an ISO 4217 currency code")
+
+
+def _conditions(
+    words: Iterable[pb.BookCondition.Word.ValueType],
+) -> list[seller_pb2.Condition.ValueType]:
+    return [_condition_to_mesh(word) for word in words] or [seller_pb2.CONDITION_NEW]
 
 
 def _condition_to_mesh(word: pb.BookCondition.Word.ValueType) -> seller_pb2.Condition.ValueType:

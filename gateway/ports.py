@@ -71,12 +71,12 @@ class Orchestrator(Protocol):
         ...
 
     async def page(
-        self, customer_id: str, page_size: int, page_token: str
+        self, request: orchestrator_pb2.ListPurchasesRequest
     ) -> orchestrator_pb2.ListPurchasesResponse:
         """Give a page of a customer's purchases, newest first.
 
         Raises:
-            InvalidArgument: naming ``page_token``, when it is not one that was given out.
+            InvalidArgument: naming ``page_token``, when it is not one that was given out for such a list.
 
         """
         ...

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import structlog
+from google.api import httpbody_pb2
 
 from bookmesh.customer.v1 import customer_pb2 as pb
 from bookmesh.customer.v1.customer_pb2_grpc import PurchaseServiceServicer
 from bookmesh.orchestrator.v1 import orchestrator_pb2
 from customers.form import purchase_request
-from gateway import convert
+from gateway import convert, streams
 from gateway.callers import Callers, metadata
 from gateway.ports import Orchestrator
 from mesh import errors
@@ -40,11 +41,13 @@ class PurchaseServicer(PurchaseServiceServicer):
         new_id: NewId,
         *,
         default_currency: str,
+        heartbeat_s: float = streams.HEARTBEAT_S,
     ) -> None:
         self._callers = callers
         self._orchestrator = orchestrator
         self._new_id = new_id
         self._default_currency = default_currency
+        self._heartbeat_s = heartbeat_s
 
     async def CreatePurchaseRequest(
         self, request: pb.CreatePurchaseRequestRequest, context: Context
@@ -80,7 +83,7 @@ class PurchaseServicer(PurchaseServiceServicer):
     ) -> pb.ListPurchaseRequestsResponse:
         """List the caller's own requests."""
         customer_id = await self._callers.customer(context)
-        page = await self._orchestrator.page(customer_id, request.page_size, request.page_token)
+        page = await self._orchestrator.page(convert.listing(request, customer_id))
         return pb.ListPurchaseRequestsResponse(
             purchase_requests=[convert.summary(purchase) for purchase in page.purchases],
             next_page_token=page.next_page_token,
@@ -91,12 +94,31 @@ class PurchaseServicer(PurchaseServiceServicer):
     ) -> AsyncIterator[pb.WatchPurchaseRequestResponse]:
         """Pass on the events of a request as they happen."""
         customer_id = await self._callers.watcher(context)
-        events = convert.Events()
-        try:
-            async for event in self._orchestrator.watch(customer_id, _id(request.request_id)):
-                yield events.to_customer(event)
-        except errors.NotFound:
-            raise _not_found() from None
+        async for message in streams.in_band(
+            self._events(customer_id, request.request_id),
+            context,
+            lambda status: pb.WatchPurchaseRequestResponse(error=status),
+            lambda last: {"last_event_id": last.event_id},
+        ):
+            yield message
+
+    async def WatchPurchaseRequestEvents(
+        self, request: pb.WatchPurchaseRequestEventsRequest, context: Context
+    ) -> AsyncIterator[httpbody_pb2.HttpBody]:
+        """Pass on the events of a request as server-sent events, from where the caller left off."""
+        customer_id = await self._callers.watcher(context)
+        events = (
+            streams.Event(name, message.event_id, message)
+            async for message in self._events(customer_id, request.request_id)
+            if (name := message.WhichOneof("event"))
+        )
+        async for body in streams.server_sent(
+            events,
+            context,
+            seen=streams.not_behind(streams.last_event_id(context)),
+            heartbeat_s=self._heartbeat_s,
+        ):
+            yield body
 
     async def CancelPurchaseRequest(
         self, request: pb.CancelPurchaseRequestRequest, context: Context
@@ -130,6 +152,15 @@ class PurchaseServicer(PurchaseServiceServicer):
         _log.info("offer accepted", request_id=purchase.request_id)
         await _say_where(purchase, context)
         return convert.accepted(purchase)
+
+    async def _events(
+        self, customer_id: str, request_id: str
+    ) -> AsyncIterator[pb.WatchPurchaseRequestResponse]:
+        try:
+            async for event in self._orchestrator.watch(customer_id, _id(request_id)):
+                yield convert.event(event)
+        except errors.NotFound:
+            raise _not_found() from None
 
 
 def _wait_s() -> float:

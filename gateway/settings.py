@@ -23,6 +23,9 @@ class Settings(ServiceSettings):
     orchestrator_target: str = Field(min_length=1)
     """gRPC target of all orchestrators, ``dns:///orchestrator:9000``."""
 
+    aggregator_target: str = Field(min_length=1)
+    """gRPC target of all aggregators, ``dns:///aggregator:9000``."""
+
     jwks_file: Path | None = None
     """The public keys with which tokens may be signed: a JSON Web Key Set. Read again when it changes."""
 

@@ -1,10 +1,13 @@
--- Refuses paths that are too long, and finishes REST responses after the transcoder made JSON of them. Native gRPC
+-- Refuses paths that are too long, bodies that say that they are no JSON, and fields of a body in the query; finishes REST responses after the transcoder made JSON of them. Native gRPC
 -- responses are left alone.
 
 local LONGEST_PATH = 2048
 
 local BAD_REQUEST = '{"@type":"type.googleapis.com/google.rpc.BadRequest","field_violations":'
   .. '[{"field":"%s","description":"%s"}]}'
+
+-- The second is what curl says of a body unless it is told otherwise. A body need not say what it is.
+local JSON_TYPES = { ["application/json"] = true, ["application/x-www-form-urlencoded"] = true, [""] = true }
 
 local KINDS = { TYPE_DOUBLE = "a number", TYPE_INT32 = "a whole number", TYPE_STRING = "a string" }
 
@@ -41,9 +44,39 @@ local function name_the_field(body)
   return code .. details .. '],"message":"' .. message .. '"}'
 end
 
+-- Gives the first parameter of a query whose name a field could have; the transcoder refuses all others.
+local function field_in_query(path)
+  for name in (path:match("%?(.*)$") or ""):gmatch("[^&=]+[^&]*") do
+    name = name:match("^[^=]+"):gsub("%%(%x%x)", function(code) return string.char(tonumber(code, 16)) end)
+    if name:match("^[%w_%.]+$") then
+      return name
+    end
+  end
+end
+
 function envoy_on_request(handle)
-  if #handle:headers():get(":path") > LONGEST_PATH then
+  local headers = handle:headers()
+  local path = headers:get(":path")
+  if #path > LONGEST_PATH then
     handle:respond({ [":status"] = "414" }, "")
+    return
+  end
+  if path:match("^[^?]*"):gsub("%%%x%x", ""):find("%", 1, true) then
+    handle:respond({ [":status"] = "400" }, "")
+    return
+  end
+  local method = headers:get(":method")
+  if method == "GET" or method == "HEAD" or method == "OPTIONS" then
+    return
+  end
+  local content_type = (headers:get("content-type") or ""):lower():match("^[^;%s]*")
+  if not JSON_TYPES[content_type] then
+    handle:respond({ [":status"] = "415" }, "")
+    return
+  end
+  local field = field_in_query(path)
+  if field ~= nil then
+    handle:respond({ [":status"] = "400" }, field .. ": belongs into the body, not into the query")
   end
 end
 
@@ -65,6 +98,9 @@ function envoy_on_response(handle)
     -- It was said before the gateway was done: the call may have failed since, or been cut off.
     if status:sub(1, 1) == headers:get(":status"):sub(1, 1) then
       headers:replace(":status", status)
+      if status == "204" then
+        headers:remove("content-type")
+      end
     else
       headers:remove("location")
     end
@@ -73,9 +109,19 @@ function envoy_on_response(handle)
   if content_type ~= nil and headers:get(":status") == "200" then
     headers:replace("content-type", content_type)
   end
-  if headers:get("x-edge-reply") ~= nil then
-    headers:remove("x-edge-reply")
+  local by_edge = headers:get("x-edge-reply") ~= nil
+  headers:remove("x-edge-reply")
+  if by_edge or answered:sub(1, 1) == "4" or answered:sub(1, 1) == "5" then
     local body = handle:body() -- waits for all of it; `headers` is out of reach from here on
-    body:setBytes(name_the_field(body:getBytes(0, body:length())))
+    if body == nil then
+      return
+    end
+    local text = body:getBytes(0, body:length())
+    if by_edge then
+      text = name_the_field(text)
+    end
+    -- What the transcoder prints of details that are not set. Within a string each quote has a backslash before it.
+    text = text:gsub(',"metadata":{}', ""):gsub(',"reason":""', "")
+    body:setBytes(text)
   end
 end

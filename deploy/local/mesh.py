@@ -268,6 +268,7 @@ class LocalMesh:
             "gateway",
             {
                 "ORCHESTRATOR_TARGET": target(orchestrator_ports),
+                "AGGREGATOR_TARGET": target(aggregator_ports),
                 # A watch that has begun sees the end of its purchase; Envoy hears of the end of a gateway in half a
                 # second.
                 "DRAIN_S": "25",

@@ -53,12 +53,7 @@ class GrpcOrchestrator:
             response = await self._stub.GetPurchase(request, timeout=deadline.timeout(_READ_S))
         return response.purchase
 
-    async def page(
-        self, customer_id: str, page_size: int, page_token: str
-    ) -> pb.ListPurchasesResponse:
-        request = pb.ListPurchasesRequest(
-            customer_id=customer_id, page_size=page_size, page_token=page_token
-        )
+    async def page(self, request: pb.ListPurchasesRequest) -> pb.ListPurchasesResponse:
         with _answered():
             return await self._stub.ListPurchases(request, timeout=deadline.timeout(_READ_S))
 

@@ -28,7 +28,10 @@ from deploy.local.keys import ensure_keys, sign_token
 from deploy.local.options import HOST, inherited_environment
 from deploy.local.ports import Ports
 from deploy.local.services import address
+from mesh import errors
 from mesh.clock import SystemClock
+from mesh.errors import FieldViolation
+from mesh.grpc.errors import abort
 
 SERVICE = "bookmesh.customer.v1.PurchaseService"
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -64,6 +67,9 @@ class Gateway(customer_pb2_grpc.PurchaseServiceServicer):
             await _abort(context, grpc.StatusCode.FAILED_PRECONDITION, "CARD_DECLINED")
         if request.payment_token == "tok_wrong":
             await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
+        if request.payment_token == "tok_wrong_field":
+            violation = FieldViolation("max_price", 'is "reason":"" and ,"metadata":{}')
+            await abort(context, errors.InvalidArgument("wrong", fields=(violation,)))
         location = f"{PATH}/r1"
         await context.send_initial_metadata((("x-http-status", "202"), ("location", location)))
         if request.payment_token == "tok_cut_off":
@@ -120,8 +126,52 @@ class Gateway(customer_pb2_grpc.PurchaseServiceServicer):
         await self.go_on.wait()
         yield customer_pb2.WatchPurchaseRequestResponse(event_id="2")
 
+    async def WatchPurchaseRequestEvents(
+        self, request: customer_pb2.WatchPurchaseRequestEventsRequest, context: Context
+    ) -> AsyncIterator[httpbody_pb2.HttpBody]:
+        self._record(request, context)
+        async for body in _events(context, self.go_on):
+            yield body
+
     def _record(self, request: Message, context: Context) -> None:
         self.calls.append(_call(request, context, self.number))
+
+
+class Comparer(customer_pb2_grpc.QuoteServiceServicer):
+    """Compares prices of one seller."""
+
+    def __init__(self, number: int, calls: list[Call], go_on: asyncio.Event) -> None:
+        self.number = number
+        self.calls = calls
+        self.go_on = go_on
+
+    async def ListQuotes(
+        self, request: customer_pb2.ListQuotesRequest, context: Context
+    ) -> customer_pb2.ListQuotesResponse:
+        self.calls.append(_call(request, context, self.number))
+        return customer_pb2.ListQuotesResponse(book_id=request.book_id)
+
+    async def StreamQuotes(
+        self, request: customer_pb2.StreamQuotesRequest, context: Context
+    ) -> AsyncIterator[customer_pb2.StreamQuotesResponse]:
+        self.calls.append(_call(request, context, self.number))
+        yield customer_pb2.StreamQuotesResponse(summary=customer_pb2.Collection(sellers=1))
+
+    async def StreamQuotesEvents(
+        self, request: customer_pb2.StreamQuotesEventsRequest, context: Context
+    ) -> AsyncIterator[httpbody_pb2.HttpBody]:
+        self.calls.append(_call(request, context, self.number))
+        async for body in _events(context, self.go_on):
+            yield body
+
+
+async def _events(context: Context, go_on: asyncio.Event) -> AsyncIterator[httpbody_pb2.HttpBody]:
+    if ("last-event-id", "end") in (context.invocation_metadata() or ()):
+        await context.send_initial_metadata((("x-http-status", "204"),))
+        return
+    yield httpbody_pb2.HttpBody(content_type="text/event-stream", data=b"id: 1\ndata: {}\n\n")
+    await go_on.wait()
+    yield httpbody_pb2.HttpBody(content_type="text/event-stream", data=b"id: 2\ndata: {}\n\n")
 
 
 def _call(request: Message, context: Context, number: int) -> Call:
@@ -208,6 +258,9 @@ async def make_edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[M
                 server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
                 customer_pb2_grpc.add_PurchaseServiceServicer_to_server(
                     Gateway(number, made.calls, made.go_on), server
+                )
+                customer_pb2_grpc.add_QuoteServiceServicer_to_server(
+                    Comparer(number, made.calls, made.go_on), server
                 )
                 customer_pb2_grpc.add_PaymentEventServiceServicer_to_server(
                     Ear(number, made.calls), server

@@ -32,6 +32,9 @@ CALLS, STREAMS = 50, 10
 """How many a customer may have open."""
 
 
+HEARTBEAT_S = 0.2
+
+
 class HurriedClock(SystemClock):
     """Leaves out the pauses between tries."""
 
@@ -78,11 +81,15 @@ async def stub(
             GrpcOrchestrator(orchestrator_pb2_grpc.PurchaseServiceStub(channel), clock),
             uuid7_factory(clock, Random(1)),
             default_currency="USD",
+            heartbeat_s=HEARTBEAT_S,
         )
         interceptor = ServiceInterceptor(
             Validator(),
             default_timeout_s=10.0,
-            unbounded=["/bookmesh.customer.v1.PurchaseService/WatchPurchaseRequest"],
+            unbounded=[
+                "/bookmesh.customer.v1.PurchaseService/WatchPurchaseRequest",
+                "/bookmesh.customer.v1.PurchaseService/WatchPurchaseRequestEvents",
+            ],
             only="bookmesh.",
         )
         server = grpc.aio.server(interceptors=[interceptor])

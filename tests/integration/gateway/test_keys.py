@@ -168,6 +168,12 @@ async def test_until_there_are_keys_nobody_is_refused_for_good(
     "sources", [{}, {"jwks_file": "keys.json", "jwks_url": "https://issuer.test"}]
 )
 def test_a_gateway_is_told_of_one_source_of_keys(sources: dict[str, str]) -> None:
-    told = {"orchestrator_target": "o", "jwt_issuer": "i", "jwt_audience": "a", **sources}
+    told = {
+        "orchestrator_target": "o",
+        "aggregator_target": "a",
+        "jwt_issuer": "i",
+        "jwt_audience": "a",
+        **sources,
+    }
     with pytest.raises(ValueError, match="either BOOKMESH_JWKS_FILE or BOOKMESH_JWKS_URL"):
         Settings.model_validate(told)

@@ -76,6 +76,7 @@ async def test_it_serves_while_an_orchestrator_and_the_keys_are_there(
     issuer.file.unlink()
     async with running(
         ORCHESTRATOR_TARGET=target,
+        AGGREGATOR_TARGET="ipv4:127.0.0.1:9",
         JWKS_FILE=str(issuer.file),
         JWT_ISSUER=ISSUER,
         JWT_AUDIENCE=AUDIENCE,

@@ -13,6 +13,7 @@ from google.type import money_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bookmesh.aggregator.v1 import aggregator_pb2
 from bookmesh.common.v1 import quote_pb2 as common_pb
 from bookmesh.customer.v1 import customer_pb2 as pb
 from bookmesh.orchestrator.v1 import orchestrator_pb2 as internal
@@ -341,20 +342,17 @@ def quote(seller_id: str, cents: int) -> common_pb.Quote:
 
 
 def test_a_step_shows_what_there_is() -> None:
-    events = convert.Events()
     bare = internal.Step(name=internal.Step.NAME_COLLECTING)
-    assert shown(
-        events.to_customer(event(internal.WatchPurchaseResponse(step=bare)))
-    ) == ENVELOPE | {"step": {"name": "collecting"}}
+    assert shown(convert.event(event(internal.WatchPurchaseResponse(step=bare)))) == ENVELOPE | {
+        "step": {"name": "collecting"}
+    }
     full = internal.Step(
         name=internal.Step.NAME_SELLER_REFUSED,
         seller_id="s-1",
         total=dollars(2499),
         reason="out_of_stock",
     )
-    assert shown(
-        events.to_customer(event(internal.WatchPurchaseResponse(step=full)))
-    ) == ENVELOPE | {
+    assert shown(convert.event(event(internal.WatchPurchaseResponse(step=full)))) == ENVELOPE | {
         "step": {
             "name": "seller_refused",
             "seller_id": "s-1",
@@ -371,9 +369,7 @@ def test_quotes_and_misses_show_prices_and_words() -> None:
         latency=mesh_convert.duration(3.0),
     )
     batch = internal.QuotesArrived(collection_id="c", quotes=[quote("s-1", 2499)], misses=[miss])
-    assert shown(
-        convert.Events().to_customer(event(internal.WatchPurchaseResponse(quotes=batch)))
-    ) == ENVELOPE | {
+    assert shown(convert.event(event(internal.WatchPurchaseResponse(quotes=batch)))) == ENVELOPE | {
         "quotes": {
             "quotes": [
                 {
@@ -390,39 +386,91 @@ def test_quotes_and_misses_show_prices_and_words() -> None:
     }
 
 
-def test_the_end_of_a_collection_has_the_lowest_total_of_that_collection() -> None:
-    events = convert.Events()
-    for collection_id, totals in (("c", [2600, 2499, 2700]), ("d", [2550])):
-        for cents in totals:
-            batch = internal.QuotesArrived(
-                collection_id=collection_id, quotes=[quote(f"s-{cents}", cents)]
-            )
-            events.to_customer(event(internal.WatchPurchaseResponse(quotes=batch)))
-
-    def best(collection_id: str) -> dict[str, Any]:
-        summary = common_pb.CollectionSummary(
-            collection_id=collection_id,
-            sellers=50,
-            asked=49,
-            answered=48,
-            quoted=3,
-            elapsed=mesh_convert.duration(0.8),
-        )
-        ended = event(internal.WatchPurchaseResponse(collection=summary))
-        return shown(events.to_customer(ended).collection)
-
-    assert best("c") == {
+def test_the_end_of_a_collection_has_its_counts_and_the_lowest_total() -> None:
+    summary = common_pb.CollectionSummary(
+        collection_id="c",
+        sellers=50,
+        asked=49,
+        answered=48,
+        quoted=3,
+        cached=40,
+        elapsed=mesh_convert.duration(0.8),
+        best_total=dollars(2499),
+    )
+    assert shown(convert.collection(summary)) == {
         "sellers": 50,
         "asked": 49,
         "answered": 48,
         "quoted": 3,
         "best_total": 24.99,
         "elapsed_ms": 800,
+        "from_cache": 40,
     }
-    assert best("d")["best_total"] == 25.5
-    assert "best_total" not in best("e")
+    summary.ClearField("best_total")
+    assert "best_total" not in shown(convert.collection(summary))
+
+
+def test_prices_to_compare_come_with_the_lowest_total_first_and_their_age() -> None:
+    old = quote("s-9", 2499)
+    old.age.CopyFrom(mesh_convert.duration(12.5))
+    found = convert.cheapest_first([quote("s-3", 2600), old, quote("s-2", 2499)])
+    assert [(one.seller_id, one.total, one.age_ms) for one in found] == [
+        ("s-2", 24.99, 0),
+        ("s-9", 24.99, 12500),
+        ("s-3", 26.0, 0),
+    ]
+
+
+def test_a_list_is_asked_for_in_the_orchestrator_s_words() -> None:
+    request = pb.ListPurchaseRequestsRequest(
+        page_size=2,
+        page_token="t",
+        statuses=[pb.PurchaseStatus.pending, pb.PurchaseStatus.price_not_met],
+        book_id="isbn-978-0134685991",
+        created_after=mesh_convert.timestamp(NOON),
+    )
+    assert convert.listing(request, "alice") == internal.ListPurchasesRequest(
+        customer_id="alice",
+        page_size=2,
+        page_token="t",
+        statuses=[internal.Purchase.STATUS_PENDING, internal.Purchase.STATUS_PRICE_NOT_MET],
+        book_id="9780134685991",
+        created_after=mesh_convert.timestamp(NOON),
+    )
+
+
+def test_a_list_with_wrong_filters_names_all_of_them() -> None:
+    request = pb.ListPurchaseRequestsRequest(book_id="isbn-1")
+    request.created_after.seconds = 10**15
+    request.created_before.seconds = -(10**15)
+    with pytest.raises(errors.InvalidArgument) as caught:
+        convert.listing(request, "alice")
+    assert [field.field for field in caught.value.fields] == [
+        "book_id",
+        "created_after",
+        "created_before",
+    ]
+
+
+def test_a_comparison_asks_as_one_who_browses() -> None:
+    request = pb.ListQuotesRequest(
+        book_id="0-13-468599-7", conditions=[pb.BookCondition.good, pb.BookCondition.new]
+    )
+    assert convert.comparison(request, "alice", "USD") == aggregator_pb2.CollectQuotesRequest(
+        book_id="9780134685991",
+        currency_code="USD",
+        conditions=[seller_pb2.CONDITION_GOOD, seller_pb2.CONDITION_NEW],
+        policy=aggregator_pb2.POLICY_BEST_PRICE,
+        customer_id="alice",
+        purpose=aggregator_pb2.PURPOSE_BROWSE,
+    )
+    with pytest.raises(errors.InvalidArgument) as caught:
+        convert.comparison(
+            pb.ListQuotesRequest(book_id="0-13-468599-8", currency_code="XQX"), "alice", "USD"
+        )
+    assert [field.field for field in caught.value.fields] == ["book_id", "currency_code"]
 
 
 def test_the_result_is_what_get_answers() -> None:
     final = event(internal.WatchPurchaseResponse(result=bought(2499)))
-    assert convert.Events().to_customer(final).result == form.purchase_request(bought(2499))
+    assert convert.event(final).result == form.purchase_request(bought(2499))
