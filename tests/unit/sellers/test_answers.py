@@ -471,3 +471,11 @@ def test_no_change_of_a_good_answer_makes_a_reader_fail_in_another_way(data: st.
     except InvalidAnswerError:
         return
     assert not isinstance(result, model.Quote) or 0 < result.total.minor <= 10_000_000
+
+
+@pytest.mark.parametrize("count", [9_000, 7_000], ids=["too large", "too many"])
+def test_capabilities_without_end_are_refused_before_each_part_is_looked_at(count: int) -> None:
+    answer = pb.GetCapabilitiesResponse()
+    answer.capabilities.contract_versions.extend([""] * count)
+    with pytest.raises(InvalidAnswerError, match="capabilities have"):
+        answers.capabilities_answer(answer.SerializeToString())
