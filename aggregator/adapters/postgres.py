@@ -19,6 +19,10 @@ _NOT_NOW = (
     asyncpg.TransactionRollbackError,
     asyncpg.LockNotAvailableError,
     asyncpg.ReadOnlySQLTransactionError,
+    # While it is replaced by another: it is not there yet, or does not know us yet.
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InsufficientPrivilegeError,
 )
 
 
@@ -104,14 +108,14 @@ async def reachable(what: str) -> AsyncIterator[None]:
     """Turn the ways in which PostgreSQL cannot be used now into ``Unavailable``; ``what`` is kept there.
 
     Raises:
-        Unavailable: while it is down, overloaded, locked, read only, or not migrated yet.
+        Unavailable: while it is down, overloaded, locked, read only, replaced, closed to us, or not migrated yet.
 
     """
     try:
         yield
     except _NOT_NOW as error:
         raise errors.Unavailable(
-            f"the database of {what} does not answer ({type(error).__name__}): try again",
+            f"the database of {what} cannot be used now ({type(error).__name__}): try again",
             retry_after_s=1.0,
         ) from error
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError) as error:

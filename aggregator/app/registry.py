@@ -96,7 +96,7 @@ class Registry:
         return revision
 
     async def follow(self) -> None:
-        """Look for changes, by polling, until cancelled."""
+        """Look for changes, by polling, until cancelled; whatever is wrong with the store, collections go on."""
         reachable = True
         while True:
             try:
@@ -107,6 +107,12 @@ class Registry:
                     _log.warning(
                         "the registry cannot be read: going on with what is known",
                         detail=error.message,
+                    )
+                reachable = False
+            except Exception:  # noqa: BLE001  what is known is enough to go on with
+                if reachable:
+                    _log.exception(
+                        "the registry is not as it should be: going on with what is known"
                     )
                 reachable = False
             await self._clock.sleep(self._poll_s)

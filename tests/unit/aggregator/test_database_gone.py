@@ -23,6 +23,9 @@ from mesh import errors
         asyncpg.LockNotAvailableError(),
         asyncpg.ReadOnlySQLTransactionError(),
         asyncpg.UndefinedTableError(),
+        asyncpg.InvalidCatalogNameError(),
+        asyncpg.InvalidPasswordError(),
+        asyncpg.InsufficientPrivilegeError(),
     ],
 )
 async def test_what_passes_is_unavailable_and_tried_again(error: Exception) -> None:

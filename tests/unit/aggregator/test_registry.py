@@ -203,3 +203,22 @@ async def test_watches_end_when_the_replica_drains(replica: Replica) -> None:
     await settle()
     replica.registry.close()
     assert await end is None
+
+
+async def test_no_fault_of_the_store_ends_the_following(
+    replica: Replica, store: MemorySellerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken() -> int:
+        raise KeyError("revision")
+
+    await replica.registry.register([ACME])
+    async with following(replica):
+        with monkeypatch.context() as patch, capture_logs() as logs:
+            patch.setattr(store, "revision", broken)
+            for _ in range(3):
+                await poll(replica)
+        assert replica.active() == ["acme"]
+        assert [line["log_level"] for line in logs] == ["error"]
+        await store.put([BETA])
+        await poll(replica)
+        assert replica.active() == ["acme", "beta"]
