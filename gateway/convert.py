@@ -29,7 +29,7 @@ _FIRST_VISIBLE, _LAST_VISIBLE = "!", "~"
 _Status = orchestrator_pb2.Purchase.Status
 _Reason = orchestrator_pb2.Purchase.FailureReason
 
-_CARD_FAULTS = frozenset(
+CARD_FAULTS = frozenset(
     {
         _Reason.FAILURE_REASON_CARD_DECLINED,
         _Reason.FAILURE_REASON_ACTION_REQUIRED,
@@ -225,7 +225,7 @@ def accepted(purchase: orchestrator_pb2.Purchase) -> pb.AcceptOfferResponse:
 
 def card_fault(purchase: orchestrator_pb2.Purchase) -> errors.FailedPrecondition | None:
     """Give the error for a customer whose card was refused; None for a purchase that did not fail by its card."""
-    if purchase.status != _Status.STATUS_FAILED or purchase.failure_reason not in _CARD_FAULTS:
+    if purchase.status != _Status.STATUS_FAILED or purchase.failure_reason not in CARD_FAULTS:
         return None
     word = failure_word(purchase.failure_reason)
     return errors.FailedPrecondition(
