@@ -219,9 +219,8 @@ class Door:
     def _refusal(self, error: BookmeshError, unknown: str) -> Refusal:
         code = next((_KINDS[kind] for kind in type(error).mro() if kind in _KINDS), Exit.UNEXPECTED)
         message = error.message
-        # Without a reason word it was not Bookmesh that answered.
-        nobody = code is Exit.UNREACHABLE and error.reason == error.code.name
-        if nobody:
+        # Bookmesh itself would say when to try again.
+        if code is Exit.UNREACHABLE and error.retry_after_s is None:
             start = "is it running? `make up` starts it" if self.local else "is that its gRPC API?"
             message = f"Bookmesh does not answer at {self.address}: {start} ({_cause(message)})"
         elif error.code is grpc.StatusCode.UNIMPLEMENTED:
@@ -307,4 +306,4 @@ def goes_on(request_id: str) -> str:
 
 def _cause(message: str) -> str:
     """Give the end of what gRPC says about a connection that did not come about, which is its cause."""
-    return message.rsplit(": ", 1)[-1] or "no reason given"
+    return message.rsplit(": ", 1)[-1].rstrip("]") or "no reason given"

@@ -31,7 +31,11 @@ Bookmesh is ready: {sellers} sellers, {replicas} gateways, orchestrators and agg
   PostgreSQL  {dsn}
   logs        {logs}
 
-Buy a book (the token is good for a day; `bookmesh token{data}` prints another):
+Buy a book, in another terminal (the command is in .venv/bin):
+
+  bookmesh buy 978-0134685991 --max 29.99{data}
+
+or as programs do (the token is good for a day; `bookmesh token{data}` prints another):
 
   curl -i {rest_url}/api/v1/purchase-requests \\
     -H 'Authorization: Bearer {token}' \\

@@ -28,6 +28,9 @@ from tests.fakes.front import (
     purchased,
 )
 
+TRIES = 5
+"""How often the client asks before it gives up."""
+
 BUY = ("buy", "978-0134685991", "--max", "29.99")
 
 
@@ -177,12 +180,13 @@ async def test_nobody_has_to_wait(bookmesh: Bookmesh) -> None:
         (errors.NotFound("no such request"), 9, "no such request"),
         (errors.FailedPrecondition("over", reason="OFFER_EXPIRED"), 9, "over; ask anew with"),
         (errors.Internal("ours"), 1, "ours"),
+        (errors.Unavailable("not now", retry_after_s=1), 8, "not now; try again in 1 s"),
     ],
 )
 async def test_what_was_refused_is_a_line_and_an_exit_code(
     front: Front, bookmesh: Bookmesh, error: MeshError, code: int, words: str
 ) -> None:
-    front.errors = [error, error]
+    front.errors = [error] * (2 * TRIES if isinstance(error, errors.Unavailable) else 2)
     result = await bookmesh("status", REQUEST_ID)
     assert (result.code, result.out) == (code, "")
     [line] = result.err.splitlines()
