@@ -126,7 +126,7 @@ async def _naive_rate(demand: Demand, calls_per_minute: int) -> Rate:
             address = f"{HOST}:{ports.take('naive')}"
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "bench.naive.shop", address, mesh.dsn, mesh.valkey_url),
-                *(mesh.sim_control, str(mesh.data.seller_credentials), str(calls_per_minute)),
+                *(mesh.sim_control, str(mesh.data.root), str(calls_per_minute)),
                 stdout=asyncio.subprocess.PIPE,
             )
             try:

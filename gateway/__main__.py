@@ -39,6 +39,7 @@ from mesh import telemetry
 from mesh.clock import SystemClock
 from mesh.grpc.channel import open_channel
 from mesh.grpc.server import Served, Serving, serve
+from mesh.grpc.tls import certificates_of
 from mesh.ids import uuid7_factory
 from mesh.settings import load
 
@@ -46,23 +47,36 @@ SERVICE = customer_pb2.DESCRIPTOR.services_by_name["PurchaseService"].full_name
 PAYMENT_EVENTS = customer_pb2.DESCRIPTOR.services_by_name["PaymentEventService"].full_name
 QUOTES = customer_pb2.DESCRIPTOR.services_by_name["QuoteService"].full_name
 NOTIFICATIONS = customer_pb2.DESCRIPTOR.services_by_name["NotificationService"].full_name
+CALLERS = ("envoy", "internal")
+"""The edge, and services of the house that act for customers; the token decides for whom they may."""
 
 
 async def run(settings: Settings) -> None:
     """Wire it up and answer until told to stop."""
     clock = SystemClock()
+    certificates = certificates_of(settings)
     channel = open_channel(
-        settings.orchestrator_target, orchestrator.SERVICE, retried=orchestrator.RETRIED
+        settings.orchestrator_target,
+        orchestrator.SERVICE,
+        certificates=certificates,
+        retried=orchestrator.RETRIED,
     )
     notification_channel = open_channel(
-        settings.orchestrator_target, notifications.SERVICE, retried=notifications.RETRIED
+        settings.orchestrator_target,
+        notifications.SERVICE,
+        certificates=certificates,
+        retried=notifications.RETRIED,
     )
     event_channel = open_channel(
-        settings.orchestrator_target, payment_events.SERVICE, retried=payment_events.RETRIED
+        settings.orchestrator_target,
+        payment_events.SERVICE,
+        certificates=certificates,
+        retried=payment_events.RETRIED,
     )
     quote_channel = open_channel(
         settings.aggregator_target,
         quotes.SERVICE,
+        certificates=certificates,
         routed_by=quotes.BOOK_ID_HEADER,
     )
     async with (
@@ -107,18 +121,25 @@ async def run(settings: Settings) -> None:
 
         serving = Serving(
             services=[
-                Served(SERVICE, partial(add_PurchaseServiceServicer_to_server, servicer)),
+                Served(
+                    SERVICE,
+                    partial(add_PurchaseServiceServicer_to_server, servicer),
+                    callers=CALLERS,
+                ),
                 Served(
                     QUOTES,
                     partial(add_QuoteServiceServicer_to_server, quote_servicer),
+                    callers=CALLERS,
                 ),
                 Served(
                     NOTIFICATIONS,
                     partial(add_NotificationServiceServicer_to_server, notification_servicer),
+                    callers=CALLERS,
                 ),
                 Served(
                     PAYMENT_EVENTS,
                     partial(add_PaymentEventServiceServicer_to_server, event_servicer),
+                    callers=CALLERS,
                 ),
             ],
             ready=ready,

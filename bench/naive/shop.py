@@ -1,6 +1,6 @@
 """The straightforward shop: one process, a purchase is one function, as one would write it first.
 
-``python -m bench.naive.shop ADDRESS DSN VALKEY CONTROL CREDENTIALS CALLS``: answers ``CreatePurchaseRequest`` once the
+``python -m bench.naive.shop ADDRESS DSN VALKEY CONTROL DATA CALLS``: answers ``CreatePurchaseRequest`` once the
 purchase is over, with its final status. A row, an authorization at the same sandbox as ours, the quotes of the
 straightforward aggregator, hold and order at the cheapest seller, then the next; a capture. It has no second process
 and recovers nothing.
@@ -31,6 +31,8 @@ from bookmesh.seller.v1 import seller_pb2 as pb
 from bookmesh.seller.v1.seller_pb2_grpc import SellerServiceStub
 from bookmesh.sellersim.v1 import control_pb2
 from bookmesh.sellersim.v1.control_pb2_grpc import ControlServiceStub
+from deploy.local.certificates import connect
+from deploy.local.data import DataFolder
 from mesh import convert
 from mesh.clock import SystemClock
 from mesh.grpc.interceptor import Context
@@ -184,8 +186,8 @@ def _handler(shop: NaiveShop) -> grpc.GenericRpcHandler:
 
 async def main(address: str, dsn: str, valkey: str, control: str, *rest: str) -> None:
     """Serve until killed."""
-    credentials, calls_per_minute = rest
-    sellers = await _sellers(control, _secrets(credentials))
+    folder, calls_per_minute = rest
+    sellers = await _sellers(control, DataFolder(Path(folder)))
     clock = SystemClock()
     async with (
         asyncpg.create_pool(dsn, max_size=20) as pool,
@@ -215,8 +217,9 @@ def _connections(valkey: str) -> BlockingConnectionPool:
     return BlockingConnectionPool.from_url(valkey, max_connections=200, timeout=None)
 
 
-async def _sellers(control: str, secrets: dict[str, str]) -> list[Seller]:
-    async with grpc.aio.insecure_channel(control) as channel:
+async def _sellers(control: str, data: DataFolder) -> list[Seller]:
+    secrets: dict[str, str] = json.loads(data.seller_credentials.read_text())
+    async with connect(data, control, "sellersim") as channel:
         listed = await ControlServiceStub(channel).ListSellers(control_pb2.ListSellersRequest())
     return [
         Seller(
@@ -226,11 +229,6 @@ async def _sellers(control: str, secrets: dict[str, str]) -> list[Seller]:
         )
         for seller in listed.sellers
     ]
-
-
-def _secrets(file: str) -> dict[str, str]:
-    secrets: dict[str, str] = json.loads(Path(file).read_text())
-    return secrets
 
 
 _TABLE = """

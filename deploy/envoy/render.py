@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from ipaddress import ip_address
 from pathlib import Path
 from string import Template
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 from deploy.envoy.settings import EdgeSettings
 from mesh import errors
 from mesh.errors import MeshError
+from mesh.grpc import tls
 from mesh.grpc.errors import status_of
 
 _HERE = Path(__file__).parent
@@ -19,6 +21,21 @@ _RATE_LIMITED = errors.ResourceExhausted(
     "too many requests at once: send fewer a second", reason="RATE_LIMITED", retry_after_s=1.0
 )
 """What both listeners say when a rate is exceeded; tokens for the next second are there a second later."""
+_CERTIFICATE, _ROOTS = "certificate", "roots"
+_JWKS_FILE_S = 1
+_TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
+_SOCKETS = "type.googleapis.com/envoy.extensions.transport_sockets"
+_PLAIN: dict[str, object] = {
+    "name": "envoy.transport_sockets.raw_buffer",
+    "typed_config": {"@type": f"{_SOCKETS}.raw_buffer.v3.RawBuffer"},
+}
+_INTERNAL: dict[str, object] = {
+    "name": "envoy.transport_sockets.internal_upstream",
+    "typed_config": {
+        "@type": f"{_SOCKETS}.internal_upstream.v3.InternalUpstreamTransport",
+        "transport_socket": _PLAIN,
+    },
+}
 
 
 def render(settings: EdgeSettings) -> str:
@@ -48,12 +65,131 @@ def render(settings: EdgeSettings) -> str:
         "memory_bytes": settings.edge_memory_mb * 2**20,
         "rate_limited_message": _RATE_LIMITED.message,
         "rate_limited_details": _details(_RATE_LIMITED),
-        "jwks_file": str(settings.jwks_file.absolute()),
+        "jwks": _jwks(settings),
+        "jwks_body": _jwks_body(settings),
+        "jwks_cluster": _jwks_cluster(settings),
+        "gateway_transport": _gateway_transport(settings),
         "jwt_issuer": settings.jwt_issuer,
         "jwt_audience": settings.jwt_audience,
     }
     template = Template((_HERE / "envoy.yaml").read_text())
     return template.substitute({name: json.dumps(value) for name, value in values.items()})
+
+
+def render_secrets(settings: EdgeSettings) -> dict[str, str]:
+    """Give the files of ``edge_secrets_dir``: name and content, YAML. They say where the certificates are."""
+    certificate, key, roots = (
+        str(file.absolute())
+        for file in (settings.tls_certificate_file, settings.tls_key_file, settings.tls_roots_file)
+        if file is not None
+    )
+    shown = {
+        "certificate_chain": {"filename": certificate},
+        "private_key": {"filename": key},
+        "watched_directory": {"path": str(Path(certificate).parent)},
+    }
+    believed = {
+        "trusted_ca": {"filename": roots},
+        "watched_directory": {"path": str(Path(roots).parent)},
+    }
+    secrets = {
+        _CERTIFICATE: {"name": _CERTIFICATE, "tls_certificate": shown},
+        _ROOTS: {"name": _ROOTS, "validation_context": believed},
+    }
+    return {
+        f"{name}.yaml": json.dumps({"resources": [{"@type": f"{_TLS}.Secret", **secret}]})
+        for name, secret in secrets.items()
+    }
+
+
+def _gateway_transport(settings: EdgeSettings) -> dict[str, object]:
+    if settings.edge_secrets_dir is None:
+        return _PLAIN
+    folder = settings.edge_secrets_dir.absolute()
+
+    def secret(name: str) -> dict[str, object]:
+        source = {"path_config_source": {"path": str(folder / f"{name}.yaml")}}
+        return {"name": name, "sds_config": {**source, "resource_api_version": "V3"}}
+
+    gateway = "gateway" + tls.DOMAIN
+    name = {"san_type": "DNS", "matcher": {"exact": gateway}}
+    return _tls(
+        gateway,
+        alpn="h2",
+        # The gateways take nothing less.
+        tls_params={
+            "tls_minimum_protocol_version": "TLSv1_3",
+            "tls_maximum_protocol_version": "TLSv1_3",
+        },
+        tls_certificate_sds_secret_configs=[secret(_CERTIFICATE)],
+        combined_validation_context={
+            "default_validation_context": {"match_typed_subject_alt_names": [name]},
+            "validation_context_sds_secret_config": secret(_ROOTS),
+        },
+    )
+
+
+def _jwks(settings: EdgeSettings) -> dict[str, object]:
+    """Say where the keys for tokens are fetched. Those in a file: from the listener ``jwks``, which has the file.
+
+    Envoy reads a file that is named in the filter only once.
+    """
+    return {
+        "http_uri": {
+            "uri": settings.jwks_url or "http://jwks/",
+            "cluster": "jwks",
+            "timeout": "5s",
+        },
+        "cache_duration": f"{settings.jwks_refresh_s if settings.jwks_url else _JWKS_FILE_S}s",
+        # The keys that are known stay in force until they could be fetched again. At the start there are none: that
+        # listener does not listen yet.
+        "async_fetch": {"failed_refetch_duration": "5s" if settings.jwks_url else "0.1s"},
+    }
+
+
+def _jwks_body(settings: EdgeSettings) -> dict[str, object]:
+    if settings.jwks_file is None:
+        return {"inline_string": "{}"}
+    file = settings.jwks_file.absolute()
+    return {"filename": str(file), "watched_directory": {"path": str(file.parent)}}
+
+
+def _jwks_cluster(settings: EdgeSettings) -> dict[str, object]:
+    common: dict[str, object] = {"name": "jwks", "connect_timeout": "2s"}
+    if settings.jwks_file is not None:
+        inside = {"address": {"envoy_internal_address": {"server_listener_name": "jwks"}}}
+        load: dict[str, object] = {"type": "STATIC", "transport_socket": _INTERNAL}
+        endpoint: dict[str, object] = {"endpoint": inside}
+    else:
+        url = urlsplit(settings.jwks_url)
+        host, secure = url.hostname or "", url.scheme == "https"
+        roots = {"trusted_ca": {"filename": str(settings.jwks_roots_file.absolute())}}
+        name = {"san_type": "IP_ADDRESS" if _is_ip(host) else "DNS", "matcher": {"exact": host}}
+        context = {**roots, "match_typed_subject_alt_names": [name]}
+        socket = _tls(host, alpn="http/1.1", validation_context=context) if secure else _PLAIN
+        load = {"type": "STRICT_DNS", "transport_socket": socket}
+        endpoint = _endpoint((host, url.port or (443 if secure else 80)))
+    assignment = {"cluster_name": "jwks", "endpoints": [{"lb_endpoints": [endpoint]}]}
+    return {**common, **load, "load_assignment": assignment}
+
+
+def _tls(name: str, *, alpn: str, **context: object) -> dict[str, object]:
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": f"{_TLS}.UpstreamTlsContext",
+            **({} if _is_ip(name) else {"sni": name}),
+            "common_tls_context": {"alpn_protocols": [alpn], **context},
+        },
+    }
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _details(error: MeshError) -> str:

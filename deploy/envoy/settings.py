@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _HERE = Path(__file__).parent
@@ -54,8 +55,18 @@ class EdgeSettings(BaseSettings):
     """How much memory Envoy may use, in MiB. Above 85 % it resets the largest streams, above 95 % it
     refuses requests."""
 
-    jwks_file: Path
-    """The public keys with which tokens may be signed: a JSON Web Key Set. Envoy reads it once, at the start."""
+    jwks_file: Path | None = None
+    """The public keys with which tokens may be signed: a JSON Web Key Set. Read again when another is moved there."""
+
+    jwks_url: str = Field(default="", pattern=r"^(https?://.+)?$", validate_default=True)
+    """Where those keys are instead, ``https://issuer/jwks.json``."""
+
+    jwks_refresh_s: float = Field(default=60.0, ge=1, le=86_400)
+    """How long keys from there are used before they are fetched again, in seconds: so long before an issuer signs with
+    a new key it has to publish it."""
+
+    jwks_roots_file: Path = Path(ssl.get_default_verify_paths().openssl_cafile)
+    """The CAs by which ``jwks_url`` is known, PEM; those of the system, where OpenSSL has them, if not set."""
 
     jwt_issuer: str = Field(min_length=1)
     """The ``iss`` that a token must have."""
@@ -84,6 +95,36 @@ class EdgeSettings(BaseSettings):
         validation_alias=AliasChoices("OTEL_TRACES_SAMPLER_ARG", "trace_sampler_ratio"),
     )
     """OpenTelemetry's own ``OTEL_TRACES_SAMPLER_ARG``: the share of traces to keep, where the sampler has one."""
+
+    tls_certificate_file: Path | None = None
+    """The certificate by which gateways know the edge (``envoy.bookmesh.internal``), PEM; plain text without it."""
+
+    tls_key_file: Path | None = None
+    """The private key to it."""
+
+    tls_roots_file: Path | None = None
+    """The certificate of the mesh's CA."""
+
+    edge_secrets_dir: Path | None = Field(default=None, validate_default=True)
+    """Where Envoy finds what ``python -m deploy.envoy secrets`` writes there: files that name those three. By way of
+    them, Envoy reads the three again when others are moved to their places."""
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _one_source(cls, value: str, info: ValidationInfo) -> str:
+        if bool(value) == bool(info.data.get("jwks_file")):
+            msg = "set either BOOKMESH_JWKS_FILE or BOOKMESH_JWKS_URL: tokens are verified with the keys there"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("edge_secrets_dir")
+    @classmethod
+    def _all_or_none(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        names = ("tls_certificate_file", "tls_key_file", "tls_roots_file")
+        if len({file is None for file in (value, *map(info.data.get, names))}) > 1:
+            msg = "set all or none of BOOKMESH_TLS_{CERTIFICATE,KEY,ROOTS}_FILE and BOOKMESH_EDGE_SECRETS_DIR"
+            raise ValueError(msg)
+        return value
 
     @field_validator("otlp_endpoint")
     @classmethod

@@ -31,9 +31,21 @@ class DataFolder:
         self.issuer_key = self.keys / "issuer.pem"
         self.jwks = self.keys / "jwks.json"
         self.token_keyring = self.keys / "payment-token-keyring.json"
+        self.certificates = base / "certificates"
+        self.authority = self.certificates / "ca.pem"
+        self.authority_key = self.certificates / "ca-key.pem"
         self.envoy_config = base / "envoy" / "envoy.yaml"
+        self.envoy_secrets = base / "envoy"
         self.ports = base / "ports.json"
         self._logs = base / "logs"
+
+    def certificate(self, name: str) -> Path:
+        """Give the certificate of a part of the mesh."""
+        return self.certificates / f"{name}.pem"
+
+    def certificate_key(self, name: str) -> Path:
+        """Give the key to it."""
+        return self.certificates / f"{name}-key.pem"
 
     def log(self, name: str) -> Path:
         """Give the log file of a child."""
@@ -54,7 +66,8 @@ class DataFolder:
             self._logs,
         ):
             folder.mkdir(parents=True, exist_ok=True)
-        self.keys.mkdir(mode=0o700, exist_ok=True)
+        for secret in (self.keys, self.certificates):
+            secret.mkdir(mode=0o700, exist_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from pydantic import ValidationError
 
-from deploy.envoy.render import render
+from deploy.envoy.render import render, render_secrets
 from deploy.envoy.settings import EdgeSettings
 from deploy.local.binaries import binary
 from deploy.local.child import Program
@@ -44,8 +44,10 @@ def program(
     environment: Mapping[str, str],
     clock: Clock,
 ) -> Program:
-    """Write Envoy's configuration and say how to run it."""
+    """Write Envoy's configuration and where its secrets are, and say how to run it."""
     data.envoy_config.write_text(render(settings))
+    for name, content in render_secrets(settings).items():
+        (data.envoy_secrets / name).write_text(content)
     admin = f"http://{settings.edge_admin_listen}"
 
     async def drain() -> None:
@@ -102,6 +104,10 @@ def settings(
             jwks_file=data.jwks,
             jwt_issuer=ISSUER,
             jwt_audience=AUDIENCE,
+            tls_certificate_file=data.certificate("envoy"),
+            tls_key_file=data.certificate_key("envoy"),
+            tls_roots_file=data.authority,
+            edge_secrets_dir=data.envoy_secrets,
             **told,
         )
     except ValidationError as error:

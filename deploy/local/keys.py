@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import secrets
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 from deploy.local.data import DataFolder
+from deploy.local.files import write
 from deploy.local.problem import MeshProblem
 
 ISSUER = "https://issuer.bookmesh.local"
@@ -37,16 +37,16 @@ def ensure_keys(data: DataFolder) -> None:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        _write(data.issuer_key, pem)
+        write(data.issuer_key, pem)
     public = ECAlgorithm.to_jwk(_issuer_key(data.issuer_key).public_key(), as_dict=True)
     jwks = {"keys": [{**public, "kid": _KEY_ID, "alg": "ES256", "use": "sig"}]}
     # Moved into place: Envoy notices moves, and nobody reads half of it.
-    _write(data.jwks, json.dumps(jwks).encode())
+    write(data.jwks, json.dumps(jwks).encode())
     if not data.token_keyring.exists():
         # The first key encrypts, all decrypt.
         key_text = base64.b64encode(secrets.token_bytes(32)).decode()
         keyring = {"keys": [{"id": "k1", "key": key_text}]}
-        _write(data.token_keyring, json.dumps(keyring).encode())
+        write(data.token_keyring, json.dumps(keyring).encode())
 
 
 def sign_token(
@@ -89,13 +89,3 @@ def _issuer_key(file: Path) -> ec.EllipticCurvePrivateKey:
         msg = f"{file} is not a key on the curve P-256: remove it, and `make up` makes a new one"
         raise MeshProblem(msg)
     return key
-
-
-def _write(file: Path, content: bytes) -> None:
-    draft = file.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    draft.rename(file)

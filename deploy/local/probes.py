@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 import asyncpg
 import grpc
@@ -17,8 +18,8 @@ class NotReady(Exception):
     """It does not do what it is for, yet; the message says what was seen."""
 
 
-async def grpc_serves(address: str) -> None:
-    """Return if the gRPC server at ``host:port`` says that it is SERVING (grpc.health.v1).
+async def grpc_serves(address: str, connect: Callable[[], grpc.aio.Channel]) -> None:
+    """Return if the gRPC server at ``host:port`` says that it is SERVING (grpc.health.v1), over a new channel to it.
 
     Raises:
         NotReady: if it does not listen, does not answer, or says that it is not serving.
@@ -26,8 +27,7 @@ async def grpc_serves(address: str) -> None:
     """
     # A gRPC channel that was refused waits a second before it tries again; this knows at once.
     await _listens(address)
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    async with grpc.aio.insecure_channel(address, options=options) as channel:
+    async with connect() as channel:
         # HealthStub's types leave its methods out.
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
@@ -37,7 +37,7 @@ async def grpc_serves(address: str) -> None:
         try:
             answer = await check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
-            msg = f"its health check failed: {error.code().name}"
+            msg = f"its health check failed: {error.code().name}: {error.details()}"
             raise NotReady(msg) from None
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)

@@ -8,18 +8,21 @@ import grpc
 
 from bookmesh.aggregator.v1 import aggregator_pb2, aggregator_pb2_grpc
 from bookmesh.sellersim.v1 import control_pb2, control_pb2_grpc
+from deploy.local.certificates import connect
+from deploy.local.data import DataFolder
 from deploy.local.problem import MeshProblem
 
 _TIMEOUT_S = 20.0
 _MOST_AT_ONCE = 1000
 
 
-async def register_sellers(control: str, aggregators: Sequence[str]) -> int:
+async def register_sellers(data: DataFolder, control: str, aggregators: Sequence[str]) -> int:
     """Register the sellers of the simulator, disable those of earlier runs, and give how many are active.
 
     Returns when every aggregator knows. Sellers with TLS are real ones, and left alone.
 
     Args:
+        data: where the operator's certificate is.
         control: ``host:port`` of the simulator's control.
         aggregators: ``host:port`` of each aggregator.
 
@@ -29,20 +32,20 @@ async def register_sellers(control: str, aggregators: Sequence[str]) -> int:
     """
     try:
         # The list of thousands of sellers is larger than the 4 MB that a channel takes by default.
-        options = [("grpc.max_receive_message_length", -1)]
-        async with grpc.aio.insecure_channel(control, options=options) as channel:
+        options = (("grpc.max_receive_message_length", -1),)
+        async with connect(data, control, "sellersim", options=options) as channel:
             simulated = await control_pb2_grpc.ControlServiceStub(channel).ListSellers(
                 control_pb2.ListSellersRequest(), timeout=_TIMEOUT_S
             )
         sellers = [_registration(seller) for seller in simulated.sellers]
-        known = await _registry(aggregators[0], revision=0)
+        known = await _registry(data, aggregators[0], revision=0)
         active = {seller.seller_id for seller in sellers}
         for seller in known.values():
             if seller.seller_id not in active and not seller.tls_roots:
                 seller.state = aggregator_pb2.Seller.STATE_DISABLED
                 sellers.append(seller)
         revision = 0
-        async with grpc.aio.insecure_channel(aggregators[0]) as channel:
+        async with connect(data, aggregators[0], "aggregator") as channel:
             registry = aggregator_pb2_grpc.RegistryServiceStub(channel)
             for start in range(0, len(sellers), _MOST_AT_ONCE):
                 request = aggregator_pb2.RegisterSellersRequest(
@@ -51,7 +54,7 @@ async def register_sellers(control: str, aggregators: Sequence[str]) -> int:
                 response = await registry.RegisterSellers(request, timeout=_TIMEOUT_S)
                 revision = response.revision
         for aggregator in aggregators:
-            await _registry(aggregator, revision)
+            await _registry(data, aggregator, revision)
     except grpc.aio.AioRpcError as error:
         msg = f"the sellers could not be registered: {error.code().name}: {error.details()}"
         raise MeshProblem(msg) from None
@@ -69,10 +72,12 @@ def _registration(seller: control_pb2.SimulatedSeller) -> aggregator_pb2.Seller:
     )
 
 
-async def _registry(aggregator: str, revision: int) -> dict[str, aggregator_pb2.Seller]:
+async def _registry(
+    data: DataFolder, aggregator: str, revision: int
+) -> dict[str, aggregator_pb2.Seller]:
     """Give what an aggregator knows, once it knows that revision of the registry."""
     sellers: dict[str, aggregator_pb2.Seller] = {}
-    async with grpc.aio.insecure_channel(aggregator) as channel:
+    async with connect(data, aggregator, "aggregator") as channel:
         watch = aggregator_pb2_grpc.RegistryServiceStub(channel).WatchSellers(
             aggregator_pb2.WatchSellersRequest(), timeout=_TIMEOUT_S
         )

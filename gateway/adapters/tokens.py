@@ -14,7 +14,7 @@ from mesh import errors
 CLOCK_SKEW_S = 5.0
 """How far an issuer's clock may be from ours, in seconds."""
 
-LONGEST_TOKEN = 8 * 1024
+LONGEST_TOKEN = 6 * 1024
 """Longer ones are not looked at."""
 
 

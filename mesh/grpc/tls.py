@@ -139,7 +139,7 @@ def certificates_of(settings: ServiceSettings) -> Certificates | None:
 
 
 def server_credentials(certificates: Certificates) -> grpc.ServerCredentials:
-    """Give what a server needs to demand a certificate of our CA from every client; new connections see new files."""
+    """Give what one server needs to demand a certificate of our CA from every client; new connections see new files."""
     given = certificates.current()
 
     def changed() -> grpc.ServerCertificateConfiguration | None:

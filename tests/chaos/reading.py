@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC
 
 import asyncpg
-import grpc
 
 from bookmesh.sellersim.v1 import control_pb2, control_pb2_grpc
 from deploy.local.mesh import LocalMesh
@@ -78,7 +77,7 @@ async def read(mesh: LocalMesh, told: Sequence[Told]) -> Books:
         await connection.close()
     orders: list[Order] = []
     holds: list[Hold] = []
-    async with grpc.aio.insecure_channel(mesh.sim_control) as channel:
+    async with mesh.connect(mesh.sim_control, "sellersim") as channel:
         control = control_pb2_grpc.ControlServiceStub(channel)
         async for part in control.ReadLedger(control_pb2.ReadLedgerRequest()):
             orders += map(_order, part.orders)

@@ -100,7 +100,7 @@ async def opened() -> AsyncIterator[AsyncExitStack]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def sellers(mesh: LocalMesh, opened: AsyncExitStack) -> AsyncIterator[SimulatedSellers]:
     """The simulated sellers, as the scenario has them again after the test."""
-    channel = await opened.enter_async_context(grpc.aio.insecure_channel(mesh.sim_control))
+    channel = await opened.enter_async_context(mesh.connect(mesh.sim_control, "sellersim"))
     sellers = SimulatedSellers(control_pb2_grpc.ControlServiceStub(channel))
     yield sellers
     await sellers.restore()
@@ -126,9 +126,13 @@ class Doors:
     async def grpc(
         self, name: str = "alice", token: str | None = None, address: str | None = None
     ) -> Grpc:
-        """Through Envoy, unless there is an ``address``."""
+        """Through Envoy, or straight to the gateway at an ``address``."""
         token = self._mesh.token(name) if token is None else token
-        channel = grpc.aio.insecure_channel(address or self._mesh.grpc_address)
+        channel = (
+            self._mesh.connect(address, "gateway", by="internal")
+            if address
+            else grpc.aio.insecure_channel(self._mesh.grpc_address)
+        )
         await self._opened.enter_async_context(channel)
         return Grpc(customer_pb2_grpc.PurchaseServiceStub(channel), token)
 

@@ -73,7 +73,7 @@ async def _reconcile(mesh: LocalMesh, *arguments: str) -> tuple[int | None, dict
 
 async def _cancel_at_the_seller(mesh: LocalMesh, seller_id: str, request_id: str) -> None:
     """Cancel an order in the seller's own books, past the mesh."""
-    async with grpc.aio.insecure_channel(mesh.sim_control) as control:
+    async with mesh.connect(mesh.sim_control, "sellersim") as control:
         stub = control_pb2_grpc.ControlServiceStub(control)
         listed = (await stub.ListSellers(control_pb2.ListSellersRequest())).sellers
     [endpoint] = [seller.endpoint for seller in listed if seller.seller_id == seller_id]

@@ -22,6 +22,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from bookmesh.customer.v1 import customer_pb2, customer_pb2_grpc
 from deploy.local import edge
+from deploy.local.certificates import certificates, ensure_certificates
 from deploy.local.child import Child
 from deploy.local.data import DataFolder
 from deploy.local.keys import ensure_keys, sign_token
@@ -31,6 +32,7 @@ from deploy.local.services import address
 from mesh import errors
 from mesh.clock import SystemClock
 from mesh.errors import FieldViolation
+from mesh.grpc import tls
 from mesh.grpc.errors import abort
 
 SERVICE = "bookmesh.customer.v1.PurchaseService"
@@ -250,6 +252,8 @@ async def make_edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[M
             data = DataFolder(Path(tmp_path_factory.mktemp("edge")))
             data.prepare()
             ensure_keys(data)
+            ensure_certificates(data, clock.now())
+            shown = certificates(data, "gateway")
             http_port, grpc_port, admin_port, *gateway_ports = (
                 ports.take(str(number)) for number in range(5)
             )
@@ -268,7 +272,7 @@ async def make_edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[M
                 health_servicer = health.aio.HealthServicer()
                 health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
                 await health_servicer.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-                server.add_insecure_port(address(port))
+                server.add_secure_port(address(port), tls.server_credentials(shown))
                 await server.start()
                 servers.append(server)
                 made.gateways.append(server)

