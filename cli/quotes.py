@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 from rich.console import Console
 from rich.live import Live
@@ -17,6 +19,7 @@ from cli.buy import conditions_option, currency_option
 from cli.door import Door
 from cli.exits import Exit
 from cli.live import QuotesView
+from mesh.money import DECIMALS
 
 _WIDTH_OF_A_LOG = 120
 
@@ -127,8 +130,9 @@ def _summary(answer: ListQuotesResponse) -> str:
     )
     if not answer.quotes:
         return counts
-    best = answer.quotes[0]
+    best, currency = answer.quotes[0].total, answer.currency_code
+    in_currency = "" if currency == "USD" else f" --currency {currency}"
     return (
-        f"{counts}\nThe best is {telling.amount(best.total, answer.currency_code)}; to buy:"
-        f" bookmesh buy {answer.book_id} --max {best.total:.2f}"
+        f"{counts}\nThe best is {telling.amount(best, currency)}; to buy:"
+        f" bookmesh buy {shlex.quote(answer.book_id)} --max {best:.{DECIMALS[currency]}f}{in_currency}"
     )
