@@ -20,7 +20,14 @@ from sellers.admission.model import (
     Purpose,
     SellerHealth,
 )
-from sellers.model import BatchOutcome, Condition, QuoteOutcome, Seller, SellerState
+from sellers.model import (
+    BatchOutcome,
+    Capabilities,
+    Condition,
+    QuoteOutcome,
+    Seller,
+    SellerState,
+)
 
 
 class QuoteSource(Protocol):
@@ -88,6 +95,12 @@ class SellerStore(Protocol):
             NotFound: naming those that are not registered.
 
         """
+        ...
+
+    async def set_capabilities(
+        self, seller_id: str, capabilities: Capabilities, seen_revision: int
+    ) -> int:
+        """Change what a seller can do, unless it has changed since its revision was this; as ``put`` else."""
         ...
 
 

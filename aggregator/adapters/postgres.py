@@ -50,7 +50,7 @@ class PostgresSellerStore:
             [seller.endpoint for seller in sellers],
             [seller.tls_roots for seller in sellers],
             [seller.credential_reference for seller in sellers],
-            [json.dumps(dataclasses.asdict(seller.capabilities)) for seller in sellers],
+            [_json(seller.capabilities) for seller in sellers],
             [seller.state.value for seller in sellers],
         )
         async with (
@@ -81,6 +81,26 @@ class PostgresSellerStore:
                 return known
             await connection.execute(self._sql["set_registry_revision"], revision)
             return revision
+
+    async def set_capabilities(
+        self, seller_id: str, capabilities: Capabilities, seen_revision: int
+    ) -> int:
+        async with (
+            reachable("the registry"),
+            self._pool.acquire() as connection,
+            connection.transaction(),
+        ):
+            known: int = await connection.fetchval(self._sql["lock_registry"])
+            revision = known + 1
+            change = (seller_id, _json(capabilities), seen_revision, revision)
+            if not await connection.fetch(self._sql["set_capabilities"], *change):
+                return known
+            await connection.execute(self._sql["set_registry_revision"], revision)
+            return revision
+
+
+def _json(capabilities: Capabilities) -> str:
+    return json.dumps(dataclasses.asdict(capabilities))
 
 
 def _seller(row: asyncpg.Record) -> Seller:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
@@ -92,10 +93,15 @@ class CapabilityKeeper:
             Unavailable: while the registry cannot be reached.
 
         """
-        snapshot = self._directory.snapshot
-        more = snapshot is not None
-        while snapshot is not None and more:
+        more = self._directory.snapshot is not None
+        while more:
             claimed = await self._checks.claim(self._settings.every_s, self._settings.at_once)
+            if claimed:
+                # One that is new may not have come to this replica yet.
+                with suppress(Unavailable):
+                    await self._registry.refresh()
+            snapshot = self._directory.snapshot
+            assert snapshot is not None  # noqa: S101  for the type checker: what was read once is there
             async with asyncio.TaskGroup() as tasks:
                 for seller_id in claimed:
                     if seller_id in snapshot.sellers:
@@ -141,16 +147,10 @@ class CapabilityKeeper:
         found = await self._ask(seller)
         if found is None or isinstance(found, CallFailed):
             return False
-        now = self._directory.snapshot
-        if (
-            found == seller.capabilities
-            or now is None
-            or now.sellers.get(seller.seller_id) != seller
-        ):
-            # In the last case somebody has changed it meanwhile: theirs stands.
+        if found == seller.capabilities:
             return True
         try:
-            await self._registry.register([replace(seller, capabilities=found)])
+            await self._registry.set_capabilities(seller, found)
         except InvalidArgument as error:
             _log.error("a seller can do less than it must: not taken over", detail=error.message)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -13,7 +13,7 @@ from aggregator.ports import SellerStore
 from mesh import errors
 from mesh.clock import Clock
 from mesh.errors import FieldViolation
-from sellers.model import Seller, SellerState
+from sellers.model import Capabilities, Seller, SellerState
 from sellers.registry import Directory, Snapshot
 
 CHUNK = 50
@@ -70,15 +70,7 @@ class Registry:
             Unavailable: while the store cannot be reached.
 
         """
-        found = problems(sellers)
-        if found:
-            raise errors.InvalidArgument(
-                "; ".join(problem.description for problem in found),
-                fields=tuple(
-                    FieldViolation(f"sellers[{problem.index}].{problem.field}", problem.description)
-                    for problem in found
-                ),
-            )
+        _check(sellers)
         revision = await self._store.put(sellers)
         await self.refresh()
         return revision
@@ -94,6 +86,18 @@ class Registry:
         revision = await self._store.set_state(seller_ids, state)
         await self.refresh()
         return revision
+
+    async def set_capabilities(self, seller: Seller, capabilities: Capabilities) -> None:
+        """Take over what a seller says it can do, and nothing else; if it has been changed meanwhile, not even that.
+
+        Raises:
+            InvalidArgument: if it can do less than it must.
+            Unavailable: while the store cannot be reached.
+
+        """
+        _check([replace(seller, capabilities=capabilities)])
+        await self._store.set_capabilities(seller.seller_id, capabilities, seller.revision)
+        await self.refresh()
 
     async def follow(self) -> None:
         """Look for changes, by polling, until cancelled; whatever is wrong with the store, collections go on."""
@@ -166,3 +170,15 @@ class Registry:
     def _wake_watchers(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _check(sellers: Sequence[Seller]) -> None:
+    found = problems(sellers)
+    if found:
+        raise errors.InvalidArgument(
+            "; ".join(problem.description for problem in found),
+            fields=tuple(
+                FieldViolation(f"sellers[{problem.index}].{problem.field}", problem.description)
+                for problem in found
+            ),
+        )

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from aggregator.domain.registration import not_registered
 from mesh import errors
-from sellers.model import Seller, SellerState
+from sellers.model import Capabilities, Seller, SellerState
 
 
 class MemorySellerStore:
@@ -51,6 +51,15 @@ class MemorySellerStore:
         if unknown:
             raise not_registered(unknown)
         return await self.put([replace(self._sellers[key], state=state) for key in seller_ids])
+
+    async def set_capabilities(
+        self, seller_id: str, capabilities: Capabilities, seen_revision: int
+    ) -> int:
+        self._check()
+        known = self._sellers.get(seller_id)
+        if known is None or known.revision != seen_revision:
+            return self._revision
+        return await self.put([replace(known, capabilities=capabilities)])
 
     def _check(self) -> None:
         if not self.reachable:

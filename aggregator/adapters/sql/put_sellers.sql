@@ -1,4 +1,5 @@
--- put_sellers: adds sellers, or replaces what is known of them; those of which nothing changes are left alone.
+-- put_sellers: adds sellers, or replaces what is known of them; those of which nothing changes are left alone. One whose
+-- endpoint changes is soon asked what it can do.
 -- $1 .. $7 arrays of the same length, one element a seller: seller_id, display_name, endpoint, tls_roots,
 --          credential_reference, capabilities (JSON text), state.
 -- $8       revision that those that change get, bigint.
@@ -19,7 +20,10 @@ ON CONFLICT (seller_id) DO UPDATE SET
     credential_reference = excluded.credential_reference,
     capabilities = excluded.capabilities,
     state = excluded.state,
-    revision = excluded.revision
+    revision = excluded.revision,
+    capabilities_checked_at = CASE
+        WHEN known.endpoint = excluded.endpoint THEN known.capabilities_checked_at ELSE '-infinity'
+    END
 WHERE
     (known.display_name, known.endpoint, known.tls_roots, known.credential_reference, known.capabilities, known.state)
     IS DISTINCT FROM (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from random import Random
 
@@ -32,13 +32,16 @@ FAILED = CallFailed(FailureKind.TIMED_OUT, definitely_not_done=False, detail="")
 
 
 class Sellers:
-    """Answers what the test says."""
+    """Answers what the test says, after what happens ``meanwhile``."""
 
     def __init__(self) -> None:
         self.answers: dict[str, CapabilitiesOutcome] = {}
         self.asked: list[str] = []
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
 
     async def get_capabilities(self, seller: Seller, *, timeout_s: float) -> CapabilitiesOutcome:
+        if self.meanwhile is not None:
+            await self.meanwhile()
         self.asked.append(seller.seller_id)
         return self.answers[seller.seller_id]
 
@@ -147,6 +150,43 @@ async def test_a_seller_that_did_not_answer_is_asked_again_much_sooner_than_the_
     sellers.answers["beta"] = sellers.answers["acme"]
     await replica.keeper.check()
     assert await _turns_in_s(pool, "beta") > settings.longest_retry_s * 1.5
+
+
+async def test_what_an_operator_did_while_a_seller_was_asked_stands(
+    pool: asyncpg.Pool, sellers: Sellers
+) -> None:
+    """Also where this replica has not heard of it yet."""
+    replica = Replica(pool, sellers)
+    await replica.registry.refresh()
+    acme = registered("acme", "acme:1").capabilities
+    sellers.answers["acme"] = replace(acme, max_batch_size=77)
+
+    async def disable() -> None:
+        await PostgresSellerStore(pool).set_state(["acme"], SellerState.DISABLED)
+
+    sellers.meanwhile = disable
+    await replica.keeper.check()
+    snapshot = replica.directory.snapshot
+    assert snapshot is not None
+    assert snapshot.sellers["acme"].state is SellerState.DISABLED
+
+
+async def test_a_seller_that_is_new_or_has_moved_is_asked_at_the_next_look(
+    pool: asyncpg.Pool, sellers: Sellers
+) -> None:
+    replica = Replica(pool, sellers)
+    await replica.registry.refresh()
+    await replica.keeper.check()
+    sellers.asked.clear()
+    store = PostgresSellerStore(pool)
+    new, acme = registered("new", "new:1"), registered("acme", "acme:1")
+    sellers.answers["new"] = new.capabilities
+    await store.put([new, replace(acme, endpoint="acme:2"), registered("beta", "beta:1")])
+    await replica.keeper.check()
+    assert sorted(sellers.asked) == ["acme", "new"]
+    await store.put([replace(acme, endpoint="acme:2", display_name="Acme Books")])
+    await replica.keeper.check()
+    assert sorted(sellers.asked) == ["acme", "new"]
 
 
 async def _turns_in_s(pool: asyncpg.Pool, seller_id: str) -> float:

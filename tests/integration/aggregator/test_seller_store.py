@@ -86,6 +86,21 @@ async def test_a_state_is_set_for_all_or_none_and_the_unknown_are_named(store: S
     assert list(await store.since(0)) == [replace(ACME, revision=1)]
 
 
+async def test_what_a_seller_can_do_is_changed_alone_and_only_if_nothing_else_was(
+    store: SellerStore,
+) -> None:
+    await store.put([ACME, BETA])
+    more = replace(ACME.capabilities, max_batch_size=77)
+    assert await store.set_capabilities("acme", more, 1) == 2
+    assert list(await store.since(1)) == [replace(ACME, capabilities=more, revision=2)]
+    assert await store.set_capabilities("acme", more, 2) == 2
+    await store.set_state(["acme"], SellerState.DISABLED)
+    assert await store.set_capabilities("acme", ACME.capabilities, 2) == 3
+    assert await store.set_capabilities("zeta", more, 3) == 3
+    disabled = replace(ACME, capabilities=more, state=SellerState.DISABLED, revision=3)
+    assert list(await store.since(1)) == [disabled]
+
+
 async def test_writers_at_once_get_revisions_in_turn(store: SellerStore) -> None:
     sellers = [registered(f"seller-{number}", "s:1") for number in range(20)]
     revisions = await asyncio.gather(*(store.put([seller]) for seller in sellers))

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from random import Random
+from typing import Self
 
 import pytest
 
@@ -78,27 +79,31 @@ class House:
     def __init__(self, names: Sequence[str]) -> None:
         self.turns, self.sellers = Turns(names), Sellers()
         clock, directory = VirtualClock(), Directory()
-        directory.replace([seller(name) for name in names], 1)
+        self._store, self._names = MemorySellerStore(), names
         self.admission = OpenAdmission(clock)
-        registry = Registry(
-            MemorySellerStore(), directory, clock, lambda _snapshot: None, poll_s=1.0
-        )
+        self._registry = Registry(self._store, directory, clock, lambda _snapshot: None, poll_s=1.0)
         self.keeper = CapabilityKeeper(
             self.turns,
             self.sellers,
             self.admission,
-            registry,
+            self._registry,
             directory,
             settings=SETTINGS,
             clock=clock,
             rng=Random(1),
         )
 
+    async def open(self) -> Self:
+        """Register them."""
+        await self._store.put([seller(name) for name in self._names])
+        await self._registry.refresh()
+        return self
+
 
 @in_virtual_time
 async def test_all_whose_turn_it_is_are_asked_some_at_a_time() -> None:
     names = [f"s{number}" for number in range(25)]
-    house = House(names)
+    house = await House(names).open()
     started_s = VirtualClock().monotonic()
     await house.keeper.check()
     assert sorted(house.sellers.asked) == sorted(names)
@@ -109,7 +114,7 @@ async def test_all_whose_turn_it_is_are_asked_some_at_a_time() -> None:
 
 @in_virtual_time
 async def test_a_fault_with_one_seller_costs_the_others_nothing() -> None:
-    house = House(["acme", "bad", "lost", "zeta"])
+    house = await House(["acme", "bad", "lost", "zeta"]).open()
     house.sellers.broken = {"bad": KeyError("bug"), "lost": Unavailable("PostgreSQL is gone")}
     await house.keeper.check()
     assert sorted(house.sellers.asked) == ["acme", "bad", "lost", "zeta"]
@@ -119,7 +124,7 @@ async def test_a_fault_with_one_seller_costs_the_others_nothing() -> None:
 
 @in_virtual_time
 async def test_nothing_ends_the_loop_but_cancellation() -> None:
-    house = House(["acme", "bad"])
+    house = await House(["acme", "bad"]).open()
     house.sellers.broken = {"bad": KeyError("bug")}
     house.turns.broken = [Unavailable("PostgreSQL is gone"), KeyError("bug")]
     running = asyncio.create_task(house.keeper.run())
