@@ -418,13 +418,16 @@ class Gatherer:
 
     async def _send_due(self) -> None:
         now = self._clock.monotonic()
-        due: list[tuple[_Lot, int]] = []
+        calls: list[tuple[int, _Lot, int]] = []
         for lot in list(self._filled.values()):
             is_due = lot.due_s(self._settings) <= now
             if lot.size and (is_due or lot.late_s <= now):
                 self._skip_later_than(now, lot, now)
             if lot.size and is_due:
-                due.extend((lot, books) for books in _calls(lot))
+                calls.extend((turn, lot, books) for turn, books in enumerate(_calls(lot)))
+        # A seller's lots have turns, the one that has waited longest for a call first.
+        calls.sort(key=lambda call: (call[0], call[1].sent_s))
+        due = [(lot, books) for _, lot, books in calls]
         # Whoever buys goes first.
         for purpose in (Purpose.QUOTE, Purpose.BROWSE):
             for part in _rounds([one for one in due if one[0].purpose is purpose]):

@@ -9,8 +9,9 @@ from math import inf
 
 _FIRST_S = 0.005
 _GROWTH = 1.35
-_BUCKETS = 22
-"""From 5 ms, each bound 35 % above the one before: the last is 2.7 s, and what is above it is one bucket more."""
+_BUCKETS = 24
+"""From 5 ms, each bound 35 % above the one before: the last is 5 s, above the time of any call to a seller, and what is
+above it is one bucket more."""
 
 BOUNDS_S = tuple(_FIRST_S * _GROWTH**i for i in range(_BUCKETS))
 _FADE = 0.97
@@ -64,14 +65,23 @@ class LatencyHistogram:
     def quantile(self, q: float) -> float:
         """Give the latency within which a part ``q`` (0 to 1) of the calls was answered, in seconds.
 
-        Infinite when fewer than that were answered within the last bound.
+        Each bucket is taken as even between its bounds. Infinite when fewer than that were answered within the last
+        bound.
         """
         found = self._quantiles.get(q)
         if found is None:
-            wanted = q * self._total
-            index = bisect_left(list(accumulate(self._weights)), wanted)
-            found = self._quantiles[q] = BOUNDS_S[index] if index < _BUCKETS else inf
+            found = self._quantiles[q] = self._quantile(q)
         return found
+
+    def _quantile(self, q: float) -> float:
+        wanted = q * self._total
+        sums = list(accumulate(self._weights))
+        index = bisect_left(sums, wanted)
+        if index >= _BUCKETS:
+            return inf
+        low = BOUNDS_S[index - 1] if index else 0.0
+        part = 1.0 - (sums[index] - wanted) / self._weights[index]
+        return low + part * (BOUNDS_S[index] - low)
 
     def answered_by(self, elapsed_s: float, within_s: float) -> float:
         """Give the chance that a call, unanswered after ``elapsed_s``, is answered in the next ``within_s`` seconds."""

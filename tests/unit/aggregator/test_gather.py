@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from aggregator.app.collect import Wish
 from aggregator.app.gather import GatherSettings
 from aggregator.domain.collection import MissReason
+from aggregator.domain.latency import BOUNDS_S
 from sellers.admission.model import AdmissionSettings, Outcome
-from sellers.model import CallFailed, FailureKind, QuoteOutcome
+from sellers.model import CallFailed, Condition, FailureKind, QuoteOutcome
 from tests.fakes.asking import (
     Process,
     Result,
@@ -29,7 +30,7 @@ from tests.fakes.asking import (
     quoted,
     seller,
 )
-from tests.fakes.virtual_time import run_virtually
+from tests.fakes.virtual_time import VirtualClock, run_virtually
 
 WRONG = CallFailed(FailureKind.INVALID_ANSWER, definitely_not_done=False, detail="")
 QUESTION = question()
@@ -239,6 +240,28 @@ async def test_a_seller_that_cannot_answer_in_time_is_not_asked() -> None:
         assert len(mesh.sellers.calls) == 3
 
 
+@pytest.mark.parametrize(
+    ("latency_s", "time_left_s"), [(2.75, 10), (2.9, 10), (1.52, 2.0), (1.12, 1.6), (2.05, 2.6)]
+)
+def test_a_seller_that_always_answers_in_time_is_asked(
+    latency_s: float, time_left_s: float
+) -> None:
+    @in_virtual_time
+    async def main() -> None:
+        async with fleet(seller("steady")) as mesh:
+            mesh.sellers.latency_s["steady"] = latency_s
+            process = await mesh.process()
+            await used_up(process, 5)
+            result = await process.collect(time_left_s=time_left_s)
+            assert result.quoted == {"steady"}
+
+    main()
+
+
+def test_latencies_are_told_apart_up_to_the_longest_call() -> None:
+    assert GatherSettings().seller_s < BOUNDS_S[-1]
+
+
 @in_virtual_time
 async def test_a_seller_that_was_too_slow_is_tried_again_now_and_then() -> None:
     async with fleet(seller("acme")) as mesh:
@@ -278,6 +301,35 @@ async def test_a_customer_with_a_thousand_questions_does_not_push_out_another_s(
         ]
         # The first call that was granted after it came.
         assert others == [13]
+        crowd.cancel()
+        await asyncio.wait((crowd,))
+
+
+@in_virtual_time
+async def test_a_thousand_questions_in_one_condition_do_not_push_out_those_in_another() -> None:
+    rules = replace(ALONE, window_s=2.0, warm_up_s=7.0)
+    acme = seller("acme", calls_per_minute=20)
+    async with fleet(acme, rules=rules) as mesh:
+        mesh.sellers.latency_s["acme"] = 0.05
+        process = await mesh.process()
+        crowd = asyncio.create_task(ask_for(process, 1000, customer_id="crowd", time_left_s=60))
+        await asyncio.sleep(0.5)
+        begun = len(mesh.sellers.calls)
+        answered = asyncio.Semaphore(0)
+        for number in range(3):
+            other = replace(question(f"other-{number}"), conditions=frozenset({Condition.GOOD}))
+            process.gatherer.ask(
+                acme,
+                other,
+                customer_id="other",
+                until_s=VirtualClock().monotonic() + 60,
+                on_answer=lambda _: answered.release(),
+            )
+        for _ in range(3):
+            await answered.acquire()
+        books = [call.books[0].split("-")[0] for call in mesh.sellers.calls[begun:]]
+        # Turn by turn.
+        assert books[:6].count("other") == 3
         crowd.cancel()
         await asyncio.wait((crowd,))
 

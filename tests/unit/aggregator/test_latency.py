@@ -91,19 +91,19 @@ def test_to_stay_silent_for_two_times_is_to_stay_silent_for_one_and_then_for_the
 
 
 @given(_SEEN, st.floats(0.01, 0.99), st.floats(0.01, 0.99))
-def test_a_quantile_is_the_first_bound_below_which_that_part_lies(
+def test_a_quantile_is_the_latency_below_which_that_part_lies(
     seen: Seen, q: float, other: float
 ) -> None:
     learned = histogram(seen)
     found = learned.quantile(q)
     if math.isfinite(found):
-        assert below(seen, found) >= q - 1e-9
-        assert found in BOUNDS_S
-        index = BOUNDS_S.index(found)
-        assert index == 0 or below(seen, BOUNDS_S[index - 1]) < q + 1e-9
+        assert 0 < found <= BOUNDS_S[-1] * (1 + 1e-9)
+        assert below(seen, found) == pytest.approx(q, abs=1e-6)
     else:
         assert below(seen, BOUNDS_S[-1]) < q + 1e-9
-    assert (learned.quantile(other) >= found) == (other >= q) or learned.quantile(other) == found
+    assert (learned.quantile(other) >= found) == (other >= q) or learned.quantile(
+        other
+    ) == pytest.approx(found)
 
 
 @given(_SEEN, _SECONDS)
@@ -113,18 +113,19 @@ def test_a_quantile_takes_note_of_what_was_learned_since(seen: Seen, latency_s: 
     for _ in range(100):
         learned.add(latency_s)
     index = bisect_left(BOUNDS_S, latency_s)
-    assert learned.quantile(0.5) == (BOUNDS_S[index] if index < len(BOUNDS_S) else math.inf)
+    edges = [0.0, *BOUNDS_S, math.inf]
+    assert edges[index] <= learned.quantile(0.5) <= edges[index + 1]
 
 
 def test_of_a_seller_never_asked_nothing_is_expected() -> None:
     blank = LatencyHistogram()
-    assert blank.answered_by(0.0, BOUNDS_S[-1]) == pytest.approx(22 / 23)
+    assert blank.answered_by(0.0, BOUNDS_S[-1]) == pytest.approx(24 / 25)
     assert BOUNDS_S[9] < blank.quantile(0.5) < BOUNDS_S[13]
 
 
 def test_what_was_long_ago_counts_no_more() -> None:
     learned = histogram([(True, 0.02)] * 200 + [(True, 1.0)] * 50)
-    assert learned.quantile(0.3) > 1.0
+    assert 0.8 < learned.quantile(0.3) < 1.2
 
 
 @given(_SEEN, st.floats(0, 2.5))
@@ -157,7 +158,7 @@ class TestOutlook:
         outlooks = Outlooks()
         for latency_s in (0.1, 0.1, 0.1, 2.0):
             outlooks.learn_latency("acme", NO, latency_s)
-        assert 0.1 <= outlooks["acme"].usual_s() < 0.14
+        assert 0.07 < outlooks["acme"].usual_s() < 0.14
 
     def test_silence_is_longer_than_the_time_that_was_waited(self) -> None:
         silence = CallFailed(FailureKind.TIMED_OUT, definitely_not_done=False, detail="")

@@ -164,7 +164,7 @@ class TestWorthWaiting:
         fast = latency(*[0.1] * 100)
         prices = history([0.0] * 50)
         assert worth_waiting(2000, 2000, [Outstanding(prices, fast, 0.0)], Policy.BALANCED)
-        assert not worth_waiting(2000, 2000, [Outstanding(prices, fast, 3.0)], Policy.BALANCED)
+        assert not worth_waiting(2000, 2000, [Outstanding(prices, fast, 5.0)], Policy.BALANCED)
 
     def test_a_seller_that_never_has_the_book_is_not_waited_for(self) -> None:
         empty = Outstanding(history([None] * 200), latency(*[0.5] * 50), 0.0)
