@@ -14,6 +14,7 @@ _COMMANDS = {
     "demo": "Buy three books from 50 sellers through the whole mesh, then exit.",
     "list": "List your purchases.",
     "migrate": "Bring a database up to date.",
+    "operator": "See and decide what no rule can: flagged purchases.",
     "payables": "Print what is owed to sellers, by day.",
     "quotes": "Compare the prices of a book without buying.",
     "reconcile": "Compare our books with the payment provider's and every seller's.",

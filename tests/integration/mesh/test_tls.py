@@ -77,7 +77,9 @@ class Mesh:
         )
         server = grpc.aio.server(interceptors=[interceptor], options=[("grpc.so_reuseport", 0)])
         pb_grpc.add_RegistryServiceServicer_to_server(self.registry, server)
-        health_pb2_grpc.add_HealthServicer_to_server(_healthy(), server)
+        healthy = health.aio.HealthServicer()
+        await healthy.set(REGISTRY, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
         port = server.add_secure_port("127.0.0.1:0", tls.server_credentials(shown))
         await server.start()
         self.stack.push_async_callback(server.stop, None)
@@ -90,12 +92,6 @@ class Mesh:
         return await self.stack.enter_async_context(
             open_channel(target, REGISTRY, certificates=shown)
         )
-
-
-def _healthy() -> health.aio.HealthServicer:
-    servicer = health.aio.HealthServicer()
-    servicer._server_status[REGISTRY] = health_pb2.HealthCheckResponse.SERVING
-    return servicer
 
 
 def folder_in(path: Path, *, age: timedelta = timedelta()) -> DataFolder:
