@@ -337,7 +337,8 @@ class Worker:
             replace(purchase, cancel_requested=done.committed.cancel_requested),
             last.work.token if self._saga.needs_token(purchase) else None,
             done.committed.event_seq,
-            fresh=purchase.stage is not last.work.purchase.stage,
+            # An operator's decision leads back to a stage whose effect was tried before it came to the flag.
+            fresh=last.work.purchase.stage not in (purchase.stage, Stage.FLAGGED),
             moment=last.work.moment,
         )
         return _Ahead(work, observed, observations)

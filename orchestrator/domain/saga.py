@@ -569,7 +569,8 @@ class Saga:
             # The new try was never committed, so it never was.
             purchase = replace(purchase, attempt=following.ended)
             instead = self._advance(purchase, moment)
-        return replace(instead, events=(*following.events[:-1], *instead.events))
+        events = (*following.events[:-1], *instead.events)
+        return replace(instead, events=events, settled=following.settled)
 
     # The end of an offer
 
@@ -718,7 +719,7 @@ class Saga:
         flag = Flag(
             Invariant.ENDS,
             f"it stopped in stage {purchase.stage.value}: {problem}",
-            "find the fault in the log and retry; nothing was done since",
+            "find the fault in the log and retry, which finds out first what the stopped step has done",
             purchase.max_price,
         )
         return self.flagged(purchase, flag)
@@ -762,7 +763,9 @@ class Saga:
         purchase = replace(purchase, stage=was, resume=None, flagged=False)
         match what.decision:
             case Decision.RETRY:
-                following = Next(_to(purchase, was))
+                # The order may have been sent before it came to the flag: what became of it is found out first.
+                again = Stage.RESOLVE_ORDER if was is Stage.ORDER else was
+                following = Next(_to(purchase, again))
             case Decision.ORDER_STANDS:
                 total = what.total or _attempt(purchase).agreed
                 following = self.ordered(purchase, what.order_id or "", total)
@@ -1015,8 +1018,8 @@ def _consider(purchase: Purchase, candidate: Candidate) -> Purchase:
 
 
 def _chargeable(purchase: Purchase, total: Money | None) -> bool:
-    """Say whether a total is within what is authorized."""
-    limit = purchase.max_price
+    """Say whether a total is within what was agreed with the seller, which is within what is authorized."""
+    limit = min(purchase.max_price, _attempt(purchase).agreed, key=lambda money: money.minor)
     return total is not None and total.currency == limit.currency and total.minor <= limit.minor
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -12,9 +15,9 @@ from mesh.money import Money
 from orchestrator.domain.observations import Decision, OrderChanged, PaymentChanged, Resolve
 from orchestrator.domain.purchase import FailureReason, Status
 from orchestrator.domain.saga import Limits
-from sellers.model import CallFailed, FailureKind
-from tests.fakes.market import Market, ScriptedSeller
-from tests.integration.orchestrator.conftest import until
+from sellers.model import CallFailed, FailureKind, Held
+from tests.fakes.market import UNREACHED, Market, ScriptedSeller
+from tests.integration.orchestrator.conftest import CLOCK, until
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -333,3 +336,84 @@ async def test_a_refund_whose_answer_is_lost_is_made_once(world: World) -> None:
     view = await world.buy(ScriptedSeller("a", 2000), payment_token="tok_lost_refund")
     world.market.sellers["a"].live.clear()
     assert (await told(world, view, order_of(view))).payment.state == "refunded"
+
+
+async def stopped_in(world: World, stage: str, seller: ScriptedSeller) -> PurchaseView:
+    """Give a purchase that is flagged because its worker stopped after this effect, before it could say so."""
+    done = asyncio.Event()
+
+    async def do_it_and_hang() -> None:
+        key, total = f"{view.request_id}:{seller.seller_id}", Money("USD", 2000)
+        if stage == "order":
+            seller.sell_after_all(key, total)
+        else:
+            seller.holds[key] = Held("h", total, CLOCK.now() + timedelta(minutes=2))
+            seller.held.add(key)
+            seller.stock -= 1
+        done.set()
+        await asyncio.Event().wait()
+
+    seller.before = {stage: do_it_and_hang}
+    world.market = Market(seller)
+    patient = world.worker_settings
+    world.worker_settings = replace(patient, drain_s=0.0)
+    view = await world.purchases.submit(world.order(), 0)
+    async with world.working():
+        await done.wait()
+    assert await world.stage(view.request_id) == stage
+    seller.before = {}
+    world.worker_settings = replace(patient, most_claims=0)
+    async with world.working():
+        await world.reached(view.request_id, "flagged")
+    world.worker_settings = patient
+    return view
+
+
+async def test_a_retry_of_an_order_that_stands_finds_it(world: World) -> None:
+    seller = ScriptedSeller("a", 2000, with_holds=False)
+    view = await stopped_in(world, "order", seller)
+    # Not called at all, which says nothing of the call before.
+    seller.script = {"order": [UNREACHED]}
+    await decide(world, view, Decision.RETRY)
+    dossier = await acted_on(world, view.request_id)
+    assert dossier.view.status is Status.PURCHASED
+    await world.audit(view.request_id)
+
+
+async def test_a_cancel_that_was_refused_does_not_undo_an_order_that_is_tried_again(
+    world: World,
+) -> None:
+    view = await stopped_in(world, "order", ScriptedSeller("a", 2000, with_holds=False))
+    with pytest.raises(errors.FailedPrecondition) as caught:
+        await world.purchases.cancel("alice", str(view.request_id), 0)
+    assert caught.value.reason == "CANNOT_CANCEL"
+    await decide(world, view, Decision.RETRY)
+    dossier = await acted_on(world, view.request_id)
+    assert dossier.view.status is Status.PURCHASED
+    assert all(flag.resolved_at is not None for flag in dossier.flags)
+    await world.audit(view.request_id)
+
+
+async def test_a_retry_of_a_hold_gives_back_what_the_first_one_may_hold(world: World) -> None:
+    seller = ScriptedSeller("a", 2000)
+    view = await stopped_in(world, "hold", seller)
+    seller.script = {"hold": [UNREACHED]}
+    await decide(world, view, Decision.RETRY)
+    await acted_on(world, view.request_id)
+    assert ("release", "a") in world.market.log
+    await world.audit(view.request_id)
+
+
+async def test_an_order_above_what_was_agreed_is_taken_back(world: World) -> None:
+    """A seller that does not heed max_total: its answer is refused, and asked for again it says the same."""
+    dear = ScriptedSeller("a", 2000, with_holds=False, script={"order": [NOT_ARRIVED] * 2})
+
+    async def sell_dear() -> None:
+        dear.sell_after_all(f"{view.request_id}:a", Money("USD", 2900))
+
+    dear.before = {"order": sell_dear}
+    world.market = Market(dear, ScriptedSeller("b", 2500))
+    view = await world.purchases.submit(world.order(), 0)
+    async with world.working():
+        bought = await world.settled(view.request_id)
+    assert (bought.seller_id, bought.final_price) == ("b", Money("USD", 2500))

@@ -227,9 +227,11 @@ def test_a_hold_that_is_not_the_best_any_more_is_released_and_its_price_remember
     assert [(c.seller_id, c.total.minor) for c in known] == [("held", minor)]
 
 
-def test_an_order_for_more_than_is_authorized_is_never_charged() -> None:
+def test_an_order_for_more_than_was_agreed_is_never_charged() -> None:
     before = trying("atomic", 2000, stage=Stage.ORDER)
-    assert SAGA.ordered(before, "o", usd(2999)).purchase.stage is Stage.CAPTURE
+    assert SAGA.ordered(before, "o", usd(1999)).purchase.stage is Stage.CAPTURE
+    assert SAGA.ordered(before, "o", usd(2000)).purchase.stage is Stage.CAPTURE
+    assert SAGA.ordered(before, "o", usd(2001)).purchase.stage is Stage.CANCEL_ORDER
     assert SAGA.ordered(before, "o", usd(3000)).purchase.stage is Stage.CANCEL_ORDER
     assert SAGA.ordered(before, "o", Money("EUR", 1)).purchase.stage is Stage.CANCEL_ORDER
 
@@ -405,6 +407,27 @@ def test_a_cancel_that_was_committed_before_the_next_order_leaves_no_trace_of_th
         "stubborn",
         "out_of_stock",
     )
+
+
+def test_a_cancel_that_comes_before_the_next_order_leaves_the_decision_that_led_to_it() -> None:
+    """The operator has decided that there is no order: the flag is resolved by that."""
+    before = trying("stubborn", 2000, candidate("atomic", 2500), stage=Stage.ORDER)
+    flagged = SAGA.poisoned(before, "OSError").purchase
+    what = Observation(1, "ann", Resolve(Decision.NO_ORDER, "why"))
+    following = SAGA.observed(flagged, what, EARLY)
+    assert begins_order(flagged, following.purchase)
+    instead = SAGA.forestalled(flagged, following, EARLY)
+    assert instead.purchase.status is Status.CANCELLED
+    assert instead.settled == Settled("ann", "no_order: why")
+
+
+def test_what_became_of_an_order_is_found_out_before_it_is_tried_again() -> None:
+    ordering = trying("atomic", 2000, stage=Stage.ORDER)
+    flagged = SAGA.poisoned(ordering, "OSError").purchase
+    retry = Observation(1, "ann", Resolve(Decision.RETRY, "why"))
+    following = SAGA.observed(flagged, retry, EARLY).purchase
+    assert following.stage is Stage.RESOLVE_ORDER
+    assert not begins_order(flagged, following)
 
 
 def test_an_order_is_begun_once() -> None:
