@@ -167,7 +167,11 @@ def _jwks_cluster(settings: EdgeSettings) -> dict[str, object]:
         name = {"san_type": "IP_ADDRESS" if _is_ip(host) else "DNS", "matcher": {"exact": host}}
         context = {**roots, "match_typed_subject_alt_names": [name]}
         socket = _tls(host, alpn="http/1.1", validation_context=context) if secure else _PLAIN
-        load = {"type": "STRICT_DNS", "transport_socket": socket}
+        load = {
+            "type": "STRICT_DNS",
+            "dns_lookup_family": "ALL",
+            "transport_socket": socket,
+        }
         endpoint = _endpoint((host, url.port or (443 if secure else 80)))
     assignment = {"cluster_name": "jwks", "endpoints": [{"lb_endpoints": [endpoint]}]}
     return {**common, **load, "load_assignment": assignment}
