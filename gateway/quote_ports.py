@@ -14,7 +14,7 @@ class Quotes(Protocol):
     def collect(
         self, request: pb.CollectQuotesRequest, wait_s: float
     ) -> AsyncIterator[pb.CollectQuotesResponse]:
-        """Give the quotes of a book as they arrive, for at most ``wait_s`` seconds; end with the summary.
+        """Give the quotes of a book as they arrive; end with the summary, soon after ``wait_s`` seconds at the latest.
 
         Raises:
             Unavailable: with ``retry_after_s``, when no aggregator can be reached, or the one that was asked is lost.

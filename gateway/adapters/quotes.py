@@ -17,6 +17,9 @@ SERVICE = pb.DESCRIPTOR.services_by_name["QuoteService"].full_name
 BOOK_ID_HEADER = "book-id"
 """By this metadata collections of one book go to one replica."""
 
+_MERGE_S = 0.15
+"""What the aggregator keeps of a call's time to hand on the last answers."""
+
 
 class GrpcQuotes:
     """Calls the aggregator that has the book."""
@@ -28,7 +31,7 @@ class GrpcQuotes:
         self, request: pb.CollectQuotesRequest, wait_s: float
     ) -> AsyncIterator[pb.CollectQuotesResponse]:
         metadata = ((BOOK_ID_HEADER, quote(request.book_id, safe="")),)
-        call = self._stub.CollectQuotes(request, timeout=wait_s, metadata=metadata)
+        call = self._stub.CollectQuotes(request, timeout=wait_s + _MERGE_S, metadata=metadata)
         try:
             with answered("prices are out of reach at the moment: try again"):
                 async for response in call:

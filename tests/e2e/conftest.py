@@ -134,7 +134,8 @@ class Doors:
             else grpc.aio.insecure_channel(self._mesh.grpc_address)
         )
         await self._opened.enter_async_context(channel)
-        return Grpc(customer_pb2_grpc.PurchaseServiceStub(channel), token)
+        quotes = customer_pb2_grpc.QuoteServiceStub(channel)
+        return Grpc(customer_pb2_grpc.PurchaseServiceStub(channel), token, quotes)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
 
 import grpc
 import httpx
@@ -17,7 +18,10 @@ from mesh.grpc.errors import from_rpc
 from tests.e2e.waiting import eventually
 
 if TYPE_CHECKING:
-    from bookmesh.customer.v1.customer_pb2_grpc import PurchaseServiceAsyncStub
+    from bookmesh.customer.v1.customer_pb2_grpc import (
+        PurchaseServiceAsyncStub,
+        QuoteServiceAsyncStub,
+    )
 
 PATH = "/api/v1/purchase-requests"
 FINAL_WITHIN_S = 20.0
@@ -56,7 +60,11 @@ class Customer(Protocol):
 
     async def get(self, request_id: str) -> Json: ...
 
-    async def page(self, size: int = 0, token: str = "") -> Json: ...
+    async def page(self, size: int = 0, token: str = "", **wanted: object) -> Json: ...
+
+    async def compare(self, book_id: str, **wanted: object) -> Json: ...
+
+    def stream_prices(self, book_id: str, **wanted: object) -> AsyncIterator[Json]: ...
 
     def watch(self, request_id: str) -> AsyncIterator[Json]: ...
 
@@ -77,14 +85,24 @@ class Rest:
     async def get(self, request_id: str) -> Json:
         return _read(await self.client.get(f"{PATH}/{request_id}"))
 
-    async def page(self, size: int = 0, token: str = "") -> Json:
-        query: dict[str, str | int] = {"page_size": size, "page_token": token}
+    async def page(self, size: int = 0, token: str = "", **wanted: object) -> Json:
+        query: Any = {"page_size": size, "page_token": token, **wanted}
         return _read(await self.client.get(PATH, params=query))
 
+    async def compare(self, book_id: str, **wanted: object) -> Json:
+        query: Any = wanted
+        return _read(await self.client.get(f"{_prices(book_id)}", params=query))
+
+    async def stream_prices(self, book_id: str, **wanted: object) -> AsyncIterator[Json]:
+        async for line in self._lines(f"{_prices(book_id)}:stream", wanted):
+            yield line
+
     async def watch(self, request_id: str) -> AsyncIterator[Json]:
-        async with self.client.stream(
-            "GET", f"{PATH}/{request_id}:watch", timeout=None
-        ) as response:
+        async for line in self._lines(f"{PATH}/{request_id}:watch", {}):
+            yield line
+
+    async def _lines(self, path: str, query: Any) -> AsyncIterator[Json]:  # noqa: ANN401  httpx takes much
+        async with self.client.stream("GET", path, params=query, timeout=None) as response:
             if response.status_code != httpx.codes.OK:
                 await response.aread()
                 _read(response)
@@ -95,8 +113,15 @@ class Rest:
 class Grpc:
     """A customer who uses gRPC."""
 
-    def __init__(self, stub: PurchaseServiceAsyncStub, token: str) -> None:
+    def __init__(
+        self,
+        stub: PurchaseServiceAsyncStub,
+        token: str,
+        quotes: QuoteServiceAsyncStub | None = None,
+    ) -> None:
+        """Use stubs; without ``quotes`` no prices can be compared."""
         self.stub = stub
+        self._quotes = quotes
         self.metadata: tuple[tuple[str, str], ...] = (
             (("authorization", f"Bearer {token}"),) if token else ()
         )
@@ -112,9 +137,28 @@ class Grpc:
         request = pb.GetPurchaseRequestRequest(request_id=request_id)
         return await _called(self.stub.GetPurchaseRequest(request, metadata=self.metadata))
 
-    async def page(self, size: int = 0, token: str = "") -> Json:
-        request = pb.ListPurchaseRequestsRequest(page_size=size, page_token=token)
+    async def page(self, size: int = 0, token: str = "", **wanted: object) -> Json:
+        request = ParseDict(
+            {"page_size": size, "page_token": token, **wanted}, pb.ListPurchaseRequestsRequest()
+        )
         return await _called(self.stub.ListPurchaseRequests(request, metadata=self.metadata))
+
+    async def compare(self, book_id: str, **wanted: object) -> Json:
+        request = ParseDict({"book_id": book_id, **wanted}, pb.ListQuotesRequest())
+        return await _called(self.quotes.ListQuotes(request, metadata=self.metadata))
+
+    @property
+    def quotes(self) -> QuoteServiceAsyncStub:
+        assert self._quotes is not None
+        return self._quotes
+
+    async def stream_prices(self, book_id: str, **wanted: object) -> AsyncIterator[Json]:
+        request = ParseDict({"book_id": book_id, **wanted}, pb.StreamQuotesRequest())
+        try:
+            async for event in self.quotes.StreamQuotes(request, metadata=self.metadata):
+                yield _shown(event)
+        except grpc.aio.AioRpcError as error:
+            raise _refused(error) from error
 
     async def watch(self, request_id: str) -> AsyncIterator[Json]:
         request = pb.WatchPurchaseRequestRequest(request_id=request_id)
@@ -168,6 +212,10 @@ async def persisting(call: Callable[[], Awaitable[Json | None]]) -> Json:
             raise
 
     return await eventually(answer, FINAL_WITHIN_S)
+
+
+def _prices(book_id: str) -> str:
+    return f"/api/v1/books/{quote(book_id, safe='')}/quotes"
 
 
 def _read(response: httpx.Response, expected: int = 200) -> Json:

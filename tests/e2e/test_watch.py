@@ -90,6 +90,7 @@ async def test_every_seller_is_told_of_once(customer: Customer, fresh: Fresh) ->
         "answered": SELLERS,
         "quoted": 3,
         "best_total": 24.99,
+        "from_cache": 0,
     }
 
 

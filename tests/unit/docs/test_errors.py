@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from customers import form
 from gateway import convert
 from mesh import errors
 
@@ -53,7 +54,7 @@ def raised() -> Iterator[tuple[str, str]]:
     for kind in KINDS.values():
         yield kind.default_reason, kind.status
     for number in convert.CARD_FAULTS:
-        yield convert.failure_word(number).upper(), "FAILED_PRECONDITION"
+        yield form.failure_word(number).upper(), "FAILED_PRECONDITION"
 
 
 def by_the_edge() -> Iterator[tuple[str, str]]:
