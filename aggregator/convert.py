@@ -42,6 +42,9 @@ _MISS_REASONS: dict[MissReason, quote_pb2.Miss.Reason.ValueType] = {
 }
 
 
+_MOST_INT32 = 2**31 - 1
+"""What a seller without limits has left is this; with this process's own share it would be more."""
+
 _BREAKERS: dict[BreakerState, pb.SellerHealth.Breaker.ValueType] = {
     BreakerState.CLOSED: pb.SellerHealth.BREAKER_CLOSED,
     BreakerState.OPEN: pb.SellerHealth.BREAKER_OPEN,
@@ -155,7 +158,7 @@ def seller_health(health: Health) -> pb.SellerHealth:
         breaker=_BREAKERS[calls.breaker],
         calls=calls.judged,
         failures=calls.failed,
-        budget_left=calls.calls_left,
+        budget_left=min(calls.calls_left, _MOST_INT32),
         in_flight=calls.in_flight,
         from_fleet=calls.from_fleet,
     )

@@ -1,0 +1,18 @@
+"""Protobuf of the aggregator, to and from the domain."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from aggregator import convert
+from aggregator.domain.health import Health
+from sellers.admission.model import NO_LIMIT
+from sellers.model import SellerState
+from tests.fakes.fleet_health import well
+
+
+def test_the_budget_of_a_seller_without_limits_fits_into_the_message() -> None:
+    """The fleet's part and this process's own are as good as endless, each."""
+    calls = replace(well("acme"), calls_left=2 * NO_LIMIT)
+    health = Health("acme", SellerState.ACTIVE, calls, (None, None, None))
+    assert convert.seller_health(health).budget_left == NO_LIMIT
