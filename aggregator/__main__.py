@@ -41,6 +41,7 @@ from mesh.postgres import open_pool
 from mesh.settings import load
 from sellers.admission.opening import open_admission
 from sellers.credentials import Credentials
+from sellers.model import Seller
 from sellers.registry import Directory, Snapshot
 from sellers.transport import SellerTransport
 
@@ -65,9 +66,17 @@ async def run(settings: Settings) -> None:
             await open_pool(settings.database_url, max_size=4, application_name="aggregator")
         )
         credentials = Credentials(settings.seller_credentials_file, clock)
-        sellers = await stack.enter_async_context(SellerTransport(credentials, clock))
         admission = await stack.enter_async_context(
             open_admission(settings, directory, clock, browse_share=settings.browse_share)
+        )
+
+        def on_rate_limited(seller: Seller, retry_after_s: float | None) -> None:
+            capabilities.suspect(seller.seller_id)
+            if retry_after_s is not None:
+                admission.hold_off(seller.seller_id, retry_after_s)
+
+        sellers = await stack.enter_async_context(
+            SellerTransport(credentials, clock, on_rate_limited=on_rate_limited)
         )
         valkey = await stack.enter_async_context(open_client(settings.valkey_url))
         cache = ValkeyQuoteCache(valkey, clock, str(new_id()), CacheSettings())

@@ -128,7 +128,23 @@ class SellerTransport:
     Timeouts are in seconds and include the time to connect. ``key`` is our idempotency key.
     """
 
-    def __init__(self, credentials: Credentials, clock: Clock) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        clock: Clock,
+        *,
+        on_rate_limited: Callable[[Seller, float | None], None] | None = None,
+    ) -> None:
+        """Make one without channels.
+
+        Args:
+            credentials: by which sellers know us.
+            clock: tells the time.
+            on_rate_limited: told of each seller that says it is called too often, and for how many seconds it asks to
+                be left alone, if it does.
+
+        """
+        self._on_rate_limited = on_rate_limited
         self._credentials = credentials
         self._clock = clock
         self._links: dict[tuple[str, str], _Link] = {}
@@ -349,6 +365,8 @@ class SellerTransport:
     ) -> _AnswerT | CallFailed:
         answer = await self._call(seller, method, request, timeout_s)
         if isinstance(answer, CallFailed):
+            if answer.kind is FailureKind.RATE_LIMITED and self._on_rate_limited is not None:
+                self._on_rate_limited(seller, answer.retry_after_s)
             return answer
         if answer is None:
             return _invalid(InvalidAnswerError("the status is OK, but there is no answer"))

@@ -74,6 +74,18 @@ class CapabilityKeeper:
         self._clock = clock
         self._rng = rng
         self._failures: Counter[str] = Counter()
+        self._suspects: set[str] = set()
+        self._suspect_again_at: dict[str, float] = {}
+
+    def suspect(self, seller_id: str) -> None:
+        """Have a seller asked at the next look: it does not allow what it has said. Returns at once.
+
+        A seller that goes on like that is not asked more often than one that does not answer.
+        """
+        now = self._clock.monotonic()
+        if now >= self._suspect_again_at.get(seller_id, now):
+            self._suspect_again_at[seller_id] = now + self._settings.longest_retry_s
+            self._suspects.add(seller_id)
 
     async def run(self) -> None:
         """Look for sellers whose turn it is, until cancelled."""
@@ -93,6 +105,9 @@ class CapabilityKeeper:
             Unavailable: while the registry cannot be reached.
 
         """
+        for seller_id in list(self._suspects):
+            await self._checks.retry(seller_id, self._settings.every_s, 0.0)
+            self._suspects.discard(seller_id)
         more = self._directory.snapshot is not None
         while more:
             claimed = await self._checks.claim(self._settings.every_s, self._settings.at_once)

@@ -56,6 +56,9 @@ _REASONS = {
     Code.WARMING_UP: Reason.WARMING_UP,
 }
 
+_CAN_WAIT = {Purpose.QUOTE, Purpose.BROWSE}
+"""What a seller that asks to be left alone is spared."""
+
 _ItemT = TypeVar("_ItemT")
 
 _log = structlog.get_logger(__name__)
@@ -119,6 +122,7 @@ class Admission:
         self._browse_at_once = browse_part(self._quotes_at_once, settings)
         self._full: set[str] = set()
         self._own_at_once = max(1, settings.calls_at_once // settings.processes)
+        self._held: dict[str, float] = {}
         self._fleet_answers = True
         self._lost = asyncio.Event()
         self._hope_until = -math.inf
@@ -151,6 +155,28 @@ class Admission:
             ValueError: if a call may take longer than ``longest_call_s``.
 
         """
+        if self._held and purpose in _CAN_WAIT:
+            return await self._admit_others(asks, purpose)
+        return await self._admit(asks, purpose)
+
+    def hold_off(self, seller_id: str, for_s: float) -> None:
+        """Leave a seller alone for so long, as it asks, save for purchases and what resolves them."""
+        until = self._clock.monotonic() + for_s
+        self._held[seller_id] = max(until, self._held.get(seller_id, until))
+
+    async def _admit_others(self, asks: Sequence[Ask], purpose: Purpose) -> list[Decision]:
+        """Decide on calls of which some may be to sellers that want to be left alone."""
+        now = self._clock.monotonic()
+        self._held = {name: until for name, until in self._held.items() if until > now}
+        after_s = [self._held.get(ask.limits.seller_id, now) - now for ask in asks]
+        others = [ask for ask, held_s in zip(asks, after_s, strict=True) if held_s <= 0]
+        decided = iter(await self._admit(others, purpose))
+        return [
+            _not_before(held_s, ask) if held_s > 0 else next(decided)
+            for ask, held_s in zip(asks, after_s, strict=True)
+        ]
+
+    async def _admit(self, asks: Sequence[Ask], purpose: Purpose) -> list[Decision]:
         asked_at = self._clock.monotonic()
         requests = [self._request(ask, purpose) for ask in asks]
         verdicts: list[Verdict] | None = None
@@ -230,6 +256,8 @@ class Admission:
         at_grantor = Report(grant.seller_id, ends_second, grant.books, grant.probe, ending)
         at_other = Report(grant.seller_id, 0, 0, 0, ending)
         self._own.report(self._now_ms(), [at_other if grant.from_fleet else at_grantor])
+        if grant.from_fleet and outcome is Outcome.SUCCESS:
+            self._own.absolve(self._now_ms(), grant.seller_id)
         if self._fleet_answers:
             self._reports.append(at_grantor if grant.from_fleet else at_other)
             self._reported.set()
@@ -473,6 +501,12 @@ _ENDINGS = {
     Outcome.SILENCE: Ending.FAILURE,
     Outcome.NOT_SENT: Ending.NOT_SENT,
 }
+
+
+def _not_before(after_s: float, ask: Ask) -> Wait | Refused:
+    if after_s > ask.wait_s:
+        return Refused(Reason.NO_BUDGET, after_s)
+    return Wait(after_s, Reason.NO_BUDGET, books_left=0)
 
 
 def _books_left(cap: int, used: int) -> int:

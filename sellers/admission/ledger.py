@@ -290,6 +290,14 @@ class Ledger:
         for report in reports:
             self._note(report, now_ms)
 
+    def absolve(self, now_ms: int, seller_id: str) -> None:
+        """Close a breaker that may be probed: a call that was granted elsewhere has shown that the seller works."""
+        now_ms, _ = self._advance(now_ms)
+        account = self._account(seller_id, now_ms)
+        if account.breaker.opened_ms is not None and account.breaker.retry_ms <= now_ms:
+            account.breaker.opened_ms = None
+            account.forgive()
+
     def standings(self, now_ms: int, seller_ids: Sequence[str]) -> list[Standing]:
         """Say what is known of sellers."""
         now_ms, _ = self._advance(now_ms)

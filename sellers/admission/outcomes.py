@@ -8,6 +8,14 @@ from sellers.model import CallFailed, FailureKind
 _NO_NAME = ("errors resolving", "dns resolution failed")
 """How grpc says that a name has no address: no seller has seen the call, and our own resolver may be the reason."""
 
+_OUTCOMES = {
+    FailureKind.IN_FLIGHT: Outcome.SUCCESS,
+    FailureKind.KEY_MISMATCH: Outcome.SUCCESS,
+    FailureKind.NOT_FOUND: Outcome.SUCCESS,
+    FailureKind.TIMED_OUT: Outcome.SILENCE,
+}
+"""What calls that failed are, other than failures."""
+
 
 def outcome_of(answer: object) -> Outcome:
     """Say how a call ended, from any outcome of ``SellerTransport``: the one rule for whom a call blames.
@@ -22,13 +30,10 @@ def outcome_of(answer: object) -> Outcome:
         return Outcome.SUCCESS
     if _was_never_sent(answer):
         return Outcome.NOT_SENT
-    match answer.kind:
-        case FailureKind.IN_FLIGHT | FailureKind.KEY_MISMATCH | FailureKind.NOT_FOUND:
-            return Outcome.SUCCESS
-        case FailureKind.TIMED_OUT:
-            return Outcome.SILENCE
-        case _:
-            return Outcome.FAILURE
+    if answer.kind is FailureKind.RATE_LIMITED and answer.retry_after_s:
+        # It works, and says when it wants to be called again.
+        return Outcome.OURS
+    return _OUTCOMES.get(answer.kind, Outcome.FAILURE)
 
 
 def _was_never_sent(failed: CallFailed) -> bool:

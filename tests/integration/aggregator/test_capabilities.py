@@ -189,6 +189,18 @@ async def test_a_seller_that_is_new_or_has_moved_is_asked_at_the_next_look(
     assert sorted(sellers.asked) == ["acme", "new"]
 
 
+async def test_a_seller_that_is_called_too_often_is_asked_at_the_next_look_but_not_at_each(
+    pool: asyncpg.Pool, sellers: Sellers
+) -> None:
+    replica = Replica(pool, sellers)
+    await replica.registry.refresh()
+    await replica.keeper.check()
+    for _ in range(3):
+        replica.keeper.suspect("acme")
+        await replica.keeper.check()
+    assert sorted(sellers.asked) == ["acme", "acme", "beta"]
+
+
 async def _turns_in_s(pool: asyncpg.Pool, seller_id: str) -> float:
     """Say in how many seconds a seller's turn comes again."""
     asked_s: float = await pool.fetchval(

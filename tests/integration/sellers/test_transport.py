@@ -239,6 +239,22 @@ async def test_how_long_a_seller_wants_to_be_left_alone(
     )
 
 
+async def test_that_a_seller_is_called_too_often_is_told(tmp_path: Path) -> None:
+    (tmp_path / "credentials.json").write_text(json.dumps({"test": "s3cr3t"}))
+    clock, told = SystemClock(), list[tuple[str, float | None]]()
+    trailers = [status_details(retry_info(7)), status_details()]
+    async with SellerTransport(
+        Credentials(tmp_path / "credentials.json", clock),
+        clock,
+        on_rate_limited=lambda seller, after_s: told.append((seller.seller_id, after_s)),
+    ) as transport:
+        for trailer in trailers:
+            limited = fail_with(grpc.StatusCode.RESOURCE_EXHAUSTED, "slow down", trailer)
+            async with fake_seller(GetQuote=limited) as fake:
+                await ask(transport, registered("acme", fake.endpoint))
+    assert told == [("acme", 7.0), ("acme", None)]
+
+
 async def test_an_answer_that_is_too_long_is_invalid_and_its_effect_unknown(
     transport: SellerTransport,
 ) -> None:

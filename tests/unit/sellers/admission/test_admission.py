@@ -392,3 +392,52 @@ def test_quotes_leave_some_of_the_calls_at_once_to_purchases() -> None:
         assert len(allowed(await house.ask(Purpose.PURCHASE, 20))) == 3
 
     run_virtually(main())
+
+
+def test_the_breaker_of_the_process_closes_when_calls_by_the_fleet_succeed_again() -> None:
+    async def main() -> None:
+        house = House()
+        for _ in range(10):
+            await house.call(Outcome.FAILURE)
+        await house.clock.sleep(31)
+        await house.call(Outcome.SUCCESS)
+        house.fleet.answers = False
+        [health] = await house.admission.health([SELLER])
+        assert (health.from_fleet, health.breaker) == (False, BreakerState.CLOSED)
+        assert allowed(await house.ask())
+
+    run_virtually(main())
+
+
+def test_a_success_right_after_it_has_opened_does_not_close_the_breaker_of_the_process() -> None:
+    async def main() -> None:
+        house = House()
+        [late] = allowed(await house.ask())
+        for _ in range(10):
+            await house.call(Outcome.FAILURE)
+        house.admission.report(late.grant, Outcome.SUCCESS)
+        house.fleet.answers = False
+        [health] = await house.admission.health([SELLER])
+        assert health.breaker is BreakerState.OPEN
+
+    run_virtually(main())
+
+
+def test_a_seller_that_asks_for_it_is_left_alone_by_all_but_purchases() -> None:
+    async def main() -> None:
+        house = House()
+        house.admission.hold_off("seller", 30.0)
+        house.admission.hold_off("seller", 5.0)
+        for purpose in (Purpose.QUOTE, Purpose.BROWSE):
+            assert await house.ask(purpose) == [Refused(Reason.NO_BUDGET, 30.0)]
+        assert allowed(await house.ask(Purpose.PURCHASE))
+        other = Ask(Limits("other", 100), timeout_s=1.0)
+        asks = [Ask(SELLER, timeout_s=1.0, wait_s=60.0), other]
+        wait, passes = await house.admission.admit(asks, Purpose.QUOTE)
+        assert isinstance(wait, Wait)
+        assert (wait.after_s, wait.reason) == (30.0, Reason.NO_BUDGET)
+        assert isinstance(passes, Allowed)
+        await house.clock.sleep(30)
+        assert allowed(await house.ask())
+
+    run_virtually(main())

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sellers.admission.model import Outcome
@@ -34,6 +36,7 @@ WRONG = failed(FailureKind.INVALID_ANSWER)
         (OrderNotFound(), Outcome.SUCCESS),
         (failed(FailureKind.IN_FLIGHT), Outcome.SUCCESS),
         (failed(FailureKind.RATE_LIMITED), Outcome.FAILURE),
+        (replace(failed(FailureKind.RATE_LIMITED), retry_after_s=30.0), Outcome.OURS),
         (failed(FailureKind.SELLER_ERROR), Outcome.FAILURE),
         (WRONG, Outcome.FAILURE),
         (failed(FailureKind.REFUSED), Outcome.FAILURE),
