@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -17,8 +18,17 @@ from aggregator.app.collect import Wish
 from aggregator.app.gather import GatherSettings
 from aggregator.domain.collection import MissReason
 from aggregator.domain.latency import BOUNDS_S
-from sellers.admission.model import AdmissionSettings, Outcome
+from sellers.admission.model import (
+    AdmissionSettings,
+    Ask,
+    Decision,
+    Outcome,
+    Purpose,
+    Reason,
+    Wait,
+)
 from sellers.model import CallFailed, Condition, FailureKind, QuoteOutcome
+from tests.fakes.admission import OpenAdmission
 from tests.fakes.asking import (
     Process,
     Result,
@@ -305,33 +315,30 @@ async def test_a_customer_with_a_thousand_questions_does_not_push_out_another_s(
         await asyncio.wait((crowd,))
 
 
+class OneAtATime(OpenAdmission):
+    """Lets one call pass a round."""
+
+    async def admit(self, asks: Sequence[Ask], purpose: Purpose) -> Sequence[Decision]:
+        passing = await super().admit(asks[:1], purpose)
+        return [*passing, *[Wait(0.1, Reason.NO_BUDGET, 0)] * (len(asks) - 1)]
+
+
 @in_virtual_time
-async def test_a_thousand_questions_in_one_condition_do_not_push_out_those_in_another() -> None:
-    rules = replace(ALONE, window_s=2.0, warm_up_s=7.0)
-    acme = seller("acme", calls_per_minute=20)
-    async with fleet(acme, rules=rules) as mesh:
-        mesh.sellers.latency_s["acme"] = 0.05
-        process = await mesh.process()
-        crowd = asyncio.create_task(ask_for(process, 1000, customer_id="crowd", time_left_s=60))
-        await asyncio.sleep(0.5)
-        begun = len(mesh.sellers.calls)
-        answered = asyncio.Semaphore(0)
-        for number in range(3):
-            other = replace(question(f"other-{number}"), conditions=frozenset({Condition.GOOD}))
-            process.gatherer.ask(
-                acme,
-                other,
-                customer_id="other",
-                until_s=VirtualClock().monotonic() + 60,
-                on_answer=lambda _: answered.release(),
-            )
-        for _ in range(3):
-            await answered.acquire()
-        books = [call.books[0].split("-")[0] for call in mesh.sellers.calls[begun:]]
-        # Turn by turn.
-        assert books[:6].count("other") == 3
-        crowd.cancel()
-        await asyncio.wait((crowd,))
+async def test_a_hundred_questions_in_one_condition_do_not_push_out_those_in_another() -> None:
+    async with fleet(seller("acme")) as mesh:
+        process = await mesh.process(admission=OneAtATime(VirtualClock()))
+        for condition, count in ((Condition.NEW, 100), (Condition.GOOD, 3)):
+            for number in range(count):
+                process.gatherer.ask(
+                    seller("acme"),
+                    replace(question(f"{condition}-{number}"), conditions=frozenset({condition})),
+                    customer_id=condition,
+                    until_s=2000.0,
+                    on_answer=lambda _: None,
+                )
+        await asyncio.sleep(2)
+        books = [call.books[0].split("-")[0] for call in mesh.sellers.calls]
+        assert books[:6].count(Condition.GOOD) == 3
 
 
 @in_virtual_time
