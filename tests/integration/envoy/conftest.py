@@ -33,7 +33,7 @@ from mesh import errors
 from mesh.clock import SystemClock
 from mesh.errors import FieldViolation
 from mesh.grpc import tls
-from mesh.grpc.errors import abort
+from mesh.grpc.errors import abort, status_of
 
 SERVICE = "bookmesh.customer.v1.PurchaseService"
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -125,6 +125,11 @@ class Gateway(customer_pb2_grpc.PurchaseServiceServicer):
         if request.request_id == "unknown":
             await _abort(context, grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
         yield customer_pb2.WatchPurchaseRequestResponse(event_id="1")
+        if request.request_id == "broken":
+            where = {"last_event_id": "1"}
+            broken = errors.Unavailable("try again", metadata=where, retry_after_s=1.0)
+            yield customer_pb2.WatchPurchaseRequestResponse(error=status_of(broken))
+            return
         await self.go_on.wait()
         yield customer_pb2.WatchPurchaseRequestResponse(event_id="2")
 

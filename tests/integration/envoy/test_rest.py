@@ -302,6 +302,26 @@ async def test_a_watch_streams_lines_as_they_come_for_an_hour_at_most(envoy: Edg
     assert 3000 < remaining_s <= 3600
 
 
+async def test_a_watch_that_breaks_off_says_so_in_its_last_line(envoy: Edge) -> None:
+    async with envoy.client() as client:
+        response = await client.get(f"{PATH}/broken:watch")
+    assert response.status_code == 200
+    *_, last = [json.loads(line) for line in response.text.splitlines()]
+    assert last["error"] == {
+        "code": 14,
+        "message": "try again",
+        "details": [
+            {
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": "UNAVAILABLE",
+                "domain": "bookmesh",
+                "metadata": {"last_event_id": "1"},
+            },
+            {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retry_delay": "1s"},
+        ],
+    }
+
+
 async def test_a_call_has_a_deadline_that_the_customer_cannot_move(envoy: Edge) -> None:
     async with envoy.client() as client:
         await client.get(f"{PATH}/r1", headers={"grpc-timeout": "1H"})
