@@ -102,7 +102,10 @@ async def _run(mesh_options: MeshOptions, report: Callable[[str], None]) -> None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, on_signal)
-    running = asyncio.create_task(_run_until_broken(mesh))
+    # What `bookmesh restart` sends.
+    wanted = asyncio.Event()
+    loop.add_signal_handler(signal.SIGUSR1, wanted.set)
+    running = asyncio.create_task(_run_until_broken(mesh, wanted, report))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
@@ -114,7 +117,9 @@ async def _run(mesh_options: MeshOptions, report: Callable[[str], None]) -> None
     report("stopped")
 
 
-async def _run_until_broken(mesh: LocalMesh) -> None:
+async def _run_until_broken(
+    mesh: LocalMesh, wanted: asyncio.Event, report: Callable[[str], None]
+) -> None:
     async with mesh:
         folder = mesh.data.root
         click.echo(
@@ -129,7 +134,25 @@ async def _run_until_broken(mesh: LocalMesh) -> None:
                 token=mesh.token(),
             )
         )
-        await mesh.broken()
+        restarting = asyncio.create_task(_restart_when(wanted, mesh, report))
+        try:
+            await mesh.broken()
+        finally:
+            restarting.cancel()
+
+
+async def _restart_when(
+    wanted: asyncio.Event, mesh: LocalMesh, report: Callable[[str], None]
+) -> None:
+    while await wanted.wait():
+        wanted.clear()
+        report("restarting everything, one after the other")
+        try:
+            await mesh.rolling_restart()
+        except MeshProblem as problem:
+            report(f"the restart was given up: {problem}")
+        else:
+            report("everything was restarted")
 
 
 def _timed_lines() -> Callable[[str], None]:

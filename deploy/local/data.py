@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
@@ -68,6 +69,23 @@ class DataFolder:
             folder.mkdir(parents=True, exist_ok=True)
         for secret in (self.keys, self.certificates):
             secret.mkdir(mode=0o700, exist_ok=True)
+
+    def owner(self) -> int:
+        """Give the process whose mesh runs on this folder.
+
+        Raises:
+            MeshProblem: if none does.
+
+        """
+        with contextlib.suppress(FileNotFoundError), (self.base / "lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read())
+        msg = (
+            f"no mesh runs on {self.root}: start one with `make up`, or name its folder with --data"
+        )
+        raise MeshProblem(msg)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
