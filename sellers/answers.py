@@ -28,6 +28,9 @@ MAX_ID_LENGTH = 128
 MAX_KEY_LENGTH = 200
 """Longest idempotency key."""
 
+MIN_LIFE_S = 1.0
+"""What lives shorter is over before anybody can use it."""
+
 MAX_LIFE_S = 24 * 3600.0
 """No quote and no hold lives longer; what claims to is wrong."""
 
@@ -359,8 +362,8 @@ def _charge(message: money_pb2.Money, currency: str | None = None) -> Money:
 
 def _end_of_life(valid_for: Duration, expires_at: Timestamp, now: datetime) -> datetime:
     life_s = valid_for.seconds + valid_for.nanos / 1e9
-    if not 0 < life_s <= MAX_LIFE_S:
-        raise InvalidAnswerError(f"valid_for is {life_s:g} s, must be above 0 and at most a day")
+    if not MIN_LIFE_S <= life_s <= MAX_LIFE_S:
+        raise InvalidAnswerError(f"valid_for is {life_s:g} s, must be 1 s to a day")
     ends_at = now + timedelta(seconds=life_s)
     if abs(expires_at.seconds - ends_at.timestamp()) > MAX_CLOCK_SKEW_S:
         raise InvalidAnswerError("expires_at is more than a day away from the end of valid_for")

@@ -49,7 +49,8 @@ def good_for_s(
     match outcome:
         case Quote():
             life_s = (outcome.expires_at - now).total_seconds()
-            return max(min(settings.quote_s, life_s - settings.margin_s), settings.failure_s)
+            good_s = max(min(settings.quote_s, life_s - settings.margin_s), settings.failure_s)
+            return max(min(good_s, life_s), 0.0)
         case Unavailable():
             return settings.no_s
         case CallFailed() | Skipped():

@@ -117,6 +117,7 @@ HOSTILE_QUOTES: dict[str, Message | bytes] = {
     "no copies": quoted(quantity=0),
     "negative copies": quoted(quantity=-1),
     "expired on arrival": quoted(valid_for=Duration(seconds=0)),
+    "over at once": quoted(valid_for=Duration(nanos=999_000_000)),
     "expired before": quoted(valid_for=Duration(seconds=-10)),
     "no life": quoted(valid_for=None),
     "valid for a year": quoted(valid_for=Duration(seconds=365 * 24 * 3600)),
