@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -54,7 +56,7 @@ class SellerCallerSettings(ServiceSettings):
     """What every service that calls sellers is told, besides."""
 
     valkey_url: str
-    """Valkey or Redis, ``redis://host:port``."""
+    """Valkey or Redis: ``redis://host:port``, ``rediss://`` with TLS, or ``unix://path``."""
 
     seller_credentials_file: Path
     """Secrets that sellers know us by: JSON ``{reference: secret}``; read again when it changes."""
@@ -69,6 +71,27 @@ class SellerCallerSettings(ServiceSettings):
     quiet_start: bool = False
     """Whether it is certain that no process with this index has called a seller in the last 65 s. If not, this one
     leaves its share of the limits alone for so long."""
+
+    @field_validator("valkey_url")
+    @classmethod
+    def _valkey_at(cls, value: str) -> str:
+        # A port that is none raises ValueError as well.
+        with suppress(ValueError):
+            url = urlsplit(value)
+            where = url.path if url.scheme == "unix" else url.hostname
+            if url.scheme in {"redis", "rediss", "unix"} and where and url.port != 0:
+                return value
+        msg = "must be redis://host:port, rediss://host:port or unix://path"
+        raise ValueError(msg)
+
+    @field_validator("process_index")
+    @classmethod
+    def _one_of_them(cls, value: int, info: ValidationInfo) -> int:
+        processes = info.data.get("processes")
+        if processes is not None and value >= processes:
+            msg = f"must be below BOOKMESH_PROCESSES, which is {processes}"
+            raise ValueError(msg)
+        return value
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)

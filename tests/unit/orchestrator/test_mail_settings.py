@@ -9,7 +9,7 @@ from orchestrator.settings import Settings
 
 REQUIRED = {
     "DATABASE_URL": "postgresql://",
-    "VALKEY_URL": "redis://",
+    "VALKEY_URL": "redis://valkey",
     "AGGREGATOR_TARGET": "dns:///aggregator",
     "TOKEN_KEYRING_FILE": "keyring.json",
     "SELLER_CREDENTIALS_FILE": "credentials.json",
