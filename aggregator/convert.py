@@ -13,7 +13,7 @@ from bookmesh.aggregator.v1 import aggregator_pb2 as pb
 from bookmesh.common.v1 import quote_pb2
 from bookmesh.seller.v1 import seller_pb2
 from mesh import convert, errors
-from mesh.money import MoneyError
+from mesh.money import MoneyError, decimals_of
 from sellers import registration
 from sellers.admission.model import BreakerState
 from sellers.answers import CONDITIONS
@@ -59,7 +59,16 @@ _POLICIES = {
 
 
 def question(request: pb.CollectQuotesRequest) -> Question:
-    """Read what is to be asked."""
+    """Read what is to be asked.
+
+    Raises:
+        InvalidArgument: for a currency that there is not.
+
+    """
+    try:
+        decimals_of(request.currency_code)
+    except MoneyError as error:
+        raise _wrong("currency_code", str(error)) from None
     return Question(
         book_id=request.book_id,
         currency=request.currency_code,
