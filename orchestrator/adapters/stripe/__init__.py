@@ -216,19 +216,24 @@ class StripePaymentProvider:
 
     async def _capture(self, key: str, provider_id: str, units: int) -> CaptureOutcome:
         try:
+            return await self._capture_under(key, provider_id, units)
+        except NoAnswer as error:
+            if not error.replayed:
+                raise
+        intent = await self._client.retrieve(provider_id)
+        if intent.status == "requires_capture":
+            # The key gives no other answer; another is safe, since a payment can be captured once.
+            return await self._capture_under(f"{key}:2", provider_id, units)
+        return _captured(intent, units)
+
+    async def _capture_under(self, key: str, provider_id: str, units: int) -> CaptureOutcome:
+        try:
             intent = await self._client.capture(key, provider_id, units)
         except (stripe.CardError, stripe.InvalidRequestError) as error:
             word = error.code or "refused"
             intent = await self._client.retrieve(provider_id)
             if intent.status == "requires_capture":
                 return Refused(word)
-        except NoAnswer as error:
-            if not error.replayed:
-                raise
-            intent = await self._client.retrieve(provider_id)
-            if intent.status == "requires_capture":
-                # The key gives no other answer; another is safe, since a payment can be captured once.
-                intent = await self._client.capture(f"{key}:2", provider_id, units)
         return _captured(intent, units)
 
     async def _void(self, key: str, provider_id: str) -> VoidOutcome:
@@ -252,11 +257,13 @@ class StripePaymentProvider:
                 return Unknown(f"the payment is {intent.status} after a cancel")
 
     async def _refund(self, key: str, provider_id: str, units: int) -> RefundOutcome:
-        made = await self._refund_under(key, provider_id)
+        before = await self._refunds_under(key, provider_id)
+        made = next((refund for refund in before if refund.status not in _NOT_MADE), None)
         if made is None:
+            # A key stands for one refund. One that has failed is over, and the next one has the next key.
             try:
                 made = await self._client.refund(
-                    key,
+                    f"{key}:{len(before) + 1}" if before else key,
                     {
                         "payment_intent": provider_id,
                         "amount": units,
@@ -327,13 +334,13 @@ class StripePaymentProvider:
                 return
             params["starting_after"] = page.data[-1].id
 
-    async def _refund_under(self, key: str, provider_id: str) -> Refund | None:
-        """Give the refund that was made under a key: keys are forgotten after a day, refunds are not."""
+    async def _refunds_under(self, key: str, provider_id: str) -> list[Refund]:
+        """Give the refunds that were made under a key: keys are forgotten after a day, refunds are not."""
         try:
             refunds = await self._client.refunds(provider_id)
         except stripe.InvalidRequestError as error:
             raise NoAnswer(f"the refunds were not listed: {error.code}") from None
-        return next((r for r in refunds if r.metadata.get(_REFUND_KEY) == key), None)
+        return [refund for refund in refunds if refund.metadata.get(_REFUND_KEY) == key]
 
     async def _bounded(self, work: Awaitable[T]) -> T | Unknown:
         """Give what comes of it in the time of a call."""

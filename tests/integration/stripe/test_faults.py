@@ -63,6 +63,17 @@ async def test_a_capture_that_nobody_answered_is_resolved_under_its_key(
     assert (await desk.now(name)).captured == TOTAL
 
 
+async def test_a_capture_that_is_declined_after_a_500_is_refused(desk: Desk) -> None:
+    """The 500 is kept under the key, and the decline comes under the next one."""
+    name = await desk.authorized("pm_card_captureFails")
+    await desk.sim.plan("capture", "error_before")
+    assert isinstance(await desk.provider.capture(desk.key("capture"), name, TOTAL), Unknown)
+    for _ in range(2):
+        assert await desk.provider.capture(desk.key("capture"), name, TOTAL) == Refused(
+            "card_declined"
+        )
+
+
 @pytest.mark.parametrize("kind", ["error_before", "error_after", "cut_before", "cut_after"])
 async def test_a_void_that_nobody_answered_is_resolved_under_its_key(desk: Desk, kind: str) -> None:
     name = await desk.authorized()
@@ -93,6 +104,17 @@ async def test_a_refund_that_failed_before_its_effect_is_made_once_its_key_is_fr
     await desk.sim.advance(25 * 3600)
     assert await desk.provider.refund(desk.key("refund"), name, TOTAL) == Refunded()
     assert (await desk.now(name)).refunded == TOTAL
+
+
+async def test_a_refund_that_failed_is_tried_again(desk: Desk) -> None:
+    name = await desk.authorized("pm_card_refundFail")
+    await desk.provider.capture(desk.key("capture"), name, TOTAL)
+    for tries in (1, 2, 3):
+        outcome = await desk.provider.refund(desk.key("refund"), name, TOTAL)
+        assert outcome == Refused("lost_or_stolen_card")
+        async with desk.sim.client() as client:
+            listed = await client.get("/v1/refunds", params={"payment_intent": name})
+        assert [refund["status"] for refund in listed.json()["data"]] == ["failed"] * tries
 
 
 async def test_a_refund_is_not_made_again_when_its_key_is_forgotten(desk: Desk) -> None:
