@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from importlib import resources
@@ -30,6 +31,9 @@ DOWN = (
 )
 """What asyncpg raises when the database does not answer; faults in our SQL are none of these."""
 
+_CLOSE_S = 2.0
+"""How long connections in use may take when a pool is closed. What was under way at its end is not waited for."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -37,16 +41,35 @@ class MigrationError(Exception):
     """Migrations that do not fit the database; the message says which and what to do."""
 
 
+class _Pool(asyncpg.Pool):
+    """A pool that ends although its database does not answer."""
+
+    async def close(self) -> None:
+        """Wait a moment for the connections that are in use, then drop what is left."""
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await super().close()
+        except DOWN as error:
+            # It has terminated itself, as it does after every error.
+            _log.warning("connections to PostgreSQL were dropped", error=type(error).__name__)
+
+
 async def open_pool(dsn: str, *, max_size: int, application_name: str) -> asyncpg.Pool:
     """Open a pool of connections; the caller closes it. No connection is made before one is needed.
 
     It connects when it is first used, so that a service can start, and say that it is not ready, before its database.
-    A dead server is noticed within about 10 s by TCP keepalive; a statement may take 10 s.
+    A dead server is noticed within about 10 s by TCP keepalive; a statement may take 10 s, and closing the pool 2 s.
     """
-    return await asyncpg.create_pool(
+    # As ``asyncpg.create_pool`` does it.
+    return await _Pool(
         dsn,
         min_size=0,
         max_size=max_size,
+        max_queries=50_000,
+        max_inactive_connection_lifetime=300.0,
+        loop=None,
+        connection_class=asyncpg.Connection,
+        record_class=asyncpg.Record,
         command_timeout=10,
         timeout=5,
         server_settings={
