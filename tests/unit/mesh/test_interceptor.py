@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import pytest
 import structlog
+from google.api import httpbody_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -67,6 +68,11 @@ class Servicer(pb_grpc.PurchaseServiceServicer):
         yield pb.WatchPurchaseRequestResponse(event_id="1")
         await self.act()
         yield pb.WatchPurchaseRequestResponse(event_id="2")
+
+    async def WatchPurchaseRequestEvents(
+        self, request: pb.WatchPurchaseRequestEventsRequest, context: Context
+    ) -> AsyncIterator[httpbody_pb2.HttpBody]:
+        yield httpbody_pb2.HttpBody(content_type="text/event-stream", data=b":\n\n")
 
 
 @pytest.fixture
