@@ -24,7 +24,7 @@ from tests.e2e.sellers import SimulatedSellers
 
 SCENARIO = Path(__file__).parent / "scenario.yaml"
 SELLERS = 19
-COPIES_OF_A_BOOK = 40
+COPIES_OF_A_BOOK = 100
 
 Audit = Callable[..., Awaitable[None]]
 Fresh = Callable[[str], str]
