@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left, insort
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -17,8 +18,14 @@ from aggregator.app.leading import lead_until
 from aggregator.domain.collection import Answer, MissReason, Question, Skipped, Summary, summarise
 from aggregator.domain.history import CollectionRecord
 from aggregator.domain.outlook import Outlooks
-from aggregator.domain.stopping import Outstanding, Policy, worth_waiting
-from aggregator.ports import QuoteCache
+from aggregator.domain.stopping import (
+    Outstanding,
+    Policy,
+    least_plausible,
+    too_few,
+    worth_waiting,
+)
+from aggregator.ports import Opened, QuoteCache
 from mesh import errors
 from mesh.clock import Clock
 from mesh.ids import NewId
@@ -32,6 +39,9 @@ MAX_BATCH = 1000
 _FOLLOW_S = 0.5
 _LOOK_S = 0.1
 
+_FRESH_S = 0.1
+"""Who must have it fresh joins others who must if they began no longer ago than that."""
+
 _MOST_TURNS = 8
 """A question that so many customers want has its turn with each of them; more would not make it any faster."""
 
@@ -44,7 +54,11 @@ _CLEARLY_MORE = 0.1
 """Who joins has clearly more time if so much of its time is left when the others' is over. So a crowd that comes one by
 one, all with the same time, has a seller asked in vain only now and then."""
 
-OnKnown: TypeAlias = Callable[[Question, Mapping[str, Seller], Mapping[str, float]], None]
+Known: TypeAlias = tuple[Mapping[str, Seller], Mapping[str, float], Mapping[str, float]]
+"""Of what is known: the sellers, for how long it is good, and for how long it was from the beginning, by seller."""
+OnKnown: TypeAlias = Callable[
+    [Question, Mapping[str, Seller], Mapping[str, float], Mapping[str, float]], None
+]
 OnEnded: TypeAlias = Callable[[CollectionRecord], None]
 
 _log = structlog.get_logger(__name__)
@@ -97,13 +111,14 @@ class QuoteCollector:
         clock: Clock,
         new_id: NewId,
         limits: Limits,
-        on_known: OnKnown = lambda _question, _sellers, _good_for_s: None,
+        on_known: OnKnown = lambda _question, _sellers, _good_for_s, _lives_s: None,
         on_ended: OnEnded = lambda _record: None,
     ) -> None:
         """Keep what is needed.
 
-        ``on_known`` is told, once for each who asks, what is known of its question and for how long it is good,
-        ``on_ended`` each collection once.
+        ``on_known`` is told, once for each who asks, what is known of its question, for how long it is good
+        and for how long it was from the beginning (infinite where that does not matter), ``on_ended`` each collection
+        once.
         """
         self._on_known = on_known
         self._on_ended = on_ended
@@ -153,7 +168,8 @@ class QuoteCollector:
             )
         key = FlightKey(question, wish.fresh, wish.browsing)
         flight = self._flights.get(key)
-        if flight is None or flight.over:
+        too_old = wish.fresh and flight is not None and flight.age_s > _FRESH_S
+        if flight is None or flight.over or too_old:
             flight = self._flights[key] = Flight(
                 key,
                 self._new_id(),
@@ -236,7 +252,7 @@ class Flight:
         self._open = {seller.seller_id: seller for seller in sellers}
         self._waiting: dict[str, Waiting] = {}
         self._short_of_time: dict[str, float] = {}
-        self._known: tuple[Mapping[str, Seller], Mapping[str, float]] | None = None
+        self._known: Known | None = None
         self._joined: set[Collection] = set()
         self._until_s = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -247,6 +263,11 @@ class Flight:
     def over(self) -> bool:
         """Whether every seller has its answer."""
         return not self._open
+
+    @property
+    def age_s(self) -> float:
+        """For how long it has been going on."""
+        return self._clock.monotonic() - self.started_s
 
     @property
     def wanted(self) -> bool:
@@ -345,7 +366,11 @@ class Flight:
         for seller_id in self._open:
             outlook = self._outlooks[seller_id]
             outstanding.append(Outstanding(outlook.prices, outlook.latency, now - self.started_s))
-        return worth_waiting(min(quotes), book_level, outstanding, policy)
+        if too_few(len(quotes), outstanding):
+            return True
+        least = least_plausible(quotes)
+        best = min(minor for minor in quotes if minor >= least)
+        return worth_waiting(best, book_level, outstanding, policy)
 
     async def _run(self) -> None:
         """Find out what is known, and ask the rest, or follow whoever in the fleet is asking."""
@@ -357,7 +382,7 @@ class Flight:
                 opened = await self._cache.open(self._question, self._open.keys())
                 if self._known is None:
                     sellers = {seller_id: self._open[seller_id] for seller_id in opened.good_for_s}
-                    self._known = sellers, opened.good_for_s
+                    self._known = sellers, opened.good_for_s, _lives_s(opened)
                     for _ in self._joined:
                         self._tell_known(self._known)
                 self._take(opened.answers)
@@ -379,7 +404,7 @@ class Flight:
                         await changed.wait()
                 changed.clear()
 
-    def _tell_known(self, known: tuple[Mapping[str, Seller], Mapping[str, float]]) -> None:
+    def _tell_known(self, known: Known) -> None:
         """Tell of demand, save that of browsing: prices kept fresh for it would cost those who buy."""
         if not self.key.browsing:
             self._on_known(self._question, *known)
@@ -487,6 +512,7 @@ class Collection:
         self._have: set[str] = set()
         self._new: list[Answer] = []
         self._given: list[Answer] = []
+        self._totals: list[int] = []
         self._whole = False
         self._summary: Summary | None = None
 
@@ -512,15 +538,13 @@ class Collection:
 
     async def batches(self) -> AsyncIterator[Sequence[Answer]]:
         """Give all answers: the first at once, later ones gathered for a moment, the last without delay."""
-        affordable = False
         while True:
             batch, self._new = self._new, []
             self._arrived.clear()
-            affordable = affordable or any(self._is_affordable(answer) for answer in batch)
-            self._given += batch
+            self._give(batch)
             for part in _parts(batch):
                 yield part
-            reason = self._over(affordable=affordable)
+            reason = self._over()
             if reason is not None:
                 break
             if batch:
@@ -545,7 +569,13 @@ class Collection:
             )
         return self._summary
 
-    def _over(self, *, affordable: bool) -> MissReason | None:
+    def _give(self, batch: Sequence[Answer]) -> None:
+        self._given += batch
+        for answer in batch:
+            if isinstance(answer.outcome, Quote):
+                insort(self._totals, answer.outcome.total.minor)
+
+    def _over(self) -> MissReason | None:
         """Say why nothing more is waited for; None as long as something is."""
         if self._complete.is_set() and not self._new:
             return MissReason.STOPPED
@@ -553,8 +583,8 @@ class Collection:
             return MissReason.TIMED_OUT
         policy = self.wish.policy
         if (
-            affordable
-            and policy is not Policy.BEST_PRICE
+            policy is not Policy.BEST_PRICE
+            and self._has_affordable()
             and not self._flight.worth_waiting(policy)
         ):
             return MissReason.STOPPED
@@ -592,11 +622,21 @@ class Collection:
             if seller.seller_id not in given
         ]
 
-    def _is_affordable(self, answer: Answer) -> bool:
+    def _has_affordable(self) -> bool:
+        """Say whether the lowest plausible total that was given is affordable."""
         limit = self.wish.affordable_minor
-        return isinstance(answer.outcome, Quote) and (
-            limit is None or answer.outcome.total.minor <= limit
-        )
+        index = bisect_left(self._totals, least_plausible(self._totals))
+        return index < len(self._totals) and (limit is None or self._totals[index] <= limit)
+
+
+def _lives_s(opened: Opened) -> dict[str, float]:
+    """Say for how long each quote that is known was good when its seller gave it; a "no" is long enough."""
+    return {
+        answer.seller_id: opened.good_for_s[answer.seller_id] + answer.age_s
+        if isinstance(answer.outcome, Quote)
+        else inf
+        for answer in opened.answers
+    }
 
 
 def _parts(answers: Sequence[Answer]) -> list[Sequence[Answer]]:

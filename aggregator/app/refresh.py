@@ -25,6 +25,8 @@ class RefreshSettings:
 
     ahead_s: float = 10.0
     """How long before an answer runs out it is asked for again."""
+    last_part: float = 0.2
+    """Likewise, as a part of the time that it was good for: so often at most are calls spent on it."""
     hot: float = 3.0
     """A question is in demand when it was asked so many times lately."""
     half_life_s: float = 30.0
@@ -56,38 +58,56 @@ class Refresher:
         self._settings = settings
         self._clock = clock
         self._heat: OrderedDict[Question, tuple[float, float]] = OrderedDict()
-        self._wanted: asyncio.Queue[tuple[Question, Mapping[str, Seller]]] = asyncio.Queue(100)
+        self._wanted: asyncio.Queue[tuple[Question, Mapping[str, Seller], float]] = asyncio.Queue(
+            100
+        )
         self._under_way: set[Question] = set()
 
     def served(
-        self, question: Question, sellers: Mapping[str, Seller], good_for_s: Mapping[str, float]
+        self,
+        question: Question,
+        sellers: Mapping[str, Seller],
+        good_for_s: Mapping[str, float],
+        lives_s: Mapping[str, float],
     ) -> None:
-        """Take note that a question was answered by what is known, which is good for so long, by seller."""
+        """Take note that a question was answered by what is known.
+
+        Args:
+            question: which.
+            sellers: those whose answers are known.
+            good_for_s: for how long these are still good, by seller.
+            lives_s: for how long they were when they were new.
+
+        """
         if self._heat_up(question) < self._settings.hot or question in self._under_way:
             return
+        settings = self._settings
         ending = {
             seller_id: sellers[seller_id]
             for seller_id, left_s in good_for_s.items()
             # What is good for a second only is no answer worth refreshing.
-            if 1.0 < left_s <= self._settings.ahead_s and seller_id in sellers
+            if 1.0 < left_s <= min(settings.ahead_s, settings.last_part * lives_s[seller_id])
+            and seller_id in sellers
         }
         if ending:
+            ahead_s = max(good_for_s[seller_id] for seller_id in ending)
             with suppress(asyncio.QueueFull):
-                self._wanted.put_nowait((question, ending))
+                self._wanted.put_nowait((question, ending, ahead_s))
                 self._under_way.add(question)
 
     async def run(self) -> None:
         """Ask ahead until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
-                question, sellers = await self._wanted.get()
-                tasks.create_task(self._refresh(question, sellers))
+                question, sellers, ahead_s = await self._wanted.get()
+                tasks.create_task(self._refresh(question, sellers, ahead_s))
 
-    async def _refresh(self, question: Question, sellers: Mapping[str, Seller]) -> None:
+    async def _refresh(
+        self, question: Question, sellers: Mapping[str, Seller], ahead_s: float
+    ) -> None:
         try:
-            opened = await self._cache.open(
-                question, sellers.keys(), ahead_s=self._settings.ahead_s
-            )
+            # What somebody else in the fleet has refreshed meanwhile is good for longer.
+            opened = await self._cache.open(question, sellers.keys(), ahead_s=ahead_s)
             if opened.leading:
                 try:
                     await self._ask(question, sellers)

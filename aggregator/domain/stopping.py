@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -25,6 +25,9 @@ _PRIOR_OBSERVATIONS = 2.0
 _PRIOR_SIGMA = 0.2
 _LEAST_SIGMA = 0.01
 _PRIOR_HAS = 0.5
+_PLAUSIBLE = 0.4
+_ENOUGH = 3
+_MORE_WITHIN_S = 1.0
 _HORIZONS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0)
 
 
@@ -98,6 +101,26 @@ def level(totals: Iterable[tuple[float, PriceHistory]]) -> float | None:
     return statistics.median(levels) if levels else None
 
 
+def least_plausible(totals: Collection[float]) -> float:
+    """Give the lowest total of a book that may be true: 40 % of the median; 0 for fewer than three totals.
+
+    What is below is more likely a mistake, or a lure, than a bargain that makes all others not worth the wait.
+    """
+    return _PLAUSIBLE * statistics.median(totals) if len(totals) >= _ENOUGH else 0.0
+
+
+def too_few(totals: int, outstanding: Sequence[Outstanding]) -> bool:
+    """Say whether so many totals are too few to know a price by, and another one is likely within a second."""
+    return (
+        totals < _ENOUGH
+        and sum(
+            seller.prices.has * seller.latency.answered_by(seller.asked_for_s, _MORE_WITHIN_S)
+            for seller in outstanding
+        )
+        > 1 / 2
+    )
+
+
 def expected_saving(best: float, book_level: float, history: PriceHistory) -> float:
     """Give by how much a seller that has the book can be expected to undercut the best price; in its unit."""
     sigma = history.sigma
@@ -112,7 +135,7 @@ def worth_waiting(
     """Say whether the sellers that have not answered can be expected to save more than waiting for them costs.
 
     Args:
-        best: the lowest total so far, in any unit.
+        best: the lowest plausible total so far, in any unit.
         book_level: the level of the book, in the same unit.
         outstanding: who has not answered.
         policy: what a second is worth.

@@ -327,7 +327,7 @@ class Fleet:
         settings: GatherSettings | None = None,
         limits: Limits | None = None,
         admission: CallAdmission | None = None,
-        on_known: OnKnown = lambda _question, _sellers, _good_for_s: None,
+        on_known: OnKnown = lambda _question, _sellers, _good_for_s, _lives_s: None,
     ) -> Process:
         """Start one more."""
         clock, outlooks = VirtualClock(), Outlooks()

@@ -109,7 +109,7 @@ async def test_browsing_makes_no_book_one_in_demand() -> None:
     told: list[Question] = []
     async with fleet(seller("acme")) as mesh:
         process = await mesh.process(
-            on_known=lambda question, _sellers, _left: told.append(question)
+            on_known=lambda question, _sellers, _left, _lives: told.append(question)
         )
         await process.collect("browsed", wish=BROWSING)
         await process.collect("browsed", wish=BROWSING)

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
 
+import pytest
+
 from aggregator.app.gather import Gatherer, GatherSettings
 from aggregator.app.refresh import Refresher, RefreshSettings
 from aggregator.domain.cached import CacheSettings
@@ -54,9 +56,16 @@ class Process:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def serve(refresher: Refresher, times: int, good_for_s: dict[str, float] | None = None) -> None:
+def serve(
+    refresher: Refresher,
+    times: int,
+    good_for_s: dict[str, float] | None = None,
+    age_s: float = 50.0,
+) -> None:
+    good_for_s = good_for_s or ENDING
+    lives_s = {seller_id: left_s + age_s for seller_id, left_s in good_for_s.items()}
     for _ in range(times):
-        refresher.served(BOOK, SELLERS, good_for_s or ENDING)
+        refresher.served(BOOK, SELLERS, good_for_s, lives_s)
 
 
 @in_virtual_time
@@ -94,6 +103,24 @@ async def test_a_failure_that_is_known_for_a_second_is_not_refreshed() -> None:
         serve(refresher, 5, {"acme": 0.9})
         await asyncio.sleep(1)
     assert sellers.calls == []
+
+
+@pytest.mark.parametrize(
+    ("age_s", "left_s", "calls"),
+    [(1.0, 9.0, 0), (8.5, 1.5, 1), (3.9, 1.1, 0), (30.0, 9.0, 0), (50.0, 9.0, 1)],
+)
+def test_only_in_the_last_fifth_of_its_time_is_an_answer_asked_for_again(
+    age_s: float, left_s: float, calls: int
+) -> None:
+    @in_virtual_time
+    async def main() -> None:
+        sellers = ScriptedSellers()
+        async with Process(Memory(), sellers).running() as refresher:
+            serve(refresher, 5, {"acme": left_s}, age_s)
+            await asyncio.sleep(1)
+        assert len(sellers.calls) == calls
+
+    main()
 
 
 @in_virtual_time

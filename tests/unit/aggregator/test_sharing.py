@@ -239,6 +239,23 @@ async def test_who_must_have_it_fresh_does_not_join_those_who_need_not() -> None
         assert len(mesh.sellers.calls) == 2
 
 
+@pytest.mark.parametrize(("later_s", "calls"), [(0.05, 1), (0.5, 2)])
+def test_who_must_have_it_fresh_joins_only_who_has_just_begun(later_s: float, calls: int) -> None:
+    @in_virtual_time
+    async def main() -> None:
+        async with fleet(seller("acme")) as mesh:
+            mesh.sellers.latency_s = {"acme": 1.0}
+            process = await mesh.process()
+            before = asyncio.create_task(process.collect(wish=Wish(fresh=True)))
+            await asyncio.sleep(later_s)
+            result = await process.collect(wish=Wish(fresh=True))
+            assert result.quoted == (await before).quoted == {"acme"}
+            assert len(mesh.sellers.calls) == calls
+            assert process.collector._flights == {}
+
+    main()
+
+
 @in_virtual_time
 async def test_a_failure_is_known_for_a_second() -> None:
     async with fleet(seller("acme")) as mesh:
@@ -368,8 +385,12 @@ async def test_what_is_known_is_told_once_for_everybody_who_asks() -> None:
     told: list[tuple[set[str], set[str]]] = []
 
     def on_known(
-        _: Question, sellers: Mapping[str, Seller], good_for_s: Mapping[str, float]
+        _: Question,
+        sellers: Mapping[str, Seller],
+        good_for_s: Mapping[str, float],
+        lives_s: Mapping[str, float],
     ) -> None:
+        assert good_for_s.keys() == lives_s.keys()
         told.append((set(sellers), set(good_for_s)))
 
     async with fleet(seller("known"), seller("slow")) as mesh:

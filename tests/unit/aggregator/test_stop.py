@@ -152,3 +152,24 @@ async def test_who_stops_stops_for_itself_alone() -> None:
             assert hasty.misses == {"dead": MissReason.STOPPED}
             assert mesh.sellers.calls_to("dead")[-1].ended == ""
             assert sum([len(batch) async for batch in patient.batches()]) == len(SELLERS) + 1
+
+
+@pytest.mark.parametrize("policy", HASTY)
+def test_an_absurdly_low_quote_ends_nobody_s_collection(policy: Policy) -> None:
+    """Be it the first, or among the others."""
+
+    @in_virtual_time
+    async def main() -> None:
+        async with fleet(*SELLERS, seller("penny")) as mesh:
+            process = await trained(mesh)
+            mesh.sellers.says["penny"] = always(quoted(1))
+            for latency_s in (0.0, 0.07):
+                mesh.sellers.latency_s["penny"] = latency_s
+                wish = Wish(policy=policy, affordable_minor=2050, fresh=True)
+                result = await process.collect(f"after-{latency_s}", wish=wish)
+                assert len(result.quoted) > len(SELLERS) / 2
+            wish = Wish(policy=policy, affordable_minor=1000, fresh=True)
+            mesh.sellers.latency_s["s0"] = 2.0
+            assert (await process.collect(wish=wish)).misses == {}, "nothing was affordable"
+
+    main()

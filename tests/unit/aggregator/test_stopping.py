@@ -17,7 +17,9 @@ from aggregator.domain.stopping import (
     Policy,
     PriceHistory,
     expected_saving,
+    least_plausible,
     level,
+    too_few,
     worth_waiting,
 )
 
@@ -121,6 +123,24 @@ class TestLevel:
     def test_one_absurd_total_does_not_move_it(self) -> None:
         blank = PriceHistory()
         assert level([(2000.0, blank), (2010.0, blank), (10_000_000.0, blank)]) == 2010
+
+
+class TestPlausible:
+    def test_a_total_far_below_the_others_is_not(self) -> None:
+        assert 1 < least_plausible([1, 2000, 2100]) < 1200
+
+    def test_of_two_totals_nobody_can_say_which_is_wrong(self) -> None:
+        assert least_plausible([1, 2000]) == least_plausible([]) == 0
+
+    @pytest.mark.parametrize(("totals", "few"), [(1, True), (2, True), (3, False)])
+    def test_three_totals_are_enough(self, totals: int, *, few: bool) -> None:
+        others = [Outstanding(history([0.0] * 20), latency(*[0.2] * 20), 0.0)] * 3
+        assert too_few(totals, others) is few
+
+    def test_nor_are_fewer_too_few_when_no_more_are_likely(self) -> None:
+        silent = Outstanding(history([0.0] * 20), latency(*[0.2] * 20), 5.0)
+        empty = Outstanding(history([None] * 200), latency(*[0.2] * 20), 0.0)
+        assert not too_few(1, [silent, empty])
 
 
 class TestWorthWaiting:
