@@ -83,7 +83,9 @@ async def run(settings: Settings) -> None:
 
         def on_change(snapshot: Snapshot) -> None:
             sellers.retain(snapshot.sellers.values())
-            outlooks.retain({seller.seller_id for seller in snapshot.active})
+            active = {seller.seller_id for seller in snapshot.active}
+            outlooks.retain(active)
+            gatherer.retain(active)
 
         registry = Registry(
             PostgresSellerStore(pool),

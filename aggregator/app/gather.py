@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -364,6 +364,12 @@ class Gatherer:
                 call.task.cancel()
                 calls.add(call.task)
         return calls
+
+    def retain(self, seller_ids: Container[str]) -> None:
+        """Answer the questions that wait at other sellers than these: they are not asked any more."""
+        for lot in self._filled.values():
+            if lot.seller.seller_id not in seller_ids:
+                self._skip(lot, lambda _: MissReason.STOPPED)
 
     def _goes_on(self, call: _Call) -> bool:
         """Say whether a call goes on although nobody waits for its answer.

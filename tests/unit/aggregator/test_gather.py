@@ -454,6 +454,18 @@ async def test_a_slow_seller_that_nobody_waits_for_is_not_blamed() -> None:
 
 
 @in_virtual_time
+async def test_a_seller_that_is_no_longer_active_is_called_no_more() -> None:
+    async with fleet(seller("acme", batch=10), seller("beta", batch=10)) as mesh:
+        process = await mesh.process(GatherSettings(linger_s=1.0, longest_linger_s=1.0))
+        collecting = asyncio.create_task(process.collect())
+        await asyncio.sleep(0.5)
+        process.gatherer.retain({"beta"})
+        result = await collecting
+        assert (result.misses, result.quoted) == ({"acme": MissReason.STOPPED}, {"beta"})
+        assert mesh.sellers.calls_to("acme") == []
+
+
+@in_virtual_time
 async def test_what_is_known_of_a_seller_is_forgotten_once_it_does_not_matter() -> None:
     async with fleet(seller("acme", batch=10), seller("beta")) as mesh:
         process = await mesh.process()
