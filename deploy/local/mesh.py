@@ -312,6 +312,7 @@ class LocalMesh:
             http_port=http_port,
             grpc_port=grpc_port,
             admin_port=edge_port,
+            jwks_port=ports.take("envoy-jwks"),
             gateways=[address(port) for port in gateway_ports],
         )
         return [
@@ -452,7 +453,6 @@ class LocalMesh:
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
-        await asyncio.gather(*(child.stop() for child in self._leaving))
         for tier in reversed(self._tiers):
             running = [
                 child
@@ -462,3 +462,5 @@ class LocalMesh:
             if running:
                 self._report(f"stopping {', '.join(child.program.name for child in running)}")
                 await asyncio.gather(*(child.stop() for child in running))
+        # After its successor, which speaks to it to the end.
+        await asyncio.gather(*(child.stop() for child in self._leaving))
