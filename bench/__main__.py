@@ -17,6 +17,7 @@ from bench import (
     calls,
     capacity,
     early_stop,
+    front_door,
     history,
     last_quote,
     lone_collection,
@@ -25,6 +26,7 @@ from bench import (
     one_book,
     purchase_time,
     throughput,
+    watches,
 )
 from bench.drawing import draw
 from bench.harness import Result, show, write
@@ -44,6 +46,8 @@ MEASUREMENTS: dict[str, ModuleType] = {
         history,
         throughput,
         purchase_time,
+        front_door,
+        watches,
     )
 }
 FILE = Path("build/bench.json")
