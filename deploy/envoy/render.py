@@ -29,13 +29,6 @@ _PLAIN: dict[str, object] = {
     "name": "envoy.transport_sockets.raw_buffer",
     "typed_config": {"@type": f"{_SOCKETS}.raw_buffer.v3.RawBuffer"},
 }
-_INTERNAL: dict[str, object] = {
-    "name": "envoy.transport_sockets.internal_upstream",
-    "typed_config": {
-        "@type": f"{_SOCKETS}.internal_upstream.v3.InternalUpstreamTransport",
-        "transport_socket": _PLAIN,
-    },
-}
 
 
 def render(settings: EdgeSettings) -> str:
@@ -66,6 +59,7 @@ def render(settings: EdgeSettings) -> str:
         "rate_limited_message": _RATE_LIMITED.message,
         "rate_limited_details": _details(_RATE_LIMITED),
         "jwks": _jwks(settings),
+        "jwks_address": _address(_host_port(settings.edge_jwks_listen)),
         "jwks_body": _jwks_body(settings),
         "jwks_cluster": _jwks_cluster(settings),
         "gateway_transport": _gateway_transport(settings),
@@ -143,7 +137,7 @@ def _jwks(settings: EdgeSettings) -> dict[str, object]:
         "cache_duration": f"{settings.jwks_refresh_s if settings.jwks_url else _JWKS_FILE_S}s",
         # The keys that are known stay in force until they could be fetched again. At the start there are none: that
         # listener does not listen yet.
-        "async_fetch": {"failed_refetch_duration": "5s" if settings.jwks_url else "0.1s"},
+        "async_fetch": {"failed_refetch_duration": "5s" if settings.jwks_url else "1s"},
     }
 
 
@@ -157,9 +151,8 @@ def _jwks_body(settings: EdgeSettings) -> dict[str, object]:
 def _jwks_cluster(settings: EdgeSettings) -> dict[str, object]:
     common: dict[str, object] = {"name": "jwks", "connect_timeout": "2s"}
     if settings.jwks_file is not None:
-        inside = {"address": {"envoy_internal_address": {"server_listener_name": "jwks"}}}
-        load: dict[str, object] = {"type": "STATIC", "transport_socket": _INTERNAL}
-        endpoint: dict[str, object] = {"endpoint": inside}
+        load: dict[str, object] = {"type": "STATIC", "transport_socket": _PLAIN}
+        endpoint = _endpoint(_host_port(settings.edge_jwks_listen))
     else:
         url = urlsplit(settings.jwks_url)
         host, secure = url.hostname or "", url.scheme == "https"

@@ -27,6 +27,9 @@ class EdgeSettings(BaseSettings):
     edge_admin_listen: str = Field(default="127.0.0.1:9901", pattern=r"^.+:\d+$")
     """Address of Envoy's admin interface, ``host:port``. It can stop Envoy: never for the outside."""
 
+    edge_jwks_listen: str = Field(default="127.0.0.1:9902", pattern=r"^.+:\d+$")
+    """Address at which Envoy gives itself the keys in ``jwks_file``, ``host:port``. Not for the outside."""
+
     edge_gateways: str = Field(default="gateway:9000", pattern=r"^[^,]+:\d+(,[^,]+:\d+)*$")
     """The gateways, ``host:port``, separated by commas. Of a name, all addresses are used."""
 

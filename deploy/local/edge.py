@@ -80,6 +80,7 @@ def settings(
     http_port: int,
     grpc_port: int,
     admin_port: int,
+    jwks_port: int,
     gateways: Sequence[str],
 ) -> EdgeSettings:
     """Say where Envoy listens and where the gateways are; what it traces, and its limits, are in the environment.
@@ -100,6 +101,7 @@ def settings(
             edge_http_listen=f"{HOST}:{http_port}",
             edge_grpc_listen=f"{HOST}:{grpc_port}",
             edge_admin_listen=f"{HOST}:{admin_port}",
+            edge_jwks_listen=f"{HOST}:{jwks_port}",
             edge_gateways=",".join(gateways),
             jwks_file=data.jwks,
             jwt_issuer=ISSUER,

@@ -259,8 +259,8 @@ async def make_edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[M
             ensure_keys(data)
             ensure_certificates(data, clock.now())
             shown = certificates(data, "gateway")
-            http_port, grpc_port, admin_port, *gateway_ports = (
-                ports.take(str(number)) for number in range(5)
+            http_port, grpc_port, admin_port, jwks_port, *gateway_ports = (
+                ports.take(str(number)) for number in range(6)
             )
             made = Edge(data, f"http://{address(http_port)}", address(grpc_port))
             for number, port in enumerate(gateway_ports):
@@ -287,6 +287,7 @@ async def make_edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[M
                 http_port=http_port,
                 grpc_port=grpc_port,
                 admin_port=admin_port,
+                jwks_port=jwks_port,
                 gateways=[f"{HOST}:{port}" for port in gateway_ports],
             ).model_copy(update=settings)
             child = Child(

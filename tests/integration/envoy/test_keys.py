@@ -33,9 +33,11 @@ async def answers(envoy: Edge, token: str) -> int:
 
 
 async def becomes(envoy: Edge, token: str, status: int) -> None:
-    """Wait until a token is answered like this."""
-    while await answers(envoy, token) != status:  # noqa: ASYNC110  the edge does not say when it has read its keys
-        await asyncio.sleep(0.05)
+    """Wait until a token is answered like this, whichever of the edge's threads is asked."""
+    in_a_row = 0
+    while in_a_row < 10:
+        in_a_row = in_a_row + 1 if await answers(envoy, token) == status else 0
+        await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -70,18 +72,20 @@ async def test_a_broken_file_leaves_the_known_keys_in_force(
     token = issuer.token(claims=OURS)
     await becomes(envoy, token, 200)
     write(issuer.file, b"nonsense")
-    before = await fetches(envoy)
-    while await fetches(envoy) < before + 2:
+    before = await failures(envoy)
+    while await failures(envoy) < before + 2:
         assert await answers(envoy, token) == 200
         await asyncio.sleep(0.05)
 
 
-async def fetches(envoy: Edge) -> int:
-    """Count how often the edge has asked for the keys."""
+async def failures(envoy: Edge) -> int:
+    """Count how often the edge could not get the keys."""
     admin = yaml.safe_load(envoy.data.envoy_config.read_text())["admin"]["address"]
     port = admin["socket_address"]["port_value"]
     async with httpx.AsyncClient(trust_env=False) as client:
-        stats = await client.get(f"http://127.0.0.1:{port}/stats?filter=jwt_authn.jwks_fetch")
+        stats = await client.get(
+            f"http://127.0.0.1:{port}/stats?filter=jwt_authn.jwks_fetch_failed"
+        )
     return sum(int(line.rpartition(" ")[2]) for line in stats.text.splitlines())
 
 
