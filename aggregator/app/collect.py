@@ -56,6 +56,12 @@ one, all with the same time, has a seller asked in vain only now and then."""
 
 Known: TypeAlias = tuple[Mapping[str, Seller], Mapping[str, float], Mapping[str, float]]
 """Of what is known: the sellers, for how long it is good, and for how long it was from the beginning, by seller."""
+_TIMED_OUT = CallFailed(
+    FailureKind.TIMED_OUT,
+    definitely_not_done=False,
+    detail="the collection's time was over",
+)
+
 OnKnown: TypeAlias = Callable[
     [Question, Mapping[str, Seller], Mapping[str, float], Mapping[str, float]], None
 ]
@@ -214,6 +220,7 @@ class Flight:
         started_at: when it began.
         started_s: likewise, by the monotonic clock.
         ended: is set when every seller has its answer.
+        looked: is set when what is known has been taken.
 
     """
 
@@ -240,6 +247,9 @@ class Flight:
         self.started_at = clock.now()
         self.started_s = clock.monotonic()
         self.ended = asyncio.Event()
+        self.looked = asyncio.Event()
+        self._following = False
+        self._left_for = MissReason.STOPPED
         self._question = key.question
         self._customers = [customer_id]
         self._gatherer = gatherer
@@ -295,9 +305,11 @@ class Flight:
     def leave(self, collection: Collection) -> None:
         """Let one go."""
         self._joined.discard(collection)
+        self._left_for = collection.ended_for
 
     async def stop(self) -> None:
         """Cancel what is under way."""
+        rest = [self.unanswered(seller_id, self._left_for) for seller_id in self._open]
         ending = self._gatherer.cancel(self._waiting.values())
         self._outlooks.learn_prices(self.answers)
         if self._task is not None:
@@ -313,17 +325,24 @@ class Flight:
                 conditions=self._question.conditions,
                 started_at=self.started_at,
                 elapsed_s=self._clock.monotonic() - self.started_s,
-                answers=[*self.answers, *self._rest()],
+                answers=[*self.answers, *rest],
             )
         )
         if self._task is not None and not self._task.cancelled():
             self._task.result()
 
-    def _rest(self) -> list[Answer]:
-        """Give an answer to every seller that nobody waited for any longer."""
-        waited_s = self._clock.monotonic() - self.started_s
-        stopped = Skipped(MissReason.STOPPED)
-        return [Answer(seller_id, stopped, waited_s) for seller_id in self._open]
+    def unanswered(self, seller_id: str, reason: MissReason) -> Answer:
+        """Say what came of a seller that nobody waits for any longer, for a reason: STOPPED or TIMED_OUT."""
+        waiting = self._waiting.get(seller_id)
+        outcome: CallFailed | Skipped
+        if self._following if waiting is None else waiting.call is not None:
+            outcome = _TIMED_OUT if reason is MissReason.TIMED_OUT else Skipped(reason)
+        else:
+            never = MissReason.TOO_SLOW if reason is MissReason.TIMED_OUT else reason
+            lacking = None if waiting is None else waiting.lacking
+            outcome = Skipped(lacking or never, asked=False)
+        since_s = self.started_s if waiting is None else waiting.asked_s
+        return Answer(seller_id, outcome, self._clock.monotonic() - since_s)
 
     def summary_of(self, answers: Sequence[Answer]) -> Summary:
         """Count answers, one of each seller."""
@@ -377,6 +396,7 @@ class Flight:
         with self._cache.changes(self._question) as changed:
             while self._open:
                 if self.key.fresh:
+                    self.looked.set()
                     await self._ask()
                     return
                 opened = await self._cache.open(self._question, self._open.keys())
@@ -386,6 +406,8 @@ class Flight:
                     for _ in self._joined:
                         self._tell_known(self._known)
                 self._take(opened.answers)
+                self._following = not opened.leading
+                self.looked.set()
                 if opened.leading and self.key.browsing:
                     # Whoever buys would wait for the leader, and browsing may take long. What it finds out is told all
                     # the same.
@@ -488,6 +510,7 @@ class Collection:
     Attributes:
         wish: what its caller wants.
         until_s: when its caller must have the last answer, by the monotonic clock.
+        ended_for: why those that have not answered are not waited for, STOPPED or TIMED_OUT.
 
     """
 
@@ -506,7 +529,9 @@ class Collection:
         self._flush_s = limits.flush_s
         self._started_at = clock.now()
         self._started_s = clock.monotonic()
+        self._time_left_s = time_left_s
         self.until_s = self._started_s + max(0.0, time_left_s - limits.merge_margin_s)
+        self.ended_for = MissReason.STOPPED
         self._arrived = asyncio.Event()
         self._complete = asyncio.Event()
         self._have: set[str] = set()
@@ -538,6 +563,11 @@ class Collection:
 
     async def batches(self) -> AsyncIterator[Sequence[Answer]]:
         """Give all answers: the first at once, later ones gathered for a moment, the last without delay."""
+        if self.until_s <= self._started_s:
+            # There is no time to ask, but what is known may be all that there is to say.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._time_left_s / 2):
+                    await self._flight.looked.wait()
         while True:
             batch, self._new = self._new, []
             self._arrived.clear()
@@ -550,6 +580,7 @@ class Collection:
             if batch:
                 await self._pause(self._flush_s, self._complete)
             await self._wait()
+        self.ended_for = reason
         rest = self._rest(reason)
         self._given += rest
         self._whole = not rest
@@ -605,21 +636,14 @@ class Collection:
 
     def _rest(self, reason: MissReason) -> list[Answer]:
         """Give an answer to every seller that has none."""
-        given = {answer.seller_id for answer in self._given}
-        waited_s = self._clock.monotonic() - self._started_s
-        outcome = (
-            CallFailed(
-                FailureKind.TIMED_OUT,
-                definitely_not_done=False,
-                detail="the collection's time was over",
-            )
-            if reason is MissReason.TIMED_OUT
-            else Skipped(reason)
-        )
         return [
-            Answer(seller.seller_id, outcome, waited_s)
-            for seller in self._flight.sellers
-            if seller.seller_id not in given
+            # What has come since the last look.
+            *self._new,
+            *(
+                self._flight.unanswered(seller.seller_id, reason)
+                for seller in self._flight.sellers
+                if seller.seller_id not in self._have
+            ),
         ]
 
     def _has_affordable(self) -> bool:

@@ -129,6 +129,11 @@ class Waiting:
         self.lot: _Lot | None = None
         self.call: _Call | None = None
 
+    @property
+    def lacking(self) -> MissReason | None:
+        """What it waits for, as far as that is known; None once it is sent."""
+        return None if self.lot is None else self.lot.lacking
+
 
 @dataclass(slots=True)
 class _Call:
@@ -516,7 +521,7 @@ class Gatherer:
         """Answer the questions that are not asked, for whatever reason is given."""
         now = self._clock.monotonic()
         for waiting, reason in lot.drop(why):
-            self._answer(lot.seller, waiting, Skipped(reason), now)
+            self._answer(lot.seller, waiting, Skipped(reason, asked=False), now)
 
     def _start(self, lot: _Lot, grant: Grant, questions: Sequence[Waiting]) -> None:
         if not questions:

@@ -64,9 +64,10 @@ _NOT_ASKED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """The seller was not asked, or its answer was not waited for."""
+    """The seller was not asked, or its answer was not waited for; ``asked`` is whether it was, if ``reason`` allows."""
 
     reason: MissReason
+    asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,8 @@ def summarise(
                 best = total
         else:
             reason = miss_reason(answer.outcome)
-            asked += reason not in _NOT_ASKED
+            never = isinstance(answer.outcome, Skipped) and not answer.outcome.asked
+            asked += reason not in _NOT_ASKED and not never
             misses[reason] += 1
     return Summary(
         collection_id=collection_id,

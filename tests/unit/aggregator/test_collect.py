@@ -245,11 +245,11 @@ async def test_who_has_not_answered_when_time_is_over_has_timed_out() -> None:
     assert summary.misses == {MissReason.TIMED_OUT: 1}
 
 
-async def test_without_time_all_have_timed_out() -> None:
-    batches, _ = await collected(Sellers(acme=hangs, beta=hangs).collector(), time_left_s=0.01)
-    assert [
-        outcome.kind for outcome in outcomes(batches).values() if isinstance(outcome, CallFailed)
-    ] == [FailureKind.TIMED_OUT] * 2
+async def test_without_time_nobody_is_asked() -> None:
+    sellers = Sellers(acme=hangs, beta=hangs)
+    _, summary = await collected(sellers.collector(), time_left_s=0.01)
+    assert (summary.misses, summary.asked) == ({MissReason.TOO_SLOW: 2}, 0)
+    assert sellers.asked == []
 
 
 async def test_leaving_cancels_the_calls_under_way() -> None:

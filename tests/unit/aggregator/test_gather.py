@@ -462,6 +462,7 @@ async def test_a_seller_that_is_no_longer_active_is_called_no_more() -> None:
         process.gatherer.retain({"beta"})
         result = await collecting
         assert (result.misses, result.quoted) == ({"acme": MissReason.STOPPED}, {"beta"})
+        assert result.summary.asked == 1
         assert mesh.sellers.calls_to("acme") == []
 
 

@@ -11,6 +11,7 @@ import pytest
 from aggregator.app.collect import Limits, Wish
 from aggregator.app.gather import Gatherer, Waiting
 from aggregator.domain.collection import Answer, MissReason, Question
+from aggregator.domain.history import CollectionRecord
 from aggregator.domain.stopping import Policy
 from sellers.admission.model import Ask, Decision, Outcome, Purpose, Reason, Wait
 from sellers.model import CallFailed, FailureKind, Seller
@@ -226,6 +227,47 @@ async def test_what_is_known_is_not_asked_again_unless_it_must_be_fresh() -> Non
         # And what came of it is known now.
         mesh.sellers.says["acme"] = lambda _book: quoted(1)
         assert (await process.collect()).answers["acme"].outcome == quoted(2000)
+
+
+@in_virtual_time
+async def test_what_is_known_is_given_though_there_is_no_time_to_ask() -> None:
+    async with fleet(seller("acme"), seller("beta")) as mesh:
+        process = await mesh.process()
+        await process.collect()
+        known = await process.collect(time_left_s=0.1)
+        assert (known.quoted, known.summary.cached) == ({"acme", "beta"}, 2)
+        assert len(mesh.sellers.calls) == 2
+
+
+@in_virtual_time
+async def test_who_waits_for_budget_when_time_is_over_or_others_suffice_was_not_asked() -> None:
+    async with fleet(seller("ample"), seller("scarce", calls_per_minute=5)) as mesh:
+        mesh.sellers.latency_s = {"ample": 0.05}
+        process = await mesh.process()
+        for number in range(8):
+            await process.collect(f"before-{number}", time_left_s=1)
+        await asyncio.sleep(50)
+        mesh.sellers.calls.clear()
+        stopped = await process.collect(time_left_s=20, wish=Wish(policy=Policy.FAST))
+        assert stopped.misses == {"scarce": MissReason.NO_BUDGET}
+        assert stopped.summary.asked == 1
+        assert mesh.sellers.calls_to("scarce") == []
+
+
+@in_virtual_time
+async def test_the_record_says_that_a_seller_timed_out_and_since_when_it_was_asked() -> None:
+    async with fleet(seller("acme"), seller("dead")) as mesh:
+        mesh.sellers.latency_s = {"dead": 60.0}
+        process = await mesh.process(limits=Limits(merge_margin_s=0.1))
+        records: list[CollectionRecord] = []
+        process.collector._on_ended = records.append
+        result = await process.collect(time_left_s=1.1)
+        assert result.misses == {"dead": MissReason.TIMED_OUT}
+        [record] = records
+        [dead] = [answer for answer in record.fresh if answer.seller_id == "dead"]
+        assert isinstance(dead.outcome, CallFailed)
+        assert dead.outcome.kind is FailureKind.TIMED_OUT
+        assert dead.latency_s == pytest.approx(1.0)
 
 
 @in_virtual_time
