@@ -261,8 +261,11 @@ def flag_json(flag: Flag) -> Json:
 def told_columns(what: Told) -> tuple[str, str]:
     """Give the kind of what is told of a purchase, and its body as JSON; its currency is the purchase's."""
     match what:
-        case PaymentChanged(detail):
-            return "payment_changed", json.dumps({"detail": detail})
+        case PaymentChanged(detail, provider_id):
+            changed: Json = {"detail": detail}
+            if provider_id is not None:
+                changed["provider_id"] = provider_id
+            return "payment_changed", json.dumps(changed)
         case OrderChanged(key, detail):
             return "order_changed", json.dumps({"key": key, "detail": detail})
         case Resolve(decision, reason, order_id, total):
@@ -280,7 +283,7 @@ def _observation(entry: Json, currency: str) -> Observation:
 
 def _told(kind: str, body: Json, currency: str) -> Told:
     if kind == "payment_changed":
-        return PaymentChanged(body["detail"])
+        return PaymentChanged(body["detail"], body.get("provider_id"))
     if kind == "order_changed":
         return OrderChanged(body["key"], body["detail"])
     return Resolve(

@@ -29,9 +29,13 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PaymentChanged:
-    """Something about the payment has changed at the provider; ``detail`` is for people."""
+    """Something about the payment has changed at the provider; ``detail`` is for people.
+
+    ``provider_id`` is the provider's name for it, where whoever tells knows that: the purchase may not.
+    """
 
     detail: str = ""
+    provider_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ class Authorization:
         provider_id: the provider's name for it, once known.
         captured: what was charged; with ``CAPTURED`` and ``REFUNDED``.
         capture_before: when the provider lets it lapse; None when it does not say.
-        refunded: what was given back; with ``REFUNDED``.
+        refunded: what was given back: all with ``REFUNDED``, with ``CAPTURED`` a part of it, by hand.
 
     """
 

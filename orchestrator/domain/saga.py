@@ -45,7 +45,7 @@ MOST_FAULTS = 20
 """Tries after which a step that fails by a fault of ours is left to an operator."""
 _OVERDUE_TRIES = 10
 
-_PENDING, _TOO_LATE = "pending", "too_late"
+_PENDING, _TOO_LATE, _CONFIRMED = "pending", "too_late", "confirmed"
 _NO_ORDER_WORDS = frozenset({"cancelled", "closed", "rejected"})
 
 _BUYING = frozenset({Stage.COLLECT, Stage.REQUOTE, Stage.HOLD, Stage.ORDER, Stage.RESOLVE_ORDER})
@@ -53,6 +53,9 @@ _ORDERING = frozenset(
     {Stage.ORDER, Stage.RESOLVE_ORDER, Stage.CAPTURE, Stage.CANCEL_ORDER, Stage.SETTLE_PAYMENT}
 )
 _OFFERING = frozenset({Stage.VOID, Stage.RELEASE, Stage.OFFER})
+_MAY_BE_LEFT = frozenset(
+    {AuthorizationState.INTENDED, AuthorizationState.AUTHORIZED, AuthorizationState.DECLINED}
+)
 _RESTING = frozenset({Stage.RELEASE, Stage.OFFER, Stage.DONE})
 _AT_SELLER = frozenset({Stage.RESOLVE_ORDER, Stage.CANCEL_ORDER, Stage.CHECK_ORDER})
 
@@ -150,7 +153,8 @@ class PaymentFound:
         """Say whether our books say the same."""
         match ours.state:
             case AuthorizationState.CAPTURED:
-                return self.captured == ours.captured and not self.refunded.minor
+                given_back = ours.refunded.minor if ours.refunded else 0
+                return self.captured == ours.captured and self.refunded.minor == given_back
             case AuthorizationState.REFUNDED:
                 return self.captured == ours.captured and self.refunded == ours.refunded
             case AuthorizationState.VOIDED | AuthorizationState.DECLINED:
@@ -361,7 +365,7 @@ class Saga:
 
     def ordered(self, purchase: Purchase, order_id: str, total: Money) -> Next:
         """The seller has sold the copy: charge what it says, if that was ever agreed."""
-        attempt = replace(_attempt(purchase), order_id=order_id, charged=total, outcome="confirmed")
+        attempt = replace(_attempt(purchase), order_id=order_id, charged=total, outcome=_CONFIRMED)
         purchase = replace(purchase, attempt=attempt)
         ordered = Step(StepName.ORDERED, attempt.seller_id, total)
         stage = Stage.CAPTURE if _chargeable(purchase, total) else Stage.CANCEL_ORDER
@@ -587,10 +591,13 @@ class Saga:
     def observed(self, purchase: Purchase, observation: Observation, moment: Moment) -> Next:
         """Somebody tells something of the purchase. What is under way finds out by itself."""
         match observation.what:
-            case PaymentChanged():
-                known = purchase.authorization.provider_id is not None
-                if purchase.stage in _RESTING and known:
-                    return Next(_to(purchase, Stage.CHECK_PAYMENT))
+            case PaymentChanged(_, provider_id):
+                ours = purchase.authorization
+                # It may have been made after all, when it was given up without its name.
+                name = ours.provider_id or provider_id
+                if purchase.stage in _RESTING and name is not None:
+                    named = replace(purchase, authorization=replace(ours, provider_id=name))
+                    return Next(_to(named, Stage.CHECK_PAYMENT))
             case OrderChanged(key, detail):
                 if purchase.stage in _RESTING:
                     if purchase.attempt is not None and purchase.attempt.key == key:
@@ -611,8 +618,8 @@ class Saga:
     ) -> Next:
         """Compare a payment at the provider, None when it has none, with what we have."""
         ours = purchase.authorization
-        if payment is not None and payment.reserved and ours.state is AuthorizationState.AUTHORIZED:
-            # Whoever closed the purchase has left it so.
+        if payment is not None and payment.reserved and ours.state in _MAY_BE_LEFT:
+            # Whoever closed the purchase has left it so, or did not know of it.
             return Next(_to(purchase, Stage.VOID))
         if payment is not None and payment.agrees_with(ours):
             return self._rest(purchase, moment)
@@ -650,8 +657,13 @@ class Saga:
             return self.captured(purchase, payment.captured)
         if not pending and payment.reserved:
             return Next(_to(purchase, Stage.VOID))
-        if not pending and whole and payment.captured.minor <= purchase.max_price.minor:
-            taken = replace(ours, state=AuthorizationState.CAPTURED, captured=payment.captured)
+        if not pending and 0 < payment.captured.minor <= purchase.max_price.minor:
+            taken = replace(
+                ours,
+                state=AuthorizationState.CAPTURED,
+                captured=payment.captured,
+                refunded=payment.refunded if payment.refunded.minor else None,
+            )
             return self._rest(replace(purchase, authorization=taken), moment)
         flag = Flag(
             Invariant.SUMS_ADD_UP,
@@ -678,14 +690,13 @@ class Saga:
         ``total`` is what a standing order costs, None when none stands; ``word`` is the seller's answer.
         """
         attempt = _attempt(purchase)
-        if purchase.status is not Status.PURCHASED:
+        given_back = purchase.authorization.state is AuthorizationState.REFUNDED
+        if purchase.status is not Status.PURCHASED or given_back:
             if total is None:
                 return self._rest(purchase, moment)
             stray = replace(attempt, charged=total, outcome="stray")
             return Next(_to(replace(purchase, attempt=stray), Stage.CANCEL_ORDER))
-        if total is not None and total == attempt.charged:
-            return self._rest(purchase, moment)
-        if purchase.authorization.state is AuthorizationState.REFUNDED:
+        if word == _CONFIRMED and total == attempt.charged:
             return self._rest(purchase, moment)
         charged = purchase.authorization.captured
         if total is None and word in _NO_ORDER_WORDS:
@@ -972,7 +983,9 @@ def fits(purchase: Purchase, what: Resolve) -> bool:
     money = purchase.authorization
     match what.decision:
         case Decision.RETRY | Decision.CLOSE:
-            return True
+            # Closed without its name, what may be reserved could be released by nobody.
+            unknown = money.state is AuthorizationState.INTENDED
+            return what.decision is Decision.RETRY or not unknown
         case Decision.ORDER_STANDS:
             known = bool(what.order_id) and what.total is not None
             return known and purchase.status is Status.PENDING and ordering

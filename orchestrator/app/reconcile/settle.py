@@ -115,7 +115,7 @@ class Settler:
         """Tell a worker to look; False when there is nothing to tell."""
         detail = f"{finding.kind}: {finding.detail}"
         if finding.remedy is Remedy.LOOK_AT_PAYMENT:
-            what: Told = PaymentChanged(detail)
+            what: Told = PaymentChanged(detail, finding.provider_id)
         elif finding.remedy is Remedy.LOOK_AT_ORDER and finding.order_key is not None:
             what = OrderChanged(finding.order_key, detail)
         else:

@@ -15,6 +15,7 @@ from mesh.money import Money
 from orchestrator.domain.observations import Decision, OrderChanged, PaymentChanged, Resolve
 from orchestrator.domain.purchase import FailureReason, Status
 from orchestrator.domain.saga import Limits
+from orchestrator.ports import Authorized
 from sellers.model import CallFailed, FailureKind, Held
 from tests.fakes.market import UNREACHED, Market, ScriptedSeller
 from tests.integration.orchestrator.conftest import CLOCK, until
@@ -417,3 +418,62 @@ async def test_an_order_above_what_was_agreed_is_taken_back(world: World) -> Non
     async with world.working():
         bought = await world.settled(view.request_id)
     assert (bought.seller_id, bought.final_price) == ("b", Money("USD", 2500))
+
+
+async def test_a_part_that_was_given_back_by_hand_is_flagged_once(world: World) -> None:
+    view = await world.buy(ScriptedSeller("a", 2000))
+    await world.pool.execute(
+        "UPDATE sandbox_provider.payment_authorization SET refunded_minor = 500"
+    )
+    assert (await told(world, view, PaymentChanged())).stage == "flagged"
+    await decide(world, view, Decision.PAYMENT_SETTLED)
+    settled = await acted_on(world, view.request_id)
+    assert (settled.payment.state, settled.payment.refunded) == ("captured", Money("USD", 500))
+    again = await told(world, view, PaymentChanged())
+    assert (again.stage, len(again.flags)) == ("done", 1)
+
+
+async def test_an_authorization_that_was_made_after_all_is_released(world: World) -> None:
+    """Nobody knew its name when the purchase was over; whoever compares the books tells it."""
+    view = await world.buy(ScriptedSeller("a", 2000), payment_token="tok_decline")
+    made = await world.provider.authorize(
+        "late", "tok_x", Money("USD", 2999), str(view.request_id), CLOCK.now()
+    )
+    assert isinstance(made, Authorized)
+    dossier = await told(world, view, PaymentChanged("left", made.provider_id))
+    assert (dossier.stage, dossier.payment.state) == ("done", "voided")
+    await world.audit(view.request_id)
+
+
+async def test_a_void_that_meets_a_charge_is_flagged(world: World) -> None:
+    async def charge() -> None:
+        await world.pool.execute(
+            "UPDATE sandbox_provider.payment_authorization"
+            " SET state = 'captured', captured_minor = 500, captures = 1"
+        )
+
+    seller = ScriptedSeller("a", 2000, with_holds=False, stock=1, before={"order": charge})
+    seller.script = {"order": [UNREACHED] * 2}
+    view = await world.buy(seller)
+    dossier = await world.operators.inspect(view.request_id)
+    assert (dossier.stage, dossier.payment.state) == ("flagged", "authorized")
+    [flag] = dossier.flags
+    assert flag.flag.invariant.value == "I9"
+    await decide(world, view, Decision.REFUND)
+    refunded = await acted_on(world, view.request_id)
+    assert (refunded.payment.state, refunded.payment.refunded) == ("refunded", Money("USD", 500))
+
+
+async def test_what_was_given_back_in_part_is_not_given_back_by_itself(world: World) -> None:
+    view = await world.buy(ScriptedSeller("a", 2000))
+    await world.pool.execute(
+        "UPDATE sandbox_provider.payment_authorization SET refunded_minor = 500"
+    )
+    world.market.sellers["a"].live.clear()
+    dossier = await told(world, view, order_of(view))
+    assert dossier.stage == "flagged"
+    assert "partly_refunded" in dossier.flags[-1].flag.detail
+    refunded = await world.pool.fetchval(
+        "SELECT refunded_minor FROM sandbox_provider.payment_authorization"
+    )
+    assert refunded == 500

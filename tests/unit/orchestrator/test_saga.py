@@ -673,7 +673,9 @@ def test_an_order_that_the_seller_took_back_is_refunded_and_stays_purchased() ->
     assert refunded.settled is not None
 
 
-@pytest.mark.parametrize(("total", "word"), [(2100, "confirmed"), (None, "nothing")])
+@pytest.mark.parametrize(
+    ("total", "word"), [(2100, "confirmed"), (2000, "pending"), (None, "nothing")]
+)
 def test_an_order_that_is_not_as_it_was_charged_is_flagged(total: int | None, word: str) -> None:
     following = SAGA.order_checked(bought(), usd(total) if total else None, word, EARLY)
     assert following.purchase.stage is Stage.FLAGGED
@@ -687,6 +689,50 @@ def test_a_stray_order_is_cancelled_and_the_status_stays() -> None:
     assert (cancelled.stage, cancelled.status) == (Stage.DONE, Status.NOT_AVAILABLE)
     stands = SAGA.order_stands(stray.purchase)
     assert stands.flags[0].invariant is Invariant.NOTHING_LEFT_OVER
+
+
+@pytest.mark.parametrize("state", [AuthorizationState.INTENDED, AuthorizationState.DECLINED])
+def test_an_authorization_that_was_made_after_all_is_released(state: AuthorizationState) -> None:
+    over = purchase(
+        stage=Stage.DONE, status=Status.FAILED, authorization=Authorization(state=state)
+    )
+    told = Observation(1, "reconciler", PaymentChanged("left", "auth"))
+    checking = SAGA.observed(over, told, EARLY).purchase
+    assert (checking.stage, checking.authorization.provider_id) == (Stage.CHECK_PAYMENT, "auth")
+    still = PaymentFound(reserved=True, captured=usd(0), refunded=usd(0))
+    assert SAGA.payment_checked(checking, still, EARLY).purchase.stage is Stage.VOID
+
+
+def test_the_name_of_a_payment_does_not_change_by_what_others_tell() -> None:
+    told = Observation(1, "reconciler", PaymentChanged("second", "other"))
+    assert SAGA.observed(bought(), told, EARLY).purchase.authorization.provider_id == "auth"
+
+
+def test_what_may_be_reserved_under_an_unknown_name_is_not_closed() -> None:
+    stopped = SAGA.poisoned(purchase(stage=Stage.AUTHORIZE), "OSError").purchase
+    assert not fits(stopped, Resolve(Decision.CLOSE, "why"))
+    assert fits(stopped, Resolve(Decision.RETRY, "why"))
+
+
+def test_a_part_that_was_given_back_by_hand_is_settled_once() -> None:
+    part = PaymentFound(reserved=False, captured=usd(2000), refunded=usd(500))
+    flagged = SAGA.payment_checked(bought(), part, EARLY).purchase
+    assert flagged.stage is Stage.FLAGGED
+    settled = SAGA.payment_settled(replace(flagged, stage=Stage.SETTLE_PAYMENT), part, EARLY)
+    ours = settled.purchase.authorization
+    assert (ours.state, ours.refunded) == (AuthorizationState.CAPTURED, usd(500))
+    assert SAGA.payment_checked(settled.purchase, part, EARLY).flags == ()
+    more = replace(part, refunded=usd(600))
+    assert SAGA.payment_checked(settled.purchase, more, EARLY).flags != ()
+
+
+def test_an_order_that_stands_although_its_price_was_given_back_is_taken_back() -> None:
+    given_back = SAGA.refunded(bought(), usd(2000)).purchase
+    following = SAGA.order_checked(given_back, usd(2000), "confirmed", EARLY)
+    assert following.purchase.stage is Stage.CANCEL_ORDER
+    cancelled = SAGA.order_cancelled(following.purchase, EARLY).purchase
+    assert (cancelled.stage, cancelled.status) == (Stage.DONE, Status.PURCHASED)
+    assert SAGA.order_checked(given_back, None, "cancelled", EARLY).purchase.stage is Stage.DONE
 
 
 def test_the_token_is_kept_until_an_offer_ends_where_it_can_pay_for_it() -> None:
