@@ -53,8 +53,9 @@ class AesTokenVault:
     same one (HKDF, RFC 5869).
 
     The file is read again when it has changed, looked at no more than once a second, and at once when a key is wanted
-    that is not known. To rotate, add a key behind the others in every replica's file, then move it to the front. A file
-    that cannot be read leaves what was known in force.
+    that is not known. To rotate, add a key behind the others in every replica's file, then move it to the front. An old
+    one may go when no purchase that it has sealed is under way or has an open offer, and nobody repeats a call of that
+    time any more: such a call is refused. A file that cannot be read leaves what was known in force.
     """
 
     def __init__(self, keyring: Path, clock: Clock) -> None:

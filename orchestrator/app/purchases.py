@@ -259,7 +259,12 @@ class Purchases:
         )
         if found is None:
             raise _taken()
-        digest = self._vault.digest(order.content(), found.key_id)
+        try:
+            digest = self._vault.digest(order.content(), found.key_id)
+        except KeyError:
+            # Its keyring key was taken out: whether it is the same request cannot be told any more.
+            msg = "this idempotency key was used long ago: look for its request in the list, or use a new key"
+            raise errors.AlreadyExists(msg, reason="IDEMPOTENCY_KEY_TOO_OLD") from None
         if not hmac.compare_digest(digest, found.content_hmac):
             msg = "this idempotency key was used for another request: use a new key for each new request"
             raise errors.AlreadyExists(msg, reason="IDEMPOTENCY_KEY_REUSED")

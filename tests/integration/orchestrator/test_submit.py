@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -12,11 +14,15 @@ import pytest
 
 from mesh import errors
 from mesh.money import Money
+from orchestrator.adapters.vault import AesTokenVault
 from orchestrator.domain.purchase import Status
 from orchestrator.ports import Wanted
 from tests.fakes.market import Market, ScriptedSeller
+from tests.integration.orchestrator.conftest import CLOCK
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.integration.orchestrator.conftest import Changes, World
 
 NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
@@ -62,6 +68,19 @@ async def test_the_same_key_for_something_else_is_refused(world: World, change: 
     with pytest.raises(errors.AlreadyExists) as caught:
         await world.purchases.submit(replace(world.order(**change), idempotency_key="k"), 0)
     assert caught.value.reason == "IDEMPOTENCY_KEY_REUSED"
+
+
+async def test_a_key_from_before_the_keyring_changed_is_refused(
+    world: World, tmp_path: Path
+) -> None:
+    await world.purchases.submit(world.order(idempotency_key="k"), 0)
+    keyring = tmp_path / "another.json"
+    key = base64.b64encode(bytes(range(1, 33))).decode()
+    keyring.write_text(json.dumps({"keys": [{"id": "k2", "key": key}]}))
+    world.vault = AesTokenVault(keyring, CLOCK)
+    with pytest.raises(errors.AlreadyExists) as caught:
+        await world.new_purchases().submit(world.order(idempotency_key="k"), 0)
+    assert caught.value.reason == "IDEMPOTENCY_KEY_TOO_OLD"
 
 
 async def test_a_key_is_its_customers_own(world: World) -> None:
