@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -296,3 +297,53 @@ async def test_a_purchase_that_cannot_be_read_does_not_stop_the_others(world: Wo
     async with world.working():
         view = await submitted(world)
         assert final(await world.settled(view.request_id)) == (Status.PURCHASED, "a", 2000)
+
+
+async def test_without_enough_of_a_lease_nothing_is_begun(world: World) -> None:
+    """Another worker could take over before the effect is over."""
+    world.market = Market(ScriptedSeller("a", 2000))
+    world.worker_settings = replace(world.worker_settings, lease_s=4.0, effect_s=5.0)
+    view = await submitted(world)
+    async with world.working():
+
+        async def is_claimed() -> bool:
+            return bool(await world.pool.fetchval("SELECT epoch FROM orchestrator.purchase"))
+
+        await until(is_claimed)
+    assert await world.stage(view.request_id) == "authorize"
+    assert await _authorizations(world) == 0
+
+
+async def _authorizations(world: World) -> int:
+    count: int = await world.pool.fetchval(
+        "SELECT count(*) FROM sandbox_provider.payment_authorization"
+    )
+    return count
+
+
+async def test_an_order_that_is_taken_over_late_is_not_sent(world: World) -> None:
+    """A seller that does not heed not_after would sell when nobody waits for it any more."""
+    reached = asyncio.Event()
+
+    async def hang() -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    seller = ScriptedSeller("a", 2000, with_holds=False, before={"order": hang})
+    world.market = Market(seller)
+    patient = world.worker_settings
+    world.worker_settings = replace(patient, drain_s=0.0)
+    view = await submitted(world)
+    async with world.working():
+        await reached.wait()
+    assert await world.stage(view.request_id) == "order"
+    await world.pool.execute(
+        "UPDATE orchestrator.attempt SET not_after = now() - interval '1 minute'"
+    )
+    seller.before, seller.stock = {}, 0
+    world.worker_settings = patient
+    async with world.working():
+        over = await world.settled(view.request_id)
+    assert over.status is not Status.PURCHASED
+    assert world.market.log.count(("order", "a")) == 1
+    assert ("cancel", "a") in world.market.log
