@@ -161,7 +161,8 @@ def _jwks_cluster(settings: EdgeSettings) -> dict[str, object]:
         context = {**roots, "match_typed_subject_alt_names": [name]}
         socket = _tls(host, alpn="http/1.1", validation_context=context) if secure else _PLAIN
         load = {
-            "type": "STRICT_DNS",
+            # One host with several addresses, tried one after the other: not several hosts in turn.
+            "type": "LOGICAL_DNS",
             "dns_lookup_family": "ALL",
             "transport_socket": socket,
         }
