@@ -19,6 +19,7 @@ _COMMANDS = {
     "quotes": "Compare the prices of a book without buying.",
     "reconcile": "Compare our books with the payment provider's and every seller's.",
     "restart": "Restart a running mesh, part by part; customers notice nothing.",
+    "sellers": "Register sellers, and say which of them are asked.",
     "status": "Tell where a purchase stands.",
     "token": "Print a bearer token for a local mesh.",
     "up": "Run the whole mesh on this machine until Ctrl-C.",

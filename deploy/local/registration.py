@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import grpc
 
@@ -10,16 +12,18 @@ from bookmesh.aggregator.v1 import aggregator_pb2, aggregator_pb2_grpc
 from bookmesh.sellersim.v1 import control_pb2, control_pb2_grpc
 from deploy.local.certificates import connect
 from deploy.local.data import DataFolder
+from deploy.local.files import write
 from deploy.local.problem import MeshProblem
 
 _TIMEOUT_S = 20.0
 _MOST_AT_ONCE = 1000
+_REMEMBERED = "simulated-sellers.json"
 
 
 async def register_sellers(data: DataFolder, control: str, aggregators: Sequence[str]) -> int:
-    """Register the sellers of the simulator, disable those of earlier runs, and give how many are active.
+    """Register the sellers of the simulator, disable its sellers of earlier runs, and give how many are active.
 
-    Returns when every aggregator knows. Sellers with TLS are real ones, and left alone.
+    Returns when every aggregator knows. Sellers that somebody else has registered are left alone.
 
     Args:
         data: where the operator's certificate is.
@@ -40,10 +44,13 @@ async def register_sellers(data: DataFolder, control: str, aggregators: Sequence
         sellers = [_registration(seller) for seller in simulated.sellers]
         known = await _registry(data, aggregators[0], revision=0)
         active = {seller.seller_id for seller in sellers}
-        for seller in known.values():
-            if seller.seller_id not in active and not seller.tls_roots:
-                seller.state = aggregator_pb2.Seller.STATE_DISABLED
-                sellers.append(seller)
+        remembered = data.base / _REMEMBERED
+        for seller_id in _remembered(remembered) - active:
+            if seller_id in known:
+                known[seller_id].state = aggregator_pb2.Seller.STATE_DISABLED
+                sellers.append(known[seller_id])
+        # Before they are registered: what is not told here can never be disabled.
+        write(remembered, json.dumps(sorted(_remembered(remembered) | active)).encode())
         revision = 0
         async with connect(data, aggregators[0], "aggregator") as channel:
             registry = aggregator_pb2_grpc.RegistryServiceStub(channel)
@@ -59,6 +66,11 @@ async def register_sellers(data: DataFolder, control: str, aggregators: Sequence
         msg = f"the sellers could not be registered: {error.code().name}: {error.details()}"
         raise MeshProblem(msg) from None
     return len(active)
+
+
+def _remembered(file: Path) -> set[str]:
+    """Give the ids of all sellers that the simulator has ever had here."""
+    return set(json.loads(file.read_text())) if file.exists() else set()
 
 
 def _registration(seller: control_pb2.SimulatedSeller) -> aggregator_pb2.Seller:
