@@ -79,7 +79,13 @@ async def run(settings: Settings) -> None:
             SellerTransport(credentials, clock, on_rate_limited=on_rate_limited)
         )
         valkey = await stack.enter_async_context(open_client(settings.valkey_url))
-        cache = ValkeyQuoteCache(valkey, clock, str(new_id()), CacheSettings())
+        lasting = CacheSettings(
+            quote_s=settings.quote_good_s,
+            no_s=settings.no_good_s,
+            failure_s=settings.failure_good_s,
+            margin_s=settings.quote_margin_s,
+        )
+        cache = ValkeyQuoteCache(valkey, clock, str(new_id()), lasting)
 
         def on_change(snapshot: Snapshot) -> None:
             sellers.retain(snapshot.sellers.values())
@@ -108,7 +114,11 @@ async def run(settings: Settings) -> None:
             buffer_quotes=settings.history_buffer_quotes, days=settings.history_days
         )
         history = WriteBehindHistory(PostgresHistoryStore(pool), clock, keeping)
-        gathering = GatherSettings(seller_s=settings.seller_timeout_s)
+        gathering = GatherSettings(
+            linger_s=settings.linger_s,
+            longest_linger_s=settings.longest_linger_s,
+            seller_s=settings.seller_timeout_s,
+        )
         gatherer = Gatherer(sellers, admission, outlooks, gathering, clock)
         refresher = Refresher(
             gatherer,

@@ -25,6 +25,24 @@ class Settings(SellerCallerSettings):
     browse_share: float = Field(default=0.2, ge=0, le=1)
     """Who only compares prices may ask a seller while no more than this share of what quotes may use is used up."""
 
+    quote_good_s: float = Field(default=60.0, ge=1, le=3600)
+    """The longest that a quote is shown again before its seller is asked anew, in seconds."""
+
+    no_good_s: float = Field(default=60.0, ge=1, le=3600)
+    """How long a seller that does not have a book is not asked for it again, in seconds."""
+
+    failure_good_s: float = Field(default=1.0, ge=0.1, le=60)
+    """How long a seller that failed is not asked the same again, in seconds."""
+
+    quote_margin_s: float = Field(default=10.0, ge=0, le=600)
+    """How long before it expires a quote is not shown any more, so that there is time to buy on it, in seconds."""
+
+    linger_s: float = Field(default=0.003, ge=0, le=1)
+    """How long a question waits for others to go with, while its seller allows plenty, in seconds."""
+
+    longest_linger_s: float = Field(default=1.5, ge=0, le=5)
+    """How long it waits while the seller allows hardly anything more, in seconds."""
+
     history_buffer_quotes: int = Field(default=100_000, ge=1)
     """Most quotes that wait in memory to be written to the history, 600 bytes each; then the oldest are dropped."""
 

@@ -72,6 +72,27 @@ class SellerCallerSettings(ServiceSettings):
     """Whether it is certain that no process with this index has called a seller in the last 65 s. If not, this one
     leaves its share of the limits alone for so long."""
 
+    local_share: float = Field(default=0.2, ge=0, le=1)
+    """How much of each seller's limit needs no Valkey. All processes must agree on this and on what follows."""
+
+    reserve_share: float = Field(default=0.2, ge=0, lt=1)
+    """How much of the rest is for purchases alone, not for quotes."""
+
+    calls_at_once: int = Field(default=16, ge=1, le=1000)
+    """Most calls that one seller has under way."""
+
+    breaker_failure_share: float = Field(default=0.5, gt=0, le=1)
+    """Which share of failures in the last minute opens a seller's breaker, so that it is not called for a time."""
+
+    breaker_calls: int = Field(default=10, ge=1, le=10_000)
+    """The fewest calls in the last minute that open a breaker."""
+
+    breaker_open_s: float = Field(default=30.0, ge=1, le=3600)
+    """How long a breaker stays open until one call tries whether the seller works again, in seconds."""
+
+    alarm_share: float = Field(default=0.3, gt=0, le=1)
+    """Which share of sellers with open breakers is logged as an error."""
+
     @field_validator("valkey_url")
     @classmethod
     def _valkey_at(cls, value: str) -> str:

@@ -13,6 +13,22 @@ from sellers.admission.valkey import valkey_ledger
 from sellers.registry import Directory
 
 
+def told(settings: SellerCallerSettings, browse_share: float) -> AdmissionSettings:
+    """Give the rules that a service is told."""
+    return AdmissionSettings(
+        processes=settings.processes,
+        process_index=settings.process_index,
+        local_percent=round(settings.local_share * 100),
+        reserve_percent=round(settings.reserve_share * 100),
+        browse_percent=round(browse_share * 100),
+        calls_at_once=settings.calls_at_once,
+        breaker_failure_percent=round(settings.breaker_failure_share * 100),
+        breaker_calls=settings.breaker_calls,
+        breaker_open_s=settings.breaker_open_s,
+        alarm_percent=round(settings.alarm_share * 100),
+    )
+
+
 @asynccontextmanager
 async def open_admission(
     settings: SellerCallerSettings,
@@ -25,11 +41,7 @@ async def open_admission(
 
     ``browse_share`` is how much of what quotes may use browsing may use, 0 to 1.
     """
-    rules = AdmissionSettings(
-        processes=settings.processes,
-        process_index=settings.process_index,
-        browse_percent=round(browse_share * 100),
-    )
+    rules = told(settings, browse_share)
 
     def sellers() -> list[Limits]:
         snapshot = directory.snapshot
