@@ -27,10 +27,20 @@ from tests.simulation.world import REAL, simulate
 
 
 def replay(line: str, bug: str | None, console: Console) -> bool:
-    """Run one schedule and print what happens; say whether all invariants hold."""
-    name, text = line.split()
-    parts = BUGS[bug].parts if bug else REAL
-    outcome = simulate(SCENARIOS[name], from_text(text), parts)
+    """Run one schedule and print what happens; say whether all invariants hold.
+
+    Raises:
+        ValueError: when there is no such scenario, or the schedule is not one that happens in it.
+
+    """
+    name, _, text = line.partition(" ")
+    if name not in SCENARIOS:
+        raise ValueError(f"no scenario is called {name!r}: there are {', '.join(SCENARIOS)}")
+    schedule = from_text(text.strip() or "-")
+    outcome = simulate(SCENARIOS[name], schedule, BUGS[bug].parts if bug else REAL)
+    last = len(outcome.crossings) - 1
+    if schedule and max(planned.crossing for planned in schedule) > last:
+        raise ValueError(f"{text}: the last crossing of this run is {last}")
     for crossing in outcome.crossings:
         console.print(str(crossing), markup=False, highlight=False, soft_wrap=True)
     for row in outcome.rows.values():
@@ -60,7 +70,10 @@ def main() -> None:
     console = Console()
     be_quiet()
     if options.replay:
-        right = replay(options.replay, options.bug, console)
+        try:
+            right = replay(options.replay, options.bug, console)
+        except ValueError as error:
+            parser.error(str(error))
     else:
         seeds = range(options.from_seed, options.from_seed + options.seeds)
         right = run(options.only, seeds, options.in_postgres, options.processes, console)

@@ -323,7 +323,7 @@ BUGS: dict[str, Bug] = {
         Bug(
             "amount of the quote",
             replace(REAL, saga=QuotedAmount),
-            "costs_less",
+            "order_costs_less",
             frozenset({"I3"}),
         ),
         Bug(

@@ -56,8 +56,9 @@ class Explored:
         """Count a run."""
         self.schedules += 1
         self.crossings += len(outcome.crossings)
-        if outcome.violations:
-            self.failures.append(Failure(scenario.name, schedule, outcome.violations))
+        violations = outcome.violations + (() if schedule else unexpected(scenario, outcome))
+        if violations:
+            self.failures.append(Failure(scenario.name, schedule, violations))
 
     def add(self, other: Explored) -> None:
         """Add what another one has shown."""
@@ -72,6 +73,15 @@ class Hunted:
 
     schedules: int
     failure: Failure | None
+
+
+def unexpected(scenario: Scenario, outcome: Outcome) -> tuple[Violation, ...]:
+    """Say when purchases without faults end otherwise than they should: nothing bought violates no invariant."""
+    statuses = tuple(row.purchase.status for row in outcome.rows.values())
+    if statuses == scenario.expected:
+        return ()
+    words = [status.value for status in statuses]
+    return (Violation("expected", f"without faults it ends as {', '.join(words) or 'nothing'}"),)
 
 
 def longer(

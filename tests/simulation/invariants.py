@@ -59,7 +59,8 @@ EDGES: dict[Stage, frozenset[Stage]] = {
     Stage.REFUND: _RESTING | {Stage.FLAGGED},
     Stage.FLAGGED: frozenset(Stage),
 }
-"""From which stage a purchase may come to which. It may stay in any; an operator may send a flagged one anywhere."""
+"""From which stage a purchase may come to which. It may stay in any, and stop in any when its workers keep failing; an
+operator may send a flagged one anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Seen:
         row: as it stands in our books.
         intents: all effects that were ever committed to, as ``intent_of`` gives them.
         releases: all releases that were ever committed to: seller and key.
-        latest_answer: the latest answer of a seller to an order, or about one.
+        latest_answers: the latest answer of a seller to an order, or about one, by its key.
         known: the totals that are known of sellers that were not tried since.
 
     """
@@ -98,7 +99,7 @@ class Seen:
     row: OurRow | None = None
     intents: set[tuple[object, ...]] = field(default_factory=set)
     releases: set[tuple[str, str]] = field(default_factory=set)
-    latest_answer: object = None
+    latest_answers: dict[str, object] = field(default_factory=dict)
     known: dict[str, Money] = field(default_factory=dict)
 
 
@@ -122,7 +123,9 @@ def i1_capture_after_confirmation(ledgers: Ledgers, effect: Effect) -> str | Non
     """No capture unless the seller's latest answer is *confirmed*."""
     if effect.name != "capture" or not effect.done:
         return None
-    latest = ledgers.seen[effect.request_id].latest_answer
+    seen = ledgers.seen[effect.request_id]
+    attempt = seen.row.purchase.attempt if seen.row else None
+    latest = seen.latest_answers.get(attempt.key) if attempt else None
     if isinstance(latest, TooLate):
         latest = latest.order
     return None if isinstance(latest, Confirmed) else f"captured when the seller said {latest}"
@@ -209,8 +212,8 @@ def i4_allowed_edges(ledgers: Ledgers, change: Change) -> str | None:
     wrong = {
         f"{before.status.value} became {after.status.value}": before.status
         not in (Status.PENDING, after.status),
-        f"{before.stage.value} led to {after.stage.value}": after.stage is not before.stage
-        and after.stage not in EDGES[before.stage],
+        f"{before.stage.value} led to {after.stage.value}": after.stage
+        not in EDGES[before.stage] | {before.stage, Stage.FLAGGED},
         f"epoch {before.epoch} became {after.epoch}": after.epoch < before.epoch,
         f"a commit of another epoch was accepted at {before.epoch}": commit is not None
         and commit.purchase.epoch != before.epoch,
@@ -420,7 +423,7 @@ def note(ledgers: Ledgers, change: Change) -> None:
 def note_answer(ledgers: Ledgers, effect: Effect) -> None:
     """Keep the latest answer about an order."""
     if effect.name in {"order", "get_order", "cancel"} and effect.request_id in ledgers.seen:
-        ledgers.seen[effect.request_id].latest_answer = effect.answer
+        ledgers.seen[effect.request_id].latest_answers[effect.key] = effect.answer
 
 
 def _intents(row: OurRow) -> set[tuple[object, ...]]:

@@ -93,6 +93,9 @@ SCENARIOS: dict[str, Scenario] = {
             "costs_less", {"a": SellerScript(2000, hold=1900, order=1800), "b": _DEARER}, _BOUGHT
         ),
         Scenario(
+            "order_costs_less", {"a": SellerScript(2000, order=1800, with_holds=False)}, _BOUGHT
+        ),
+        Scenario(
             "order_costs_more",
             {"a": SellerScript(2000, order=2300, with_holds=False), "b": _DEARER},
             _BOUGHT,

@@ -104,7 +104,7 @@ class World:
             ProviderLedger(scenario.provider, self._clock, self._on_effect),
             {},
             scenario.limits,
-            scenario.may_flag,
+            scenario.may_flag | ({"I7"} if len(schedule) >= _SETTINGS.most_claims else set()),
             frozenset(wish.customer_id for wish in scenario.wishes),
             {},
         )
