@@ -151,6 +151,10 @@ class Steps:
 
     async def _authorize(self, work: Work) -> Next:
         purchase = work.purchase
+        if purchase.stage is Stage.AUTHORIZE:
+            too_late = self._saga.claimed_too_late(purchase, work.moment())
+            if too_late is not None:
+                return too_late
         if work.token is None:
             msg = f"{purchase.request_id} has no payment token although it is not authorized"
             raise ValueError(msg)

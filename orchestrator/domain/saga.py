@@ -243,6 +243,18 @@ class Saga:
             events=(Step(StepName.AUTHORIZATION_REFUSED, reason=reason.value), *finished.events),
         )
 
+    def claimed_too_late(self, purchase: Purchase, moment: Moment) -> Next | None:
+        """It stood in the queue until nothing can be collected any more: nothing need be reserved for it.
+
+        None when there is time, or an authorization may have been sent: by an earlier claim, or a try of this one.
+        """
+        untouched = purchase.epoch == 1 and not purchase.tries
+        if not untouched or moment.age_s < self._limits.collect_by_s:
+            return None
+        authorization = replace(purchase.authorization, state=AuthorizationState.DECLINED)
+        over = _to(replace(purchase, authorization=authorization), Stage.DONE)
+        return _finish(over, Status.FAILED, FailureReason.OUT_OF_TIME)
+
     def authorization_unknown(self, purchase: Purchase, moment: Moment) -> Next:
         """The provider did not answer: the same key again, and after a while the customer is told."""
         if purchase.status is Status.PENDING and moment.age_s >= self._limits.authorize_by_s:

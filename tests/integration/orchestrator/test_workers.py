@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from orchestrator.app.worker import WorkerSettings
-from orchestrator.domain.purchase import Status
+from orchestrator.domain.purchase import FailureReason, Status
 from orchestrator.ports import Commit, Fenced, Loaded
 from tests.fakes.market import Market, ScriptedSeller
 from tests.integration.orchestrator.conftest import final, until
@@ -297,6 +297,18 @@ async def test_a_purchase_that_cannot_be_read_does_not_stop_the_others(world: Wo
     async with world.working():
         view = await submitted(world)
         assert final(await world.settled(view.request_id)) == (Status.PURCHASED, "a", 2000)
+
+
+async def test_what_waited_for_too_long_is_not_authorized(world: World) -> None:
+    world.market = Market(ScriptedSeller("a", 2000))
+    view = await submitted(world)
+    await world.pool.execute(
+        "UPDATE orchestrator.purchase SET created_at = created_at - interval '11 seconds'"
+    )
+    async with world.working():
+        over = await world.settled(view.request_id)
+    assert (over.status, over.failure_reason) == (Status.FAILED, FailureReason.OUT_OF_TIME)
+    assert await _authorizations(world) == 0
 
 
 async def test_without_enough_of_a_lease_nothing_is_begun(world: World) -> None:

@@ -476,6 +476,21 @@ def test_a_hold_on_an_authorization_that_lapses_is_given_back() -> None:
     assert following.plan.releases != ()
 
 
+@pytest.mark.parametrize(
+    ("epoch", "tries", "age_s", "given_up"),
+    [(1, 0, 10.0, True), (1, 0, 9.9, False), (2, 0, 60.0, False), (1, 1, 60.0, False)],
+)
+def test_only_what_was_never_tried_fails_without_an_authorization(
+    epoch: int, tries: int, age_s: float, *, given_up: bool
+) -> None:
+    waiting = purchase(stage=Stage.AUTHORIZE, epoch=epoch, tries=tries)
+    following = SAGA.claimed_too_late(waiting, Moment(NOW, age_s))
+    assert (following is not None) is given_up
+    if following is not None:
+        assert following.purchase.failure_reason is FailureReason.OUT_OF_TIME
+        assert following.purchase.stage is Stage.DONE
+
+
 # Sellers and their words
 
 
