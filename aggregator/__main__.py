@@ -9,6 +9,7 @@ from random import SystemRandom
 
 from aggregator.adapters.capabilities import PostgresCapabilityChecks
 from aggregator.adapters.history import PostgresHistoryStore
+from aggregator.adapters.measured import measure
 from aggregator.adapters.postgres import PostgresSellerStore
 from aggregator.adapters.valkey import ValkeyQuoteCache, open_client
 from aggregator.app.capabilities import CapabilityKeeper, CapabilitySettings
@@ -19,6 +20,7 @@ from aggregator.app.history import HistorySettings, WriteBehindHistory
 from aggregator.app.refresh import Refresher, RefreshSettings
 from aggregator.app.registry import Registry
 from aggregator.domain.cached import CacheSettings
+from aggregator.domain.history import CollectionRecord
 from aggregator.domain.outlook import Outlooks
 from aggregator.servicer import (
     DEFAULT_TIMEOUT_S,
@@ -128,6 +130,11 @@ async def run(settings: Settings) -> None:
             new_id=new_id,
             on_ended=history.record,
         )
+
+        def on_ended(record: CollectionRecord) -> None:
+            measure(record)
+            history.record(record)
+
         collector = QuoteCollector(
             directory,
             gatherer,
@@ -137,7 +144,7 @@ async def run(settings: Settings) -> None:
             new_id=new_id,
             limits=Limits(merge_margin_s=settings.merge_margin_s),
             on_known=refresher.served,
-            on_ended=history.record,
+            on_ended=on_ended,
         )
 
         observer = HealthObserver(directory, admission, outlooks, look_every_s=1.0)

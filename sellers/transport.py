@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self, TypeAlias, TypeVar
 
 import grpc
-from opentelemetry import trace
+from opentelemetry import metrics, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from bookmesh.seller.v1 import seller_pb2 as pb
@@ -110,6 +110,12 @@ _NO_CONNECTION = ("failed to connect", "errors resolving", "dns resolution faile
 
 _TLS_REASON = "OPENSSL_internal:"
 """What stands before the reason in grpc's long tale of a TLS handshake that failed."""
+
+_calls = metrics.get_meter(__name__).create_counter(
+    "bookmesh.seller.calls",
+    unit="{call}",
+    description="Calls to sellers by how they ended; those that were cancelled are not among them",
+)
 
 _NOT_CARRIED = Unavailable(UnavailableReason.NOT_CARRIED)
 
@@ -356,6 +362,19 @@ class SellerTransport:
         )
 
     async def _ask(
+        self,
+        seller: Seller,
+        method: str,
+        request: bytes,
+        timeout_s: float,
+        read: Callable[[bytes], _AnswerT],
+    ) -> _AnswerT | CallFailed:
+        outcome = await self._answer(seller, method, request, timeout_s, read)
+        ended = outcome.kind.value if isinstance(outcome, CallFailed) else "answered"
+        _calls.add(1, {"rpc.method": method, "bookmesh.outcome": ended})
+        return outcome
+
+    async def _answer(
         self,
         seller: Seller,
         method: str,

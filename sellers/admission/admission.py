@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 from typing import TypeVar, assert_never
 
 import structlog
+from opentelemetry import metrics
 
 from mesh.clock import Clock
 from sellers.admission.ledger import (
@@ -62,6 +63,17 @@ _CAN_WAIT = {Purpose.QUOTE, Purpose.BROWSE}
 _ItemT = TypeVar("_ItemT")
 
 _log = structlog.get_logger(__name__)
+_meter = metrics.get_meter(__name__)
+_refusals = _meter.create_counter(
+    "bookmesh.admission.refusals",
+    unit="{call}",
+    description="Calls to sellers that were not allowed, by why",
+)
+_breakers_open = _meter.create_gauge(
+    "bookmesh.admission.breakers_open",
+    unit="{seller}",
+    description="Sellers whose breaker is open, as this process sees it",
+)
 
 
 def rules_of(settings: AdmissionSettings) -> Rules:
@@ -401,9 +413,9 @@ class Admission:
         if short and self._clock.monotonic() < self._hope_until:
             after_s = min(after_s, self._settings.rejoin_every_s)
         if reason is Reason.CIRCUIT_OPEN:
-            return Refused(reason, after_s)
+            return _refused(reason, after_s)
         if after_s > ask.wait_s and purpose is not Purpose.RESOLVE:
-            return Refused(reason, after_s)
+            return _refused(reason, after_s)
         return Wait(after_s, reason, books_left)
 
     def _lose_fleet(self, error: FleetUnavailable) -> None:
@@ -477,6 +489,7 @@ class Admission:
             await self._clock.sleep(self._settings.alarm_every_s)
             health = await self.health(self._sellers())
             out = sum(seller.breaker is not BreakerState.CLOSED for seller in health)
+            _breakers_open.set(out)
             self._share_out = out / len(health) if health else 0.0
             alarm = out > 0 and out * 100 >= self._settings.alarm_percent * len(health)
             if alarm and not self._alarm:
@@ -505,8 +518,13 @@ _ENDINGS = {
 
 def _not_before(after_s: float, ask: Ask) -> Wait | Refused:
     if after_s > ask.wait_s:
-        return Refused(Reason.NO_BUDGET, after_s)
+        return _refused(Reason.NO_BUDGET, after_s)
     return Wait(after_s, Reason.NO_BUDGET, books_left=0)
+
+
+def _refused(reason: Reason, after_s: float) -> Refused:
+    _refusals.add(1, {"bookmesh.reason": reason.value})
+    return Refused(reason, after_s)
 
 
 def _books_left(cap: int, used: int) -> int:

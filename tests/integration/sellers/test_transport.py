@@ -19,6 +19,7 @@ from bookmesh.seller.v1 import seller_pb2 as pb
 from mesh import convert
 from mesh.clock import SystemClock
 from mesh.money import Money
+from sellers import transport as transport_module
 from sellers.credentials import Credentials
 from sellers.model import (
     CallFailed,
@@ -41,6 +42,7 @@ from sellers.model import (
     UnavailableReason,
 )
 from sellers.transport import MAX_ANSWER_BYTES, MAX_METADATA_BYTES, SellerTransport
+from tests.fakes.measures import Measures
 from tests.fakes.seller import (
     changed,
     fail_with,
@@ -456,3 +458,18 @@ async def test_draining_sellers_and_those_at_the_same_address_keep_their_channel
         transport.retain([replace(seller, state=SellerState.DRAINING)])
         transport.retain([registered("beta", fake.endpoint)])
         assert list(transport._links.values()) == [link]
+
+
+async def test_calls_are_counted_by_how_they_end(
+    transport: SellerTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measures = Measures()
+    monkeypatch.setattr(transport_module, "_calls", measures.meter.create_counter("calls"))
+    async with fake_seller(GetQuote=fail_with(grpc.StatusCode.INTERNAL)) as fake:
+        await ask(transport, registered("acme", fake.endpoint))
+    async with fake_seller(GetQuote=fail_with(grpc.StatusCode.NOT_FOUND)) as fake:
+        await ask(transport, registered("acme", fake.endpoint))
+    assert measures.seen() == {
+        ("calls", "seller_error", "GetQuote"): 1,
+        ("calls", "not_found", "GetQuote"): 1,
+    }

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from sellers.admission import admission as admission_module
 from sellers.admission.admission import Admission, rules_of
 from sellers.admission.ledger import Ledger, Report, Request, Standing, Verdict
 from sellers.admission.model import (
@@ -23,6 +24,7 @@ from sellers.admission.model import (
     Wait,
 )
 from sellers.admission.valkey import FleetUnavailable
+from tests.fakes.measures import Measures
 from tests.fakes.virtual_time import VirtualClock, run_virtually
 
 SELLER = Limits("seller", 100)
@@ -441,3 +443,28 @@ def test_a_seller_that_asks_for_it_is_left_alone_by_all_but_purchases() -> None:
         assert allowed(await house.ask())
 
     run_virtually(main())
+
+
+def test_refusals_and_open_breakers_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    measures = Measures()
+    monkeypatch.setattr(admission_module, "_refusals", measures.meter.create_counter("refusals"))
+    monkeypatch.setattr(admission_module, "_breakers_open", measures.meter.create_gauge("open"))
+
+    async def main() -> None:
+        house = House()
+        running = asyncio.create_task(house.admission.run())
+        for _ in range(10):
+            await house.call(Outcome.FAILURE)
+        await house.ask(count=3)
+        house.admission.hold_off("seller", 5.0)
+        await house.ask()
+        await house.clock.sleep(6)
+        running.cancel()
+        await asyncio.wait([running])
+
+    run_virtually(main())
+    assert measures.seen() == {
+        ("refusals", "circuit_open"): 3,
+        ("refusals", "no_budget"): 1,
+        ("open",): 1,
+    }
