@@ -18,6 +18,9 @@ FADE = 0.97
 PRIOR = 0.5
 """What is believed before anything is known, beside the first observation."""
 
+NOTHING = 2e-9
+"""A part of all weight so small that it may count for none."""
+
 Seen = list[tuple[bool, float]]
 """Waits in seconds, and whether an answer came at their end."""
 
@@ -71,8 +74,12 @@ def test_so_it_is_after_thousands_of_answers(seen: Seen, times: int) -> None:
     long = seen * times
     for elapsed_s in (0.0, 0.1, 1.0):
         left = 1 - below(long, elapsed_s)
-        expected = (below(long, elapsed_s + 0.5) - below(long, elapsed_s)) / left if left else 0.0
-        assert histogram(long).answered_by(elapsed_s, 0.5) == pytest.approx(expected, abs=1e-6)
+        chance = histogram(long).answered_by(elapsed_s, 0.5)
+        if left > NOTHING:
+            expected = (below(long, elapsed_s + 0.5) - below(long, elapsed_s)) / left
+            assert chance == pytest.approx(expected, abs=1e-6)
+        else:
+            assert 0 <= chance <= 1
 
 
 @given(_SEEN, _SECONDS, _SECONDS, _SECONDS)
