@@ -392,7 +392,7 @@ async def test_what_is_no_quote_is_good_for_its_time(
         (3600, SETTINGS.quote_s),
         (500, 500 - SETTINGS.margin_s),
         (250, SETTINGS.failure_s),
-        (30, SETTINGS.failure_s),
+        (100, 100),
     ],
 )
 async def test_a_quote_is_good_for_its_time_or_until_shortly_before_it_expires(
