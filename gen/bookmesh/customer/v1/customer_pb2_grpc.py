@@ -674,7 +674,8 @@ class NotificationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetNotificationEmail(self, request, context):
-        """Sets the address that is told by e-mail; an empty one ends that.
+        """Sets the address that is told by e-mail; an empty one ends that. FAILED_PRECONDITION (400), reason
+        EMAIL_UNAVAILABLE, where no mail server is configured.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

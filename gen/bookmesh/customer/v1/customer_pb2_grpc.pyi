@@ -344,7 +344,9 @@ class NotificationServiceStub:
     DeleteWebhookEndpoint: _grpc.UnaryUnaryMultiCallable[_customer_pb2.DeleteWebhookEndpointRequest, _customer_pb2.DeleteWebhookEndpointResponse]
     """Removes an endpoint. NOT_FOUND when the caller has none of this id."""
     SetNotificationEmail: _grpc.UnaryUnaryMultiCallable[_customer_pb2.SetNotificationEmailRequest, _customer_pb2.SetNotificationEmailResponse]
-    """Sets the address that is told by e-mail; an empty one ends that."""
+    """Sets the address that is told by e-mail; an empty one ends that. FAILED_PRECONDITION (400), reason
+    EMAIL_UNAVAILABLE, where no mail server is configured.
+    """
     GetNotificationEmail: _grpc.UnaryUnaryMultiCallable[_customer_pb2.GetNotificationEmailRequest, _customer_pb2.GetNotificationEmailResponse]
     """Gives the address that is told by e-mail."""
     ListDeliveries: _grpc.UnaryUnaryMultiCallable[_customer_pb2.ListDeliveriesRequest, _customer_pb2.ListDeliveriesResponse]
@@ -377,7 +379,9 @@ class NotificationServiceAsyncStub(NotificationServiceStub):
     DeleteWebhookEndpoint: _aio.UnaryUnaryMultiCallable[_customer_pb2.DeleteWebhookEndpointRequest, _customer_pb2.DeleteWebhookEndpointResponse]  # type: ignore[assignment]
     """Removes an endpoint. NOT_FOUND when the caller has none of this id."""
     SetNotificationEmail: _aio.UnaryUnaryMultiCallable[_customer_pb2.SetNotificationEmailRequest, _customer_pb2.SetNotificationEmailResponse]  # type: ignore[assignment]
-    """Sets the address that is told by e-mail; an empty one ends that."""
+    """Sets the address that is told by e-mail; an empty one ends that. FAILED_PRECONDITION (400), reason
+    EMAIL_UNAVAILABLE, where no mail server is configured.
+    """
     GetNotificationEmail: _aio.UnaryUnaryMultiCallable[_customer_pb2.GetNotificationEmailRequest, _customer_pb2.GetNotificationEmailResponse]  # type: ignore[assignment]
     """Gives the address that is told by e-mail."""
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_customer_pb2.ListDeliveriesRequest, _customer_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
@@ -443,7 +447,9 @@ class NotificationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _customer_pb2.SetNotificationEmailRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_customer_pb2.SetNotificationEmailResponse, _abc.Awaitable[_customer_pb2.SetNotificationEmailResponse]]:
-        """Sets the address that is told by e-mail; an empty one ends that."""
+        """Sets the address that is told by e-mail; an empty one ends that. FAILED_PRECONDITION (400), reason
+        EMAIL_UNAVAILABLE, where no mail server is configured.
+        """
 
     @_abc_1.abstractmethod
     def GetNotificationEmail(
