@@ -15,6 +15,9 @@ _COLOURS = ("#1663c7", "#c8621b", "#5b6770", "#2a8a57")
 _TICKS = 5
 _LEGEND_CHARACTER = 7.2
 
+WHOLE_FROM = 100
+"""Numbers from here on are written without decimals; below it decimals say something."""
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
@@ -252,6 +255,6 @@ def _line(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
 
 
 def _number(value: float) -> str:
-    if value >= 100:  # noqa: PLR2004  below it decimals say something
+    if value >= WHOLE_FROM:
         return f"{value:,.0f}"
     return f"{value:.3g}"

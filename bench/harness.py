@@ -15,15 +15,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench.drawing import Chart
+from bench.drawing import WHOLE_FROM, Chart
 
 Side = Callable[[str], Awaitable[None]]
 """Does once what is measured, for the book given."""
 
 OnProgress = Callable[[float], None]
 """Is told which part of a measurement is done, 0 to 1."""
-
-_WHOLE_FROM = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +203,6 @@ async def _measured(side: Side, book_id: str) -> Sample:
 
 
 def _short(value: float) -> str:
-    if value >= _WHOLE_FROM:
+    if value >= WHOLE_FROM:
         return f"{value:,.0f}"
     return f"{value:.2f}" if value >= 1 or value == 0 else f"{value:.3g}"

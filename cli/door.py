@@ -206,8 +206,7 @@ class Door:
                 Exit.REFUSED,
                 reason="TOKEN_MISSING",
             )
-        # What signs tokens takes a while to load.
-        from deploy.local.keys import sign_token  # noqa: PLC0415
+        from deploy.local.keys import sign_token  # noqa: PLC0415  what signs tokens takes a while to load
 
         try:
             return sign_token(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from contextlib import contextmanager
 from importlib import resources
 from typing import TYPE_CHECKING
 
 import asyncpg
 import structlog
 
+from mesh import errors
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from importlib.resources.abc import Traversable
 
 _MIGRATIONS_LOCK = 0x626F6F6B  # one advisory lock for all migrations of a database: "book"
@@ -31,10 +34,23 @@ DOWN = (
 )
 """What asyncpg raises when the database does not answer; faults in our SQL are none of these."""
 
+_RETRY_AFTER_S = 1.0
 _CLOSE_S = 2.0
 """How long connections in use may take when a pool is closed. What was under way at its end is not waited for."""
 
 _log = structlog.get_logger(__name__)
+
+
+@contextmanager
+def unavailable() -> Iterator[None]:
+    """Turn what says that the database does not answer into one error. Faults in our SQL pass as they are."""
+    try:
+        yield
+    except DOWN as error:
+        msg = "the database does not answer; try again"
+        raise errors.Unavailable(
+            msg, reason="DATABASE_UNAVAILABLE", retry_after_s=_RETRY_AFTER_S
+        ) from error
 
 
 class MigrationError(Exception):

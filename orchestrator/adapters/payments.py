@@ -53,9 +53,12 @@ async def open_payments(
         case "sandbox":
             yield Payments(SandboxPaymentProvider(pool, clock, new_id))
         case "stripe":
-            # Its library takes 30 MB, which a sandbox does not need.
-            from orchestrator.adapters.stripe import StripePaymentProvider  # noqa: PLC0415
-            from orchestrator.adapters.stripe.webhooks import StripeWebhooks  # noqa: PLC0415
+            from orchestrator.adapters.stripe import (  # noqa: PLC0415  its library takes 30 MB, which a sandbox does not need
+                StripePaymentProvider,
+            )
+            from orchestrator.adapters.stripe.webhooks import (  # noqa: PLC0415  likewise
+                StripeWebhooks,
+            )
 
             key = _secret("BOOKMESH_STRIPE_API_KEY_FILE", settings.stripe_api_key_file)
             verify_event = None

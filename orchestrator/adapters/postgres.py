@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from mesh import errors, postgres
+from mesh import postgres
 from orchestrator.adapters import rows
 from orchestrator.domain.events import Step, StepName
 from orchestrator.domain.purchase import Status
 from orchestrator.ports import CancelledFirst, Claim, Committed, Fenced, Submitted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Sequence
     from uuid import UUID
 
     from orchestrator.domain.events import Event
@@ -41,7 +41,6 @@ _SPACING_S = 10.0
 """How far apart in the queue the purchases of one customer are: who has submitted 50,000 at once takes a turn every so
 often while others wait, and all turns while nobody does."""
 
-_RETRY_AFTER_S = 1.0
 _SESSION_CHECK_S = 1.0
 
 
@@ -217,10 +216,10 @@ class PostgresPurchaseStore:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[PostgresSession]:
         """Open a worker's session, which ends by itself when the process or its connection dies."""
-        with unavailable():
+        with postgres.unavailable():
             connection = await asyncpg.connect(self._dsn, timeout=5, command_timeout=5)
         try:
-            with unavailable():
+            with postgres.unavailable():
                 owner: int = await connection.fetchval(self._sql["next_worker_id"])
                 await connection.execute(
                     "SELECT pg_advisory_lock($1, $2)", WORKER_LOCK_CLASS, owner
@@ -264,30 +263,18 @@ class PostgresPurchaseStore:
 
     async def ping(self) -> bool:
         """Say whether the database answers."""
-        with unavailable():
+        with postgres.unavailable():
             answer: int = await self._pool.fetchval("SELECT 1")
             return answer == 1
 
     async def _fetch(self, statement: str, *args: Any) -> list[asyncpg.Record]:  # noqa: ANN401  SQL's parameters
-        with unavailable():
+        with postgres.unavailable():
             return await self._pool.fetch(self._sql[statement], *args)
 
     async def _fetchrow(self, statement: str, *args: Any) -> asyncpg.Record | None:  # noqa: ANN401  SQL's parameters
-        with unavailable():
+        with postgres.unavailable():
             return await self._pool.fetchrow(self._sql[statement], *args)
 
 
 def _columns(claims: Sequence[Claim]) -> tuple[list[UUID], list[int]]:
     return [claim.request_id for claim in claims], [claim.epoch for claim in claims]
-
-
-@contextmanager
-def unavailable() -> Iterator[None]:
-    """Turn what says that the database does not answer into one error. Faults in our SQL pass as they are."""
-    try:
-        yield
-    except postgres.DOWN as error:
-        msg = "the database does not answer; try again"
-        raise errors.Unavailable(
-            msg, reason="DATABASE_UNAVAILABLE", retry_after_s=_RETRY_AFTER_S
-        ) from error

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from mesh import postgres
 from orchestrator.adapters import rows
-from orchestrator.adapters.postgres import unavailable
 from orchestrator.operator_ports import Dossier
 from orchestrator.ports import Loaded
 
@@ -29,13 +28,13 @@ class PostgresPurchaseRecords:
 
     async def open_flags(self, after: int, limit: int) -> list[FlagRecord]:
         """Give the open flags that come after the one with this ``flag_id``, the oldest first; 0 for all."""
-        with unavailable():
+        with postgres.unavailable():
             found = await self._pool.fetch(self._sql["open_flags"], after, limit)
         return [rows.flag_record(row) for row in found]
 
     async def inspect(self, request_id: UUID) -> Dossier | None:
         """Give all that is known of a purchase, as it was at one moment."""
-        with unavailable():
+        with postgres.unavailable():
             async with (
                 self._pool.acquire() as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
@@ -44,7 +43,7 @@ class PostgresPurchaseRecords:
 
     async def of_payment(self, provider_id: str, event_id: str) -> UUID | None:
         """Give the purchase of a payment; None when there is none, or an observation of it has this event already."""
-        with unavailable():
+        with postgres.unavailable():
             found: UUID | None = await self._pool.fetchval(
                 self._sql["of_payment"], provider_id, event_id
             )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mesh import errors, postgres
+from mesh import postgres
 from orchestrator.domain.notifications import REMOVED, SWITCHED_OFF, DeliveryState
 from orchestrator.notification_ports import BegunTry, Endpoint, LoggedDelivery, OutboxMessage
 from orchestrator.ports import SealedToken
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     import asyncpg
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 _SKIPPED_AT_ONCE = 1000
 _FORGOTTEN_AT_ONCE = 10_000
-_RETRY_AFTER_S = 1.0
 
 
 class PostgresNotificationStore:
@@ -36,7 +34,7 @@ class PostgresNotificationStore:
         self, endpoint_id: UUID, customer_id: str, url: str, secret: SealedToken, most: int
     ) -> Endpoint | None:
         """Register an endpoint; None when its customer has ``most`` already."""
-        with _unavailable():
+        with postgres.unavailable():
             async with self._pool.acquire() as connection, connection.transaction():
                 await connection.execute(self._sql["lock_endpoints"], customer_id)
                 row = await connection.fetchrow(
@@ -158,7 +156,7 @@ class PostgresNotificationStore:
         await self._fetch("forget", days, _FORGOTTEN_AT_ONCE)
 
     async def _fetch(self, statement: str, *args: Any) -> list[asyncpg.Record]:  # noqa: ANN401  SQL's parameters
-        with _unavailable():
+        with postgres.unavailable():
             return await self._pool.fetch(self._sql[statement], *args)
 
 
@@ -214,15 +212,3 @@ def _logged(row: asyncpg.Record) -> LoggedDelivery:
         last_try_at=row["last_try_at"],
         next_try_at=row["next_try_at"],
     )
-
-
-@contextmanager
-def _unavailable() -> Iterator[None]:
-    """Turn what says that the database does not answer into one error. Faults in our SQL pass as they are."""
-    try:
-        yield
-    except postgres.DOWN as error:
-        msg = "the database does not answer; try again"
-        raise errors.Unavailable(
-            msg, reason="DATABASE_UNAVAILABLE", retry_after_s=_RETRY_AFTER_S
-        ) from error

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +13,6 @@ from uuid import UUID
 import asyncpg
 
 from mesh import postgres
-from mesh.errors import Unavailable
 from mesh.money import Money
 from orchestrator.app.reconcile.model import (
     Comparison,
@@ -147,10 +146,10 @@ class PostgresReconciliation:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[bool]:
         """Hold the fleet's one turn to reconcile; False when another process has it."""
-        with _unavailable():
+        with postgres.unavailable():
             connection = await asyncpg.connect(self._dsn, timeout=5, command_timeout=5)
         try:
-            with _unavailable():
+            with postgres.unavailable():
                 mine: bool = await connection.fetchval(
                     "SELECT pg_try_advisory_lock($1, 0)", _TURN_LOCK_CLASS
                 )
@@ -221,7 +220,7 @@ class PostgresReconciliation:
         return bool(await self._fetch("withdraw_run", run_id))
 
     async def _fetch(self, statement: str, *args: Any) -> list[asyncpg.Record]:  # noqa: ANN401  SQL's parameters
-        with _unavailable():
+        with postgres.unavailable():
             return await self._pool.fetch(self._sql[statement], *args, timeout=_LONGEST_STATEMENT_S)
 
 
@@ -322,16 +321,3 @@ def _finding_json(number: int, outcome: Outcome) -> dict[str, Any]:
         "done": outcome.done.value,
         "note": outcome.note,
     }
-
-
-@contextmanager
-def _unavailable() -> Iterator[None]:
-    """Turn what says that the database does not answer into one error. Faults in our SQL pass as they are."""
-    try:
-        yield
-    except postgres.DOWN as error:
-        raise Unavailable(
-            "the database does not answer; try again",
-            reason="DATABASE_UNAVAILABLE",
-            retry_after_s=1.0,
-        ) from error

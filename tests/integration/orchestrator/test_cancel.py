@@ -94,9 +94,9 @@ async def test_the_cancel_that_is_committed_before_the_order_wins(
     async def cancel_first(what: object) -> object:
         if what.begins_order:  # type: ignore[attr-defined]  # a Commit
             await cancelled(world, view)
-        return await commit(what)  # type: ignore[arg-type]
+        return await commit(what)  # type: ignore[arg-type]  # whatever the store is given
 
-    world.store.commit = cancel_first  # type: ignore[assignment,method-assign]
+    world.store.commit = cancel_first  # type: ignore[assignment,method-assign]  # put in its place for this one test
     async with world.working():
         assert (await world.settled(view.request_id)).status is Status.CANCELLED
     assert ("order", "a") not in world.market.log
