@@ -17,6 +17,7 @@ from aggregator.domain.cached import CacheSettings
 from aggregator.domain.collection import Answer, MissReason, Question, Summary, miss_reason
 from aggregator.domain.outlook import Outlooks
 from aggregator.ports import CallAdmission
+from bench.virtual_time import VirtualClock, run_virtually
 from mesh.ids import uuid7_factory
 from mesh.money import Money
 from sellers.admission.admission import Admission, rules_of
@@ -35,7 +36,6 @@ from sellers.model import (
 from sellers.registry import Directory
 from tests.fakes.quote_cache import Memory, MemoryQuoteCache
 from tests.fakes.seller import registered
-from tests.fakes.virtual_time import VirtualClock, run_virtually
 
 _P = ParamSpec("_P")
 

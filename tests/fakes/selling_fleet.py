@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
 
+from bench.virtual_time import VirtualClock
 from sellers.admission.admission import Admission, rules_of
 from sellers.admission.ledger import Ledger, Report, Request, Standing, Verdict
 from sellers.admission.model import (
@@ -27,7 +28,6 @@ from sellers.admission.model import (
 )
 from sellers.admission.valkey import FleetUnavailable
 from tests.fakes.ledgers import AnyLedger
-from tests.fakes.virtual_time import VirtualClock
 
 _AnswerT = TypeVar("_AnswerT")
 

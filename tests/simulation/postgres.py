@@ -15,6 +15,7 @@ from uuid import UUID
 
 import asyncpg
 
+from bench.virtual_time import VirtualClock
 from mesh.money import Money
 from mesh.postgres import migrate
 from orchestrator.adapters.postgres import (
@@ -25,7 +26,6 @@ from orchestrator.adapters.postgres import (
 from orchestrator.adapters.rows import _attempt
 from orchestrator.domain.flags import Flag, Invariant
 from orchestrator.ports import Claim, Loaded, PurchaseStore, WorkerSession
-from tests.fakes.virtual_time import VirtualClock
 from tests.simulation.faults import Schedule
 from tests.simulation.ours import OurRow
 from tests.simulation.scenarios import Scenario

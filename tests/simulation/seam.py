@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
-from tests.fakes.virtual_time import VirtualClock
+from bench.virtual_time import VirtualClock
 from tests.simulation.faults import Fault, Kind, Planned, Schedule
 
 T = TypeVar("T")

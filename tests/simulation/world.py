@@ -11,6 +11,7 @@ from itertools import count
 from random import Random
 from uuid import UUID
 
+from bench.virtual_time import VirtualClock, VirtualLoop
 from mesh.errors import AlreadyExists, FailedPrecondition, Unavailable
 from orchestrator.app.purchases import Acceptance, Order, Purchases
 from orchestrator.app.signals import Signals
@@ -22,7 +23,6 @@ from orchestrator.domain.saga import Saga
 from orchestrator.ports import Commit, PurchaseView
 from sellers.model import Condition
 from tests.fakes.purchase_store import MemoryPurchaseStore
-from tests.fakes.virtual_time import VirtualClock, VirtualLoop
 from tests.simulation.faults import Fault, Schedule
 from tests.simulation.invariants import (
     AT_CHANGES,

@@ -12,6 +12,7 @@ import pytest
 
 from aggregator.app.capabilities import CapabilityKeeper, CapabilitySettings
 from aggregator.app.registry import Registry
+from bench.virtual_time import VirtualClock
 from mesh.errors import Unavailable
 from sellers.admission.model import Outcome
 from sellers.model import CapabilitiesOutcome, Seller
@@ -19,7 +20,6 @@ from sellers.registry import Directory
 from tests.fakes.admission import OpenAdmission
 from tests.fakes.asking import in_virtual_time, seller
 from tests.fakes.seller_store import MemorySellerStore
-from tests.fakes.virtual_time import VirtualClock
 
 SETTINGS = CapabilitySettings()
 

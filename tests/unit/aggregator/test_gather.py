@@ -18,6 +18,7 @@ from aggregator.app.collect import Wish
 from aggregator.app.gather import GatherSettings
 from aggregator.domain.collection import MissReason
 from aggregator.domain.latency import BOUNDS_S
+from bench.virtual_time import VirtualClock, run_virtually
 from sellers.admission.model import (
     AdmissionSettings,
     Ask,
@@ -40,7 +41,6 @@ from tests.fakes.asking import (
     quoted,
     seller,
 )
-from tests.fakes.virtual_time import VirtualClock, run_virtually
 
 WRONG = CallFailed(FailureKind.INVALID_ANSWER, definitely_not_done=False, detail="")
 QUESTION = question()

@@ -14,11 +14,11 @@ from aggregator.app.refresh import Refresher, RefreshSettings
 from aggregator.domain.cached import CacheSettings
 from aggregator.domain.history import CollectionRecord
 from aggregator.domain.outlook import Outlooks
+from bench.virtual_time import VirtualClock
 from mesh.ids import uuid7_factory
 from tests.fakes.admission import OpenAdmission
 from tests.fakes.asking import ScriptedSellers, in_virtual_time, question, seller
 from tests.fakes.quote_cache import Memory, MemoryQuoteCache
-from tests.fakes.virtual_time import VirtualClock
 
 SELLERS = {"acme": seller("acme"), "beta": seller("beta")}
 BOOK = question("hot")

@@ -13,11 +13,11 @@ from aggregator.app.gather import Gatherer, Waiting
 from aggregator.domain.collection import Answer, MissReason, Question
 from aggregator.domain.history import CollectionRecord
 from aggregator.domain.stopping import Policy
+from bench.virtual_time import VirtualClock
 from sellers.admission.model import Ask, Decision, Outcome, Purpose, Reason, Wait
 from sellers.model import CallFailed, FailureKind, Seller
 from tests.fakes.admission import OpenAdmission
 from tests.fakes.asking import Process, fails, fleet, in_virtual_time, question, quoted, seller
-from tests.fakes.virtual_time import VirtualClock
 
 BROKEN = CallFailed(FailureKind.SELLER_ERROR, definitely_not_done=False, detail="")
 

@@ -14,6 +14,7 @@ import pytest
 import redis
 import structlog
 
+from bench.virtual_time import run_virtually
 from deploy.local import valkey
 from deploy.local.child import Child
 from deploy.local.data import DataFolder
@@ -26,7 +27,6 @@ from sellers.admission.model import AdmissionSettings
 from sellers.admission.valkey import FleetUnavailable, ValkeyLedger, valkey_ledger
 from tests.fakes.ledgers import AnyLedger, LuaLedger
 from tests.fakes.selling_fleet import Plan, SellingFleet
-from tests.fakes.virtual_time import run_virtually
 
 RULES = rules_of(AdmissionSettings())
 START = 1_700_000_000_000

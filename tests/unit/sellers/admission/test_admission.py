@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from bench.virtual_time import VirtualClock, run_virtually
 from sellers.admission import admission as admission_module
 from sellers.admission.admission import Admission, rules_of
 from sellers.admission.ledger import Ledger, Report, Request, Standing, Verdict
@@ -25,7 +26,6 @@ from sellers.admission.model import (
 )
 from sellers.admission.valkey import FleetUnavailable
 from tests.fakes.measures import Measures
-from tests.fakes.virtual_time import VirtualClock, run_virtually
 
 SELLER = Limits("seller", 100)
 SETTINGS = AdmissionSettings(processes=4, calls_at_once=1000)

@@ -9,12 +9,12 @@ from random import Random
 import pytest
 import structlog
 
+from bench.virtual_time import run_virtually
 from sellers.admission import admission, ledger
 from sellers.admission.ledger import Ledger, Report, Request, Verdict
 from sellers.admission.model import AdmissionSettings, Grant, Outcome, Purpose
 from sellers.admission.shares import Shares
 from tests.fakes.selling_fleet import Plan, Seen, SellingFleet
-from tests.fakes.virtual_time import run_virtually
 
 SCHEDULES = 40
 PER_TEST = 4
