@@ -22,6 +22,12 @@ _CONDITIONS = {
     condition: seller_pb2.Condition.Value(f"CONDITION_{condition.name}") for condition in Condition
 }
 _CONDITION_WORDS = {number: condition for condition, number in _CONDITIONS.items()}
+_REASONS = {
+    name.removeprefix("REASON_").lower(): number for name, number in common_pb.Miss.Reason.items()
+}
+_REASON_WORDS = {number: word for word, number in _REASONS.items()}
+_UNKNOWN = "unspecified"
+"""Stands for a reason that only a newer version of the program knows that gave it."""
 _STATUSES = {pb.Purchase.Status.Value(f"STATUS_{status.name}"): status for status in Status}
 
 
@@ -145,7 +151,7 @@ def quotes_arrived(batch: AnswerBatch) -> pb.QuotesArrived:
         misses=[
             common_pb.Miss(
                 seller_id=miss.seller_id,
-                reason=common_pb.Miss.Reason.Value(f"REASON_{miss.reason.upper()}"),
+                reason=_reason(miss.reason),
                 latency=convert.duration(miss.latency_s),
             )
             for miss in batch.misses
@@ -231,10 +237,7 @@ def _summary(summary: Collected) -> common_pb.CollectionSummary:
         answered=summary.answered,
         quoted=summary.quoted,
         misses=[
-            common_pb.MissCount(
-                reason=common_pb.Miss.Reason.Value(f"REASON_{word.upper()}"), count=count
-            )
-            for word, count in summary.misses
+            common_pb.MissCount(reason=_reason(word), count=count) for word, count in summary.misses
         ],
         start_time=convert.timestamp(summary.started_at),
         elapsed=convert.duration(summary.elapsed_s),
@@ -246,4 +249,8 @@ def _summary(summary: Collected) -> common_pb.CollectionSummary:
 
 
 def _reason_word(reason: common_pb.Miss.Reason.ValueType) -> str:
-    return common_pb.Miss.Reason.Name(reason).removeprefix("REASON_").lower()
+    return _REASON_WORDS.get(reason, _UNKNOWN)
+
+
+def _reason(word: str) -> common_pb.Miss.Reason.ValueType:
+    return _REASONS.get(word, _REASONS[_UNKNOWN])

@@ -259,7 +259,7 @@ class PostgresPurchaseStore:
 
     async def events(self, request_id: UUID, after: int) -> list[Recorded]:
         """Give what happened in a purchase after the event of that number."""
-        return [rows.recorded(row) for row in await self._fetch("events", request_id, after)]
+        return rows.recorded(await self._fetch("events", request_id, after))
 
     async def ping(self) -> bool:
         """Say whether the database answers."""

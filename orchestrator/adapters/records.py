@@ -73,6 +73,6 @@ class PostgresPurchaseRecords:
                 observations=tuple(
                     rows.observation_record(r) for r in await all_of("observations_of")
                 ),
-                events=tuple(rows.recorded(r) for r in await all_of("events", 0)),
+                events=tuple(rows.recorded(await all_of("events", 0))),
             )
         return None

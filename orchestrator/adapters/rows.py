@@ -40,7 +40,7 @@ from orchestrator.ports import Loaded, Offered, PurchaseView, Recorded, SealedTo
 from sellers.model import Condition
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from asyncpg import Record
 
@@ -52,6 +52,9 @@ COMMITTED = frozenset(
     {Stage.ORDER, Stage.RESOLVE_ORDER, Stage.CAPTURE, Stage.CANCEL_ORDER, Stage.FLAGGED}
 )
 """Stages in which an order may stand although the status is not final."""
+
+
+_STEPS = {name.value: name for name in StepName}
 
 
 def loaded(row: Record) -> Loaded | Unreadable:
@@ -145,10 +148,18 @@ def offered(row: Record) -> Offered:
     )
 
 
-def recorded(row: Record) -> Recorded:
-    """Read a row of ``events``."""
-    body = json.loads(row["body"])
-    return Recorded(row["seq"], row["happened_at"], _event(row["kind"], body))
+def recorded(rows: Iterable[Record]) -> list[Recorded]:
+    """Read rows of ``events``, without those of a kind that only a newer version knows.
+
+    Replicas of two versions serve one purchase while one is deployed: what the newer one has added to an event is left
+    out by the older, what the older one did not write has a default in the newer.
+    """
+    events = ((row, _event(row["kind"], json.loads(row["body"]))) for row in rows)
+    return [
+        Recorded(row["seq"], row["happened_at"], event)
+        for row, event in events
+        if event is not None
+    ]
 
 
 def flag_record(row: Record) -> FlagRecord:
@@ -379,19 +390,35 @@ def _event_json(event: Event) -> tuple[str, Json]:
             return "finished", {}
 
 
-def _event(kind: str, body: Json) -> Event:
-    if kind == "step":
-        minor = body.get("total_minor")
-        return Step(
-            StepName(body["name"]),
-            body.get("seller_id"),
-            Money(body["currency"], minor) if minor is not None else None,
-            body.get("reason"),
-        )
-    if kind == "collected":
-        body["misses"] = tuple(body["misses"].items())
-        body["started_at"] = datetime.fromisoformat(body["started_at"])
-        if best := body.get("best"):
-            body["best"] = Money(**best)
-        return Collected(**body)
-    return Finished()
+def _event(kind: str, body: Json) -> Event | None:
+    match kind:
+        case "step" if name := _STEPS.get(body["name"]):
+            return Step(
+                name,
+                body.get("seller_id"),
+                _total(body),
+                body.get("reason"),
+            )
+        case "collected":
+            best = body.get("best")
+            return Collected(
+                collection_id=body["collection_id"],
+                sellers=body["sellers"],
+                asked=body["asked"],
+                answered=body["answered"],
+                quoted=body["quoted"],
+                misses=tuple(body["misses"].items()),
+                started_at=datetime.fromisoformat(body["started_at"]),
+                elapsed_s=body["elapsed_s"],
+                cached=body.get("cached", 0),
+                best=Money(best["currency"], best["minor"]) if best else None,
+            )
+        case "finished":
+            return Finished()
+        case _:
+            return None
+
+
+def _total(body: Json) -> Money | None:
+    minor = body.get("total_minor")
+    return Money(body["currency"], minor) if minor is not None else None

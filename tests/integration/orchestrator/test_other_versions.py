@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bookmesh.common.v1.quote_pb2 import Miss
+from bookmesh.orchestrator.v1 import orchestrator_pb2 as pb
+from orchestrator import convert
 from orchestrator.app.worker import WorkerSettings
 from orchestrator.domain.observations import Decision, Resolve
 from orchestrator.domain.purchase import Status
@@ -90,6 +93,80 @@ async def test_a_purchase_of_the_first_version_is_carried_on(world: World, stage
     )
     async with world.working():
         assert final(await world.settled(request_id)) == (Status.PURCHASED, "a", 2000)
+
+
+async def _happened(world: World, request_id: UUID, *events: tuple[str, dict[str, Any]]) -> None:
+    """Have the purchase end with these events, of a kind and a body each, behind the one that it begins with."""
+    for seq, (kind, body) in enumerate((*events, ("finished", {})), start=2):
+        await world.pool.execute(
+            "INSERT INTO orchestrator.purchase_event (request_id, seq, kind, body) VALUES ($1, $2, $3, $4)",
+            request_id,
+            seq,
+            kind,
+            json.dumps(body),
+        )
+    await world.pool.execute(
+        "UPDATE orchestrator.purchase SET stage = 'done', status = 'not_available', due_at = NULL"
+    )
+
+
+async def _watched(world: World, request_id: UUID) -> list[pb.WatchPurchaseResponse]:
+    return [
+        convert.watch_event(event) async for event in world.watch.watch("alice", str(request_id))
+    ]
+
+
+COLLECTED_FIRST = {
+    "collection_id": "c1",
+    "sellers": 9,
+    "asked": 8,
+    "answered": 7,
+    "quoted": 2,
+    "misses": {"timed_out": 1},
+    "started_at": "2026-01-02T03:04:05+00:00",
+    "elapsed_s": 1.5,
+}
+
+
+async def test_a_collection_of_the_first_version_is_shown_without_what_came_later(
+    world: World,
+) -> None:
+    request_id = await submitted(world)
+    await _happened(world, request_id, ("collected", COLLECTED_FIRST))
+    [_submitted, collected, _result] = await _watched(world, request_id)
+    assert (collected.collection.answered, collected.collection.cached) == (7, 0)
+    assert not collected.collection.HasField("best_total")
+
+
+async def test_of_what_a_newer_version_tells_the_known_part_is_shown(world: World) -> None:
+    """One replica is newer than the other while a version is deployed; both are asked about one purchase."""
+    request_id = await submitted(world)
+    newer = {
+        **COLLECTED_FIRST,
+        "misses": {"timed_out": 1, "on_holiday": 2},
+        "cached": 3,
+        "best": {"currency": "USD", "minor": 1999, "rounded": True},
+        "countries": ["NL"],
+    }
+    await _happened(
+        world,
+        request_id,
+        ("collected", newer),
+        ("step", {"name": "gift_wrapped", "paper": "red"}),
+        ("step", {"name": "voided", "paper": "red"}),
+    )
+    [_submitted, collected, voided, result] = await _watched(world, request_id)
+    assert [e.event_id for e in (collected, voided, result)] == ["2", "4", "5"]
+    summary = collected.collection
+    assert (summary.cached, summary.best_total.units) == (3, 19)
+    assert {miss.reason: miss.count for miss in summary.misses} == {
+        Miss.REASON_TIMED_OUT: 1,
+        Miss.REASON_UNSPECIFIED: 2,
+    }
+    assert voided.step.name == pb.Step.NAME_VOIDED
+    assert result.result.status == pb.Purchase.STATUS_NOT_AVAILABLE
+    dossier = await world.operators.inspect(request_id)
+    assert [recorded.seq for recorded in dossier.events] == [1, 2, 4, 5]
 
 
 async def test_what_a_newer_version_wrote_is_left_to_its_workers(world: World) -> None:
