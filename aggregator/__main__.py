@@ -42,6 +42,7 @@ from mesh.ids import uuid7_factory
 from mesh.postgres import open_pool
 from mesh.settings import load
 from sellers.admission.opening import open_admission
+from sellers.connections import ConnectionSettings
 from sellers.credentials import Credentials
 from sellers.model import Seller
 from sellers.registry import Directory, Snapshot
@@ -78,7 +79,12 @@ async def run(settings: Settings) -> None:
                 admission.hold_off(seller.seller_id, retry_after_s)
 
         sellers = await stack.enter_async_context(
-            SellerTransport(credentials, clock, on_rate_limited=on_rate_limited)
+            SellerTransport(
+                credentials,
+                clock,
+                connections=ConnectionSettings.of(settings),
+                on_rate_limited=on_rate_limited,
+            )
         )
         valkey = await stack.enter_async_context(open_client(settings.valkey_url))
         lasting = CacheSettings(

@@ -93,6 +93,12 @@ class SellerCallerSettings(ServiceSettings):
     alarm_share: float = Field(default=0.3, gt=0, le=1)
     """Which share of sellers with open breakers is logged as an error."""
 
+    seller_idle_s: float = Field(default=300.0, ge=1, le=86_400)
+    """After how long without a call the connection to a seller is closed, in seconds."""
+
+    seller_connects_per_s: int = Field(default=256, ge=1, le=100_000)
+    """Most connections to sellers that are opened in any second."""
+
     @field_validator("valkey_url")
     @classmethod
     def _valkey_at(cls, value: str) -> str:

@@ -45,6 +45,7 @@ from orchestrator.operator_servicer import OperatorServicer
 from orchestrator.servicer import PaymentEventServicer, PurchaseServicer
 from orchestrator.settings import Settings
 from sellers.admission.opening import open_admission
+from sellers.connections import ConnectionSettings
 from sellers.credentials import Credentials
 from sellers.registry import Directory
 from sellers.transport import SellerTransport
@@ -96,7 +97,11 @@ async def main(settings: Settings) -> None:
             open_channel(settings.aggregator_target, REGISTRY, certificates=certificates)
         )
         transport = await stack.enter_async_context(
-            SellerTransport(Credentials(settings.seller_credentials_file, clock), clock)
+            SellerTransport(
+                Credentials(settings.seller_credentials_file, clock),
+                clock,
+                connections=ConnectionSettings.of(settings),
+            )
         )
 
         directory = Directory()

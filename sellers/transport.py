@@ -6,12 +6,11 @@ raises nothing for what a seller or the network does: that is a ``CallFailed``.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from types import TracebackType
-from typing import Self, TypeAlias, TypeVar
+from typing import Self, TypeVar
 
 import grpc
 from opentelemetry import metrics, trace
@@ -24,9 +23,9 @@ from mesh.grpc.errors import from_rpc
 from mesh.money import Money
 from sellers import answers
 from sellers.answers import InvalidAnswerError
+from sellers.connections import SERVICE, Connections, ConnectionSettings
 from sellers.credentials import Credentials, Metadata
 from sellers.model import (
-    SYSTEM_ROOTS,
     BatchOutcome,
     CallFailed,
     CancelOutcome,
@@ -43,39 +42,12 @@ from sellers.model import (
     QuoteOutcome,
     ReleaseOutcome,
     Seller,
-    SellerState,
     Unavailable,
     UnavailableReason,
 )
 
-MAX_ANSWER_BYTES = 1024 * 1024
-"""A batch of 1,000 quotes is about 200 KB, a page of 1,000 orders 300 KB."""
-
-MAX_METADATA_BYTES = 8 * 1024
-
-CLOSE_GRACE_S = 10.0
-"""How long calls under way to a seller that has gone may take: longer than any timeout of ours."""
-
 _MAX_DETAIL = 200
 _LONGEST_RETRY_AFTER_S = 3600.0
-_SERVICE = "bookmesh.seller.v1.SellerService"
-
-_CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
-    # Every call counts against the seller's rate, so nothing repeats one behind our back.
-    ("grpc.enable_retries", 0),
-    # A seller does not configure our channel through DNS.
-    ("grpc.service_config_disable_resolution", 1),
-    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
-    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
-    ("grpc.absolute_max_metadata_size", 2 * MAX_METADATA_BYTES),
-    # Not more often than the 5 minutes that gRPC servers allow by default. That it is set at all makes grpc set
-    # TCP_USER_TIMEOUT to its timeout too, by which a peer that has vanished is noticed.
-    ("grpc.keepalive_time_ms", 330_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.min_reconnect_backoff_ms", 3_000),
-    ("grpc.max_reconnect_backoff_ms", 10_000),
-    ("grpc.primary_user_agent", "bookmesh"),
-)
 
 _FAILURES: dict[grpc.StatusCode, FailureKind] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: FailureKind.TIMED_OUT,
@@ -120,14 +92,13 @@ _calls = metrics.get_meter(__name__).create_counter(
 _NOT_CARRIED = Unavailable(UnavailableReason.NOT_CARRIED)
 
 _AnswerT = TypeVar("_AnswerT")
-_Method: TypeAlias = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes | None]
 
 
 class SellerTransport:
     """The one way by which this process calls sellers.
 
-    One channel for each endpoint and its TLS roots, opened at the first call. Calls under way are cancelled with the
-    task that awaits them. Use it as an async context manager; at the end all channels are closed.
+    Its channels are those of ``sellers.connections``. Calls under way are cancelled with the task that awaits them. Use
+    it as an async context manager; at the end all channels are closed.
 
     Every call goes through ``_call``, which is the place to decide whether it may be made at all.
 
@@ -139,6 +110,7 @@ class SellerTransport:
         credentials: Credentials,
         clock: Clock,
         *,
+        connections: ConnectionSettings | None = None,
         on_rate_limited: Callable[[Seller, float | None], None] | None = None,
     ) -> None:
         """Make one without channels.
@@ -146,6 +118,7 @@ class SellerTransport:
         Args:
             credentials: by which sellers know us.
             clock: tells the time.
+            connections: how many there are, and for how long; the usual if not told.
             on_rate_limited: told of each seller that says it is called too often, and for how many seconds it asks to
                 be left alone, if it does.
 
@@ -153,14 +126,13 @@ class SellerTransport:
         self._on_rate_limited = on_rate_limited
         self._credentials = credentials
         self._clock = clock
-        self._links: dict[tuple[str, str], _Link] = {}
+        self._connections = Connections(clock, connections or ConnectionSettings())
         self._traced = telemetry.exporting()
         self._tracer = trace.get_tracer(__name__)
-        self._closing = asyncio.TaskGroup()
 
     async def __aenter__(self) -> Self:
         """Be ready."""
-        await self._closing.__aenter__()
+        await self._connections.__aenter__()
         return self
 
     async def __aexit__(
@@ -170,21 +142,11 @@ class SellerTransport:
         traceback: TracebackType | None,
     ) -> None:
         """Close all channels; calls under way are cancelled."""
-        links = list(self._links.values())
-        self._links.clear()
-        for link in links:
-            await link.channel.close()
-        await self._closing.__aexit__(exc_type, exc, traceback)
+        await self._connections.__aexit__(exc_type, exc, traceback)
 
     def retain(self, sellers: Iterable[Seller]) -> None:
         """Close the channels that none of these sellers needs, once the calls under way on them have ended."""
-        needed = {
-            (seller.endpoint, seller.tls_roots)
-            for seller in sellers
-            if seller.state is not SellerState.DISABLED
-        }
-        for key in self._links.keys() - needed:
-            self._closing.create_task(self._links.pop(key).channel.close(CLOSE_GRACE_S))
+        self._connections.retain(sellers)
 
     async def get_capabilities(self, seller: Seller, *, timeout_s: float) -> CapabilitiesOutcome:
         """Ask what the seller can do."""
@@ -409,9 +371,7 @@ class SellerTransport:
         if self._traced:
             return await self._call_traced(seller, method, request, timeout_s, metadata)
         try:
-            return await self._link(seller).method(method)(
-                request, timeout=timeout_s, metadata=metadata
-            )
+            return await self._connections.link(seller).call(method, request, timeout_s, metadata)
         except grpc.aio.AioRpcError as error:
             return _failed(error)
 
@@ -425,53 +385,25 @@ class SellerTransport:
     ) -> bytes | CallFailed | None:
         attributes = {
             "rpc.system": "grpc",
-            "rpc.service": _SERVICE,
+            "rpc.service": SERVICE,
             "rpc.method": method,
             "bookmesh.seller_id": seller.seller_id,
         }
         with self._tracer.start_as_current_span(
-            f"{_SERVICE}/{method}", kind=SpanKind.CLIENT, attributes=attributes
+            f"{SERVICE}/{method}", kind=SpanKind.CLIENT, attributes=attributes
         ) as span:
             traceparent = telemetry.current_traceparent()
             if traceparent is not None:
                 metadata = (*metadata, ("traceparent", traceparent))
             try:
-                return await self._link(seller).method(method)(
-                    request, timeout=timeout_s, metadata=metadata
+                return await self._connections.link(seller).call(
+                    method, request, timeout_s, metadata
                 )
             except grpc.aio.AioRpcError as error:
                 failed = _failed(error)
                 span.set_attribute("rpc.grpc.status_code", error.code().value[0])
                 span.set_status(Status(StatusCode.ERROR, failed.kind))
                 return failed
-
-    def _link(self, seller: Seller) -> _Link:
-        key = (seller.endpoint, seller.tls_roots)
-        link = self._links.get(key)
-        if link is None:
-            link = self._links[key] = _Link(*key)
-        return link
-
-
-class _Link:
-    """The channel to one endpoint, and what calls its methods: bytes in, bytes out."""
-
-    def __init__(self, endpoint: str, tls_roots: str) -> None:
-        if tls_roots:
-            roots = None if tls_roots == SYSTEM_ROOTS else tls_roots.encode()
-            self.channel = grpc.aio.secure_channel(
-                endpoint, grpc.ssl_channel_credentials(roots), options=_CHANNEL_OPTIONS
-            )
-        else:
-            self.channel = grpc.aio.insecure_channel(endpoint, options=_CHANNEL_OPTIONS)
-        self._methods: dict[str, _Method] = {}
-
-    def method(self, name: str) -> _Method:
-        """Give what calls a method of the service. Without codecs: parsing is up to ``sellers.answers``."""
-        method = self._methods.get(name)
-        if method is None:
-            method = self._methods[name] = self.channel.unary_unary(f"/{_SERVICE}/{name}")
-        return method
 
 
 def _quote_message(

@@ -20,6 +20,7 @@ from mesh import convert
 from mesh.clock import SystemClock
 from mesh.money import Money
 from sellers import transport as transport_module
+from sellers.connections import MAX_ANSWER_BYTES, MAX_METADATA_BYTES
 from sellers.credentials import Credentials
 from sellers.model import (
     CallFailed,
@@ -41,7 +42,7 @@ from sellers.model import (
     Unavailable,
     UnavailableReason,
 )
-from sellers.transport import MAX_ANSWER_BYTES, MAX_METADATA_BYTES, SellerTransport
+from sellers.transport import SellerTransport
 from tests.fakes.measures import Measures
 from tests.fakes.seller import (
     changed,
@@ -440,7 +441,7 @@ async def test_a_seller_that_goes_loses_its_channel_once_its_calls_have_ended(
         under_way = asyncio.create_task(ask(transport, seller))
         await fake.arrived.wait()
         transport.retain([replace(seller, state=SellerState.DISABLED)])
-        assert transport._links == {}
+        assert len(transport._connections) == 0
         go_on.set()
         assert isinstance(await under_way, Quote)
         # Should it come back, it gets a new channel.
@@ -454,10 +455,10 @@ async def test_draining_sellers_and_those_at_the_same_address_keep_their_channel
     async with fake_seller(GetQuote=quotes()) as fake:
         seller = registered("acme", fake.endpoint)
         await ask(transport, seller)
-        [link] = transport._links.values()
+        link = transport._connections.link(seller)
         transport.retain([replace(seller, state=SellerState.DRAINING)])
         transport.retain([registered("beta", fake.endpoint)])
-        assert list(transport._links.values()) == [link]
+        assert transport._connections.link(seller) is link
 
 
 async def test_calls_are_counted_by_how_they_end(
