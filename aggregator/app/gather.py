@@ -46,6 +46,12 @@ _MOST_CALLS = 16
 _WINDOW_S = 60.0
 """Over how long sellers' limits count: what is used up now is free again by then."""
 
+_LONGEST_GAP_S = 5.0
+"""Longer pauses between questions count as this long, so that a burst after a rest is soon seen for what it is."""
+
+_GAP_WEIGHT = 0.25
+"""Of the last pause, in what is taken for the usual one."""
+
 _LEAST_NAP_S = 0.001
 
 _LONGEST_NAP_S = 0.25
@@ -161,14 +167,17 @@ class _Lot:
         late_s: when the first of these is too late.
         scarce: how much the budget was below plenty, 0 to 1, at ``scarce_s``.
         scarce_s: see there.
-        pace_s: how far apart calls are that use up evenly what is left.
+        pace_s: how far apart calls have to be, so that what is left, and what frees up meanwhile, is enough for them.
+        gap_s: how long after a call the next question usually comes.
         sent_s: when a call was sent last.
 
     """
 
     __slots__ = (
         "_by_customer",
+        "_sent",
         "first_s",
+        "gap_s",
         "lacking",
         "late_s",
         "limits",
@@ -200,8 +209,11 @@ class _Lot:
         self.scarce = 0.0
         self.scarce_s = 0.0
         self.pace_s = _WINDOW_S
+        self.gap_s = _LONGEST_GAP_S
         self.sent_s = -math.inf
         self._by_customer: dict[str, deque[Waiting]] = {}
+        # How many calls were sent in which second; those of the last minute, oldest first.
+        self._sent: dict[int, int] = {}
 
     @property
     def batch(self) -> int:
@@ -215,6 +227,7 @@ class _Lot:
 
     def put(self, waiting: Waiting) -> None:
         if not self.size:
+            self._learn_gap(waiting.asked_s - self.sent_s)
             self.first_s = waiting.asked_s
         self.size += 1
         self.send_by_s = min(self.send_by_s, waiting.send_by_s)
@@ -249,9 +262,40 @@ class _Lot:
                 self.forget(waiting)
                 taken.append(waiting)
         self.first_s = now
-        if self.size and self.send_by_s < math.inf:
-            self.send_by_s = min(waiting.send_by_s for waiting in self)
+        if self.size:
+            self._learn_gap(0.0)
+            if self.send_by_s < math.inf:
+                self.send_by_s = min(waiting.send_by_s for waiting in self)
         return taken
+
+    def sent(self, now: float) -> None:
+        """Take note of a call."""
+        self.sent_s = now
+        second = int(now)
+        self._sent[second] = self._sent.get(second, 0) + 1
+
+    def learn_budget(self, calls_left: int, plenty: float, now: float) -> None:
+        """Take note of how many more calls the seller allows."""
+        self.scarce, self.scarce_s = max(0.0, 1.0 - calls_left / plenty), now
+        while self._sent and (oldest := next(iter(self._sent))) + 1 + _WINDOW_S <= now:
+            del self._sent[oldest]
+        if self.scarce:
+            self.pace_s = self._pace_s(calls_left, now)
+
+    def _pace_s(self, calls_left: int, now: float) -> float:
+        """Say how far apart calls have to be.
+
+        Until the slots of the calls of some second are free again there are those that are left, and those that have
+        become free before.
+        """
+        slots, pace_s = max(1, calls_left), 0.0
+        for second, calls in self._sent.items():
+            pace_s = max(pace_s, (second + 1 + _WINDOW_S - now) / slots)
+            slots += calls
+        return max(pace_s, _WINDOW_S / slots)
+
+    def _learn_gap(self, gap_s: float) -> None:
+        self.gap_s += _GAP_WEIGHT * (min(gap_s, _LONGEST_GAP_S) - self.gap_s)
 
     def drop(self, why: Callable[[Waiting], MissReason | None]) -> list[tuple[Waiting, MissReason]]:
         """Take out the questions for which there is a reason, and give them with it."""
@@ -276,10 +320,11 @@ class _Lot:
         if batch == 1 or self.size >= batch:
             return self.retry_s
         scarcity = max(0.0, self.scarce - (self.first_s - self.scarce_s) / _WINDOW_S)
-        # Once half of plenty is gone, calls are as far apart as uses up evenly what is left; closer together before.
-        # Who slows down only when little is left has nothing for the rest of the minute.
-        linger_s = min(settings.longest_linger_s, self.pace_s * min(1.0, 2 * scarcity))
-        linger_s = max(settings.linger_s, linger_s)
+        # Once half of plenty is gone, calls are as far apart as the budget bears; closer together before. Who slows
+        # down only when little is left has nothing for the rest of the minute. Where questions are so far apart
+        # themselves there is nothing to wait for.
+        linger_s = self.pace_s * min(1.0, 2 * scarcity) - self.gap_s
+        linger_s = max(settings.linger_s, min(settings.longest_linger_s, linger_s))
         return max(self.retry_s, min(self.first_s + linger_s, self.send_by_s))
 
     def _next(self, queue: deque[Waiting]) -> Waiting | None:
@@ -470,8 +515,7 @@ class Gatherer:
                 self._admission.report(grant, Outcome.NOT_SENT)
             case Allowed(grant, calls_left):
                 plenty = self._settings.plenty * lot.seller.capabilities.calls_per_minute
-                lot.scarce, lot.scarce_s = max(0.0, 1.0 - calls_left / plenty), now
-                lot.pace_s = _WINDOW_S / max(1, calls_left)
+                lot.learn_budget(calls_left, plenty, now)
                 lot.most, lot.retry_s, lot.lacking = NO_LIMIT, 0.0, None
                 self._start(lot, grant, lot.take(books, now))
             case Wait(after_s, _, books_left) if books_left < books > 1 and (
@@ -527,7 +571,7 @@ class Gatherer:
         if not questions:
             self._admission.report(grant, Outcome.NOT_SENT)
             return
-        lot.sent_s = self._clock.monotonic()
+        lot.sent(self._clock.monotonic())
         self._outlooks.learn_asked(lot.seller.seller_id, lot.sent_s)
         # In the trace of the first who asked.
         task = asyncio.create_task(

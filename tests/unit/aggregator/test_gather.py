@@ -152,6 +152,35 @@ async def test_from_a_cold_start_on_the_budget_lasts_for_every_second_of_the_min
 
 
 @in_virtual_time
+async def test_a_demand_that_the_budget_can_bear_does_not_wait_for_company() -> None:
+    """Be it that most of a minute's calls are always used up."""
+    async with fleet(seller("acme", batch=100, calls_per_minute=100)) as mesh:
+        process = await mesh.process()
+        async with asyncio.TaskGroup() as tasks:
+            asked = []
+            for number in range(180):
+                asked.append(tasks.create_task(process.collect(f"book-{number}")))
+                await asyncio.sleep(1)
+        assert {round(task.result().elapsed_s, 3) for task in asked} == {0.003}
+
+
+@in_virtual_time
+async def test_a_burst_after_a_rest_is_soon_seen_as_one() -> None:
+    async with fleet(seller("acme", batch=100, calls_per_minute=100)) as mesh:
+        process = await mesh.process()
+        for number in range(5):
+            await process.collect(f"rare-{number}")
+            await asyncio.sleep(30)
+        async with asyncio.TaskGroup() as tasks:
+            asked = []
+            for number in range(20 * 70):
+                asked.append(tasks.create_task(process.collect(f"book-{number}")))
+                await asyncio.sleep(1 / 20)
+        assert [task.result().misses for task in asked if task.result().misses] == []
+        assert max(task.result().elapsed_s for task in asked) <= 2.0
+
+
+@in_virtual_time
 async def test_a_share_of_its_own_that_is_ample_is_plenty() -> None:
     async with fleet(seller("acme", batch=10)) as mesh:
         process = await mesh.process()
