@@ -145,6 +145,9 @@ class Standing(NamedTuple):
     failed: int
 
 
+_NOTHING_KNOWN = Standing(-1, 0, 0, 0, 0, 0, 0)
+
+
 @dataclass(slots=True)
 class _Pending:
     """Calls that have not ended, by the second in which they end if nobody reports them."""
@@ -187,6 +190,11 @@ class _Account:
     books_used: int = 0
     judged: int = 0
     failed: int = 0
+
+    @property
+    def blank(self) -> bool:
+        """Whether this says no more than an account that was never opened."""
+        return not self.pending and not self.ended and self.breaker.opened_ms is None
 
     def grant(self, second: int, books: int) -> None:
         """Count a call that ends in this second if nobody reports it."""
@@ -299,7 +307,7 @@ class Ledger:
             account.forgive()
 
     def standings(self, now_ms: int, seller_ids: Sequence[str]) -> list[Standing]:
-        """Say what is known of sellers."""
+        """Say what is known of sellers. Of one that is not called nothing is kept, and what was kept is forgotten."""
         now_ms, _ = self._advance(now_ms)
         return [self._standing(seller_id, now_ms) for seller_id in seller_ids]
 
@@ -404,7 +412,12 @@ class Ledger:
                 account.forgive()
 
     def _standing(self, seller_id: str, now_ms: int) -> Standing:
+        if seller_id not in self._accounts:
+            return _NOTHING_KNOWN
         account = self._account(seller_id, now_ms)
+        if account.blank:
+            del self._accounts[seller_id]
+            return _NOTHING_KNOWN
         breaker = account.breaker
         return Standing(
             -1 if breaker.opened_ms is None else now_ms - breaker.opened_ms,

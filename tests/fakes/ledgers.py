@@ -47,6 +47,10 @@ class LuaLedger:
     def standings(self, now_ms: int, seller_ids: Sequence[str]) -> list[Standing]:
         return valkey.unpack_standings(self._run("standings", seller_ids, now_ms))
 
+    def keeps(self, seller: str) -> bool:
+        """Say whether Valkey has anything about a seller."""
+        return bool(self._client.exists(valkey.keys([seller])[1]))
+
     def _run(self, name: str, sellers: Sequence[str], now_ms: int, *arguments: bytes) -> bytes:
         answer = self._scripts[name](
             keys=valkey.keys(sellers), args=(valkey.pack_rules(self._rules, now_ms), *arguments)

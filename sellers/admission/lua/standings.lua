@@ -1,4 +1,4 @@
--- Says what is known of sellers.
+-- Says what is known of sellers. Of one that is not called nothing is kept, and what was kept once is forgotten.
 --
 -- KEYS, ARGV[1]  as in ledger.lua.
 -- Returns        one string, for each seller <d I4 I4 I4 I4 I4 I4>: open_for_ms (-1: its breaker is closed), retry_ms,
@@ -6,10 +6,20 @@
 
 local now_ms, life = open_ledger()
 local standings = {}
+
+-- Says whether an account says no more than one that was never opened.
+local function is_blank(account)
+    return account[OPENED] == 0 and account[HEAD_SECOND] == 0 and account[TAIL_SECOND] == 0 and not account[FIRST_PENDING]
+end
+
 for i = 2, #KEYS do
     local key = KEYS[i]
     local account = open_account(key, now_ms, life)
-    save_account(key, account)
+    if is_blank(account) then
+        call('DEL', key)
+    else
+        save_account(key, account)
+    end
     local open_for_ms, retry_ms = -1, 0
     if account[OPENED] > 0 then
         open_for_ms = now_ms - account[OPENED]

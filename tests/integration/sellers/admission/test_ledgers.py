@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from sellers.admission.ledger import NEVER_MS, Code, Ending, Report, Request, Standing, Verdict
-from tests.fakes.ledgers import AnyLedger
+from sellers.admission.ledger import (
+    NEVER_MS,
+    Code,
+    Ending,
+    Ledger,
+    Report,
+    Request,
+    Standing,
+    Verdict,
+)
+from tests.fakes.ledgers import AnyLedger, LuaLedger
 
 START = 1_700_000_000_000
 MANY = 2**31 - 1
@@ -42,6 +51,12 @@ class Desk:
     def fail(self, times: int) -> None:
         for _ in range(times):
             self.end(self.ask(), Ending.FAILURE)
+
+    def keeps(self, seller: str = "seller") -> bool:
+        if isinstance(self.ledger, LuaLedger):
+            return self.ledger.keeps(seller)
+        assert isinstance(self.ledger, Ledger)
+        return seller in self.ledger._accounts
 
     def standing(self) -> Standing:
         return self.ledger.standings(self.now_ms, ["seller"])[0]
@@ -111,6 +126,26 @@ def test_a_call_that_was_not_sent_gives_its_slot_and_its_books_back(desk: Desk) 
 def test_silence_is_judged_while_the_call_still_counts_as_under_way(desk: Desk) -> None:
     desk.end(desk.ask(), Ending.FAILURE, over=False)
     assert desk.standing() == Standing(-1, 0, 1, 0, 1, 1, 1)
+
+
+def test_a_seller_that_is_not_called_any_more_is_as_one_that_never_was(desk: Desk) -> None:
+    for _ in range(10):
+        desk.end(desk.ask(), Ending.FAILURE)
+    desk.now_ms += 30_000
+    desk.end(desk.ask(), Ending.SUCCESS)
+    desk.now_ms += 1000
+    assert desk.standing().calls_used == 11
+    desk.now_ms += 61_000
+    assert desk.standing() == Standing(-1, 0, 0, 0, 0, 0, 0)
+    assert not desk.keeps()
+    assert [desk.ask(2).code for _ in range(3)] == [Code.ALLOWED, Code.ALLOWED, Code.NO_BUDGET]
+    assert desk.keeps()
+
+
+def test_looking_at_sellers_keeps_nothing_of_them(desk: Desk) -> None:
+    [standing] = desk.ledger.standings(START, ["another"])
+    assert standing == Standing(-1, 0, 0, 0, 0, 0, 0)
+    assert not desk.keeps("another")
 
 
 def test_books_have_a_limit_of_their_own(desk: Desk) -> None:

@@ -360,6 +360,28 @@ def test_the_alarm_is_raised_when_many_sellers_are_out_and_ends_when_they_are_ba
     run_virtually(main())
 
 
+def test_thousands_of_sellers_are_watched_in_turns() -> None:
+    async def main() -> None:
+        house = House()
+        many = [Limits(f"other-{i}", 100) for i in range(4000)]
+        house.admission = Admission(
+            house.fleet, house.clock, SETTINGS, sellers=lambda: [*many, SELLER], quiet=True
+        )
+        running = asyncio.create_task(house.admission.run())
+        for _ in range(10):
+            await house.call(Outcome.FAILURE)
+        await asyncio.sleep(11)
+        assert house.admission.share_out == 0.0
+        await asyncio.sleep(5)
+        assert house.admission.share_out == 1 / 4001
+        await asyncio.sleep(5)
+        assert house.admission.share_out == 1 / 4001
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    run_virtually(main())
+
+
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
