@@ -9,5 +9,6 @@ invariants  I1 to I12, each by itself
 scenarios   who sells what at which price, and what the customer does
 world       a run of a scenario under a schedule
 bugs        defects planted into the real code, each of which must be caught
+replay      one schedule again, step by step, in memory or over PostgreSQL
 explore     all single and double faults, and deeper schedules by seed
 """

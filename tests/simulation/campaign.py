@@ -53,7 +53,8 @@ def work(job: Job) -> Explored | Hunted:
     explored = explore(scenario, job.schedules)
     explored.add(explore(scenario, [(sample(scenario, seed), False) for seed in job.seeds]))
     sampled = [(sample(scenario, seed), False) for seed in job.in_postgres]
-    explored.add(explore(scenario, sampled, partial(simulate_in_postgres, dsn=_dsn)))
+    over_postgres = partial(simulate_in_postgres, dsn=_dsn)
+    explored.add(explore(scenario, sampled, over_postgres, in_postgres=True))
     return explored
 
 
@@ -154,7 +155,7 @@ def show(explored: dict[str, Explored], hunted: dict[str, Hunted], console: Cons
     for name, bug in sorted(BUGS.items()):
         if name in hunted:
             failure = hunted[name].failure
-            line = failure.replay().split("'")[1] if failure else ""
+            line = failure.line if failure else ""
             by = ", ".join(sorted(bug.caught_by))
             bugs.add_row(name, "yes" if failure else "NO", by, str(hunted[name].schedules), line)
     console.print(bugs)

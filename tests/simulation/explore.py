@@ -30,15 +30,22 @@ _VARIED_S = {
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A schedule under which invariants do not hold."""
+    """A schedule under which invariants do not hold, and whether it ran over PostgreSQL."""
 
     scenario: str
     schedule: Schedule
     violations: tuple[Violation, ...]
+    in_postgres: bool = False
+
+    @property
+    def line(self) -> str:
+        """Name the run in one line."""
+        return f"{self.scenario} {to_text(self.schedule)}"
 
     def replay(self) -> str:
-        """Give the line that shows it again."""
-        return f"python -m tests.simulation --replay '{self.scenario} {to_text(self.schedule)}'"
+        """Give the command that shows it again."""
+        where = " --postgres" if self.in_postgres else ""
+        return f"python -m tests.simulation --replay '{self.line}'{where}"
 
     def __str__(self) -> str:
         return "\n".join([self.replay(), *(f"    {violation}" for violation in self.violations)])
@@ -50,6 +57,7 @@ class Explored:
 
     schedules: int = 0
     crossings: int = 0
+    in_postgres: bool = False
     failures: list[Failure] = field(default_factory=list)
 
     def take(self, scenario: Scenario, schedule: Schedule, outcome: Outcome) -> None:
@@ -58,7 +66,7 @@ class Explored:
         self.crossings += len(outcome.crossings)
         violations = outcome.violations + (() if schedule else unexpected(scenario, outcome))
         if violations:
-            self.failures.append(Failure(scenario.name, schedule, violations))
+            self.failures.append(Failure(scenario.name, schedule, violations, self.in_postgres))
 
     def add(self, other: Explored) -> None:
         """Add what another one has shown."""
@@ -113,10 +121,14 @@ def singles(scenario: Scenario) -> list[tuple[Schedule, bool]]:
 
 
 def explore(
-    scenario: Scenario, schedules: Iterable[tuple[Schedule, bool]], run: Run = simulate
+    scenario: Scenario,
+    schedules: Iterable[tuple[Schedule, bool]],
+    run: Run = simulate,
+    *,
+    in_postgres: bool = False,
 ) -> Explored:
     """Run schedules, and those of which it is said also with one more fault, each of them."""
-    explored = Explored()
+    explored = Explored(in_postgres=in_postgres)
     for schedule, deepen in schedules:
         outcome = run(scenario, schedule)
         explored.take(scenario, schedule, outcome)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 
 class Fault(StrEnum):
@@ -112,7 +113,11 @@ class Planned:
 
 Schedule = tuple[Planned, ...]
 
-_PLANNED = re.compile(r"(?P<crossing>\d+):(?P<fault>[a-z_]+)(=(?P<seconds>[\d.]+))?")
+_PLANNED = re.compile(r"(?P<crossing>\d+):(?P<fault>[a-z_]+)(=(?P<seconds>\d+(\.\d+)?))?")
+
+EVENTS = frozenset({Fault.DRAIN, Fault.CANCEL})
+"""What may happen at any crossing, whatever its kind."""
+_TIMED = frozenset({Fault.LATE, Fault.FREEZE_BEFORE, Fault.FREEZE_AFTER})
 
 
 def to_text(schedule: Schedule) -> str:
@@ -124,20 +129,26 @@ def from_text(text: str) -> Schedule:
     """Read what ``to_text`` has written.
 
     Raises:
-        ValueError: when it is not of that form.
+        ValueError: when it is not of that form: says which part, and what could stand there.
 
     """
     if text == "-":
         return ()
-    planned = []
-    for part in text.split(","):
-        match = _PLANNED.fullmatch(part)
-        if match is None:
-            raise ValueError(f"{part!r} is not CROSSING:FAULT or CROSSING:FAULT=SECONDS")
-        seconds = match["seconds"]
-        planned.append(
-            Planned(
-                int(match["crossing"]), Fault(match["fault"]), float(seconds) if seconds else None
-            )
-        )
-    return tuple(planned)
+    schedule = tuple(map(_planned, text.split(",")))
+    for one, other in pairwise(schedule):
+        if one.crossing >= other.crossing:
+            raise ValueError(f"{other} comes after {one}: crossings must go up, one fault at each")
+    return schedule
+
+
+def _planned(part: str) -> Planned:
+    match = _PLANNED.fullmatch(part)
+    if match is None:
+        raise ValueError(f"{part!r} is not CROSSING:FAULT or CROSSING:FAULT=SECONDS")
+    if match["fault"] not in {fault.value for fault in Fault}:
+        raise ValueError(f"{part!r}: no fault is called so; there are {', '.join(Fault)}")
+    fault = Fault(match["fault"])
+    if match["seconds"] and fault not in _TIMED:
+        raise ValueError(f"{part!r}: only {', '.join(sorted(_TIMED))} take seconds")
+    seconds = float(match["seconds"]) if match["seconds"] else None
+    return Planned(int(match["crossing"]), fault, seconds)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from io import StringIO
 
 import pytest
 import structlog
+from rich.console import Console
 
 from tests.servers import PostgresServer
 from tests.simulation import explore
@@ -14,6 +16,7 @@ from tests.simulation.bugs import BUGS, Bug
 from tests.simulation.campaign import hunted
 from tests.simulation.faults import Fault, Planned, from_text, to_text
 from tests.simulation.postgres import prepare, simulate_in_postgres
+from tests.simulation.replay import replay
 from tests.simulation.scenarios import SCENARIOS, Scenario
 from tests.simulation.world import simulate
 
@@ -111,6 +114,36 @@ def test_a_schedule_reads_as_it_was_written() -> None:
     assert to_text(schedule) == "3:late=2.5,12:crash_after"
     assert from_text(to_text(schedule)) == schedule
     assert from_text(to_text(())) == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("nowhere -", "no scenario is called 'nowhere'"),
+        ("hold", None),
+        ("hold 3", "is not CROSSING:FAULT"),
+        ("hold 3:late=1.2.3", "is not CROSSING:FAULT"),
+        ("hold 3:lateness", "no fault is called so"),
+        ("hold 3:crash_after=2", "take seconds"),
+        ("hold 3:late,3:late", "crossings must go up"),
+        ("hold 2:claimed", "crossing 2 is 'claim', where there can be"),
+        ("hold 9999:late", "the last crossing of this run is"),
+    ],
+)
+def test_a_line_that_cannot_be_replayed_is_told_why(line: str, problem: str | None) -> None:
+    console = Console(quiet=True)
+    if problem is None:
+        assert replay(line, None, console, in_postgres=False)
+        return
+    with pytest.raises(ValueError, match=problem):
+        replay(line, None, console, in_postgres=False)
+
+
+def test_a_schedule_is_replayed_over_postgresql_with_a_bug_in_its_sql() -> None:
+    told = StringIO()
+    console = Console(file=told)
+    assert not replay("hold 19:late", "no fence in the SQL", console, in_postgres=True)
+    assert "I4: a commit of another epoch was accepted" in told.getvalue()
 
 
 def assert_caught(bug: Bug, found: explore.Hunted) -> None:
