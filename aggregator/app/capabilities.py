@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ class CapabilitySettings:
     """How often to look for sellers whose turn it is."""
     at_once: int = 10
     """How many are asked at the same time, at most."""
+    least_a_look: int = 100
+    """How many are asked in one look at the least, if it is their turn; see ``most_a_look``."""
     timeout_s: float = 3.0
     """How long each has to answer."""
     retry_s: float = 30.0
@@ -40,6 +43,15 @@ class CapabilitySettings:
     so that those that failed together do not come together."""
     longest_retry_s: float = 1800.0
     """The longest such time, before what comes on top of it."""
+
+    def most_a_look(self, sellers: int) -> int:
+        """Say how many of so many sellers are asked in one look at the most: all of them in a quarter of the time.
+
+        So thousands that are new, or whose turn it is after a night's rest, are asked one look after the other, and
+        their next turns are as far apart.
+        """
+        a_quarter = sellers * self.look_every_s / (self.every_s / 4)
+        return max(self.least_a_look, math.ceil(a_quarter))
 
 
 class CapabilitySource(Protocol):
@@ -108,9 +120,11 @@ class CapabilityKeeper:
         for seller_id in list(self._suspects):
             await self._checks.retry(seller_id, self._settings.every_s, 0.0)
             self._suspects.discard(seller_id)
-        more = self._directory.snapshot is not None
-        while more:
-            claimed = await self._checks.claim(self._settings.every_s, self._settings.at_once)
+        known = self._directory.snapshot
+        left = self._settings.most_a_look(len(known.sellers)) if known is not None else 0
+        while left > 0:
+            wanted = min(left, self._settings.at_once)
+            claimed = await self._checks.claim(self._settings.every_s, wanted)
             if claimed:
                 # One that is new may not have come to this replica yet.
                 with suppress(Unavailable):
@@ -121,7 +135,7 @@ class CapabilityKeeper:
                 for seller_id in claimed:
                     if seller_id in snapshot.sellers:
                         tasks.create_task(self._check(snapshot.sellers[seller_id]))
-            more = len(claimed) == self._settings.at_once
+            left = left - wanted if len(claimed) == wanted else 0
 
     async def _check(self, seller: Seller) -> None:
         """Bring one seller up to date, or have its turn come again soon."""

@@ -201,6 +201,27 @@ async def test_a_seller_that_is_called_too_often_is_asked_at_the_next_look_but_n
     assert sorted(sellers.asked) == ["acme", "acme", "beta"]
 
 
+async def test_thousands_whose_turn_it_is_are_asked_in_many_looks_not_in_one(
+    pool: asyncpg.Pool, sellers: Sellers
+) -> None:
+    new = [registered(f"new-{i:03d}", f"new-{i}:1") for i in range(120)]
+    await PostgresSellerStore(pool).put(new)
+    sellers.answers |= {seller.seller_id: seller.capabilities for seller in new}
+    replica = Replica(pool, sellers)
+    await replica.registry.refresh()
+    await replica.keeper.check()
+    assert len(sellers.asked) == CapabilitySettings().least_a_look == 100
+    await replica.keeper.check()
+    assert len(sellers.asked) == len(set(sellers.asked)) == 122
+
+
+def test_all_are_asked_in_a_quarter_of_the_time_however_many_they_are() -> None:
+    settings = CapabilitySettings()
+    looks = settings.every_s / 4 / settings.look_every_s
+    assert settings.most_a_look(50) == 100
+    assert settings.most_a_look(10_000) == pytest.approx(10_000 / looks, abs=1)
+
+
 async def _turns_in_s(pool: asyncpg.Pool, seller_id: str) -> float:
     """Say in how many seconds a seller's turn comes again."""
     asked_s: float = await pool.fetchval(
