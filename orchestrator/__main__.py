@@ -121,7 +121,9 @@ async def main(settings: Settings) -> None:
         )
         steps = Steps(
             saga,
-            quotes=AggregatorQuotes(aggregator_pb2_grpc.QuoteServiceStub(quotes)),
+            quotes=AggregatorQuotes(
+                aggregator_pb2_grpc.QuoteServiceStub(quotes), settings.quote_policy
+            ),
             sellers=sellers,
             provider=payments.provider,
             vault=vault,

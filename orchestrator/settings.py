@@ -35,6 +35,10 @@ class Settings(SellerCallerSettings):
     stripe_api_base: str | None = Field(default=None, pattern=r"^https?://[^/]+$")
     """With ``stripe``: where its API is, when it is not Stripe's own but a simulator (``python -m psp_sim``)."""
 
+    quote_policy: Literal["best_price", "balanced", "fast"] = "balanced"
+    """How much waiting a lower price is worth once there is an affordable one: ``balanced``, 0.2 % of the price for
+    each second; ``fast``, 5 %; ``best_price``, any: every seller is waited for as long as there is time."""
+
     worker_concurrency: int = Field(default=200, ge=1, le=10_000)
     """Purchases that this process works on at once."""
 

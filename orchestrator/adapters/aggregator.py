@@ -28,9 +28,10 @@ BOOK_ID_HEADER = "book-id"
 class AggregatorQuotes:
     """The way to prices, through the aggregator's stream."""
 
-    def __init__(self, stub: QuoteServiceAsyncStub) -> None:
-        """Use a stub whose channel goes round the aggregator's replicas."""
+    def __init__(self, stub: QuoteServiceAsyncStub, policy: str) -> None:
+        """Use a stub whose channel goes round the aggregator's replicas; ``policy`` is how a purchase first asks."""
         self._stub = stub
+        self._policy = pb.Policy.Value(f"POLICY_{policy.upper()}")
 
     async def collect(
         self, purchase: Purchase, timeout_s: float, on_batch: Callable[[AnswerBatch], None]
@@ -46,7 +47,7 @@ class AggregatorQuotes:
             currency_code=purchase.max_price.currency,
             conditions=convert.conditions(purchase.conditions),
             # Who has tried in vain wants to know everything.
-            policy=pb.POLICY_BEST_PRICE if purchase.plan.collections else pb.POLICY_BALANCED,
+            policy=pb.POLICY_BEST_PRICE if purchase.plan.collections else self._policy,
             affordable=mesh_convert.money_to_proto(purchase.max_price),
             customer_id=purchase.customer_id,
             # What was known the first time has not held.

@@ -52,6 +52,8 @@ async def mesh(
         "BOOKMESH_EDGE_ADDRESS_RATE": "10000",
         "BOOKMESH_EDGE_ADDRESS_BURST": "10000",
     }
+    # A seller that is slow on a busy machine is waited for: tests know who sells, and at what price.
+    purchases = {"BOOKMESH_QUOTE_POLICY": "best_price"}
     scenario = tmp_path_factory.mktemp("scenario") / "scenario.yaml"
     scenario.write_text(_with_copies_of_books(SCENARIO.read_text()))
     options = MeshOptions(
@@ -60,7 +62,7 @@ async def mesh(
         grpc_port=0,
         sellers=SELLERS,
         scenario=scenario,
-        environment=inherited_environment() | telemetry | rates,
+        environment=inherited_environment() | telemetry | rates | purchases,
     )
     async with LocalMesh(options) as mesh:
         yield mesh

@@ -61,6 +61,7 @@ async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
             replicas=1,
             environment=inherited_environment()
             | {
+                "BOOKMESH_QUOTE_POLICY": "best_price",
                 "BOOKMESH_PAYMENT_PROVIDER": "stripe",
                 "BOOKMESH_STRIPE_API_KEY_FILE": str(key),
                 "BOOKMESH_STRIPE_API_BASE": sim.url,
