@@ -73,6 +73,11 @@ def test_a_token_without_a_mesh_is_refused_in_a_line(tmp_path: Path) -> None:
     assert line.startswith("Error: there is no issuer key in")
 
 
+def test_without_a_mesh_there_is_nothing_to_restart(data: DataFolder) -> None:
+    line = failure(bookmesh("restart", "--data", str(data.base)))
+    assert line.startswith("Error: no mesh runs on")
+
+
 def test_migrate_brings_a_database_up_to_date_once(empty_dsn: str) -> None:
     first = bookmesh("migrate", "--database-url", empty_dsn, "-o", "json")
     assert "orchestrator/0001_purchases.sql" in json.loads(first.stdout)["applied"]

@@ -41,10 +41,10 @@ def up(folder: Path, *arguments: str, **environment: str) -> Iterator[subprocess
 
 
 def read_until(process: subprocess.Popen[str], last: str) -> str:
-    """Read what is printed up to the line that begins so."""
+    """Read what is printed up to the line with this in it."""
     assert process.stdout is not None
-    text = ""
-    while not text.splitlines()[-1:] or not text.splitlines()[-1].startswith(last):
+    text = line = ""
+    while last not in line:
         line = process.stdout.readline()
         assert line, f"it ended early: {process.communicate()[1]}"
         text += line
@@ -65,7 +65,9 @@ def children_of(folder: Path) -> dict[str, str]:
     return found
 
 
-def test_it_starts_answers_the_printed_curl_and_drains_on_ctrl_c(tmp_path: Path) -> None:
+def test_it_starts_answers_the_printed_curl_begins_a_restart_and_drains_on_ctrl_c(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "data"
     with up(folder) as process:
         printed = read_until(process, "Ctrl-C")
@@ -80,6 +82,16 @@ def test_it_starts_answers_the_printed_curl_and_drains_on_ctrl_c(tmp_path: Path)
         response = httpx.post(url, json=body, headers=headers, trust_env=False)
         assert response.status_code == 202, response.text
         assert response.headers["location"] == response.json()["status_url"]
+
+        restart = subprocess.run(
+            [*BOOKMESH, "restart", "--data", str(folder)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (restart.returncode, restart.stderr) == (0, "")
+        assert restart.stdout.startswith(f"process {process.pid} restarts its mesh")
+        read_until(process, "restarting everything, one after the other")
 
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate()
