@@ -11,8 +11,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint gen simulate bench chaos lock clean install
-.PHONY: gen-check breaking
+.PHONY: help demo up test lint gen openapi simulate bench chaos lock clean install
+.PHONY: gen-check openapi-check breaking
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ lint: install gen-check breaking ## All checks: style, types, imports, contracts
 gen: install ## Write gen/ from protos/
 	$(BIN)/python tools/generate.py
 
+openapi: install ## Write docs/openapi.yaml from protos/ (needs Go)
+	$(BIN)/python tools/openapi/generate.py
+
 simulate: install ## Every fault at every point of every purchase, in virtual time; writes build/simulate.json
 	@$(BIN)/python -m tests.simulation
 
@@ -48,6 +51,9 @@ chaos: install ## Buy 1,000 books while everything is killed; compares all ledge
 
 gen-check: install
 	$(BIN)/python tools/generate.py --check
+
+openapi-check: install
+	$(BIN)/python tools/openapi/generate.py --check
 
 breaking: install
 	@sh tools/breaking.sh
