@@ -20,8 +20,8 @@ help: ## Show what there is
 demo: install ## Buy three books from 50 sellers through the whole mesh, then exit
 	@$(BIN)/bookmesh demo
 
-up: install ## Run the whole mesh until Ctrl-C (HTTP_PORT=8080 GRPC_PORT=9090 SELLERS=50 DATA=.local)
-	@$(BIN)/bookmesh up --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --sellers $(SELLERS) --data '$(DATA)'
+up: install ## Run the whole mesh until Ctrl-C (HTTP_PORT=8080 GRPC_PORT=9090 SELLERS=50 DATA=.local; TLS=1: https)
+	@$(BIN)/bookmesh up --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --sellers $(SELLERS) --data '$(DATA)' $(if $(TLS),--tls)
 
 test: lint ## All checks, then all tests
 	$(BIN)/python -m pytest

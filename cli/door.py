@@ -29,7 +29,7 @@ from bookmesh_client import (
 )
 from cli import options
 from cli.exits import Exit
-from deploy.local.data import DataFolder
+from deploy.local.data import CUSTOMERS, DataFolder
 from deploy.local.options import HOST
 from deploy.local.ports import GRPC
 from deploy.local.problem import MeshProblem
@@ -126,13 +126,18 @@ class Door:
             Refusal: if there is no address, or no token for it.
 
         """
-        credentials = None
-        if self.roots is not None:
-            credentials = grpc.ssl_channel_credentials(self.roots.read_bytes())
+        credentials, roots = None, self.roots or self._local_roots()
+        if roots is not None:
+            credentials = grpc.ssl_channel_credentials(roots.read_bytes())
         try:
             return Client(self.address, self._token(), credentials=credentials)
         except ValueError as error:
             raise Refusal(str(error), Exit.USAGE) from None
+
+    def _local_roots(self) -> Path | None:
+        """Give the CA of a mesh on this machine that speaks TLS with its customers."""
+        data = DataFolder(self.data)
+        return data.authority if self.local and data.certificate(CUSTOMERS).exists() else None
 
     def card(self, *, from_stdin: bool) -> str:
         """Give the payment token: from stdin, from the environment, the sandbox's, or from whoever is at the terminal.

@@ -37,7 +37,7 @@ Buy a book, in another terminal (the command is in .venv/bin):
 
 or as programs do (the token is good for a day; `bookmesh token{data}` prints another):
 
-  curl -i {rest_url}/api/v1/purchase-requests \\
+  curl -i {rest_url}/api/v1/purchase-requests {believing}\\
     -H 'Authorization: Bearer {token}' \\
     -H 'Content-Type: application/json' \\
     -d '{{"book_id": "isbn-978-0134685991", "max_price": 29.99, "payment_token": "tok_abc123"}}'
@@ -73,14 +73,24 @@ Ctrl-C stops everything.
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="How they behave; the demo's scenario if not given.",
 )
+@click.option(
+    "--tls",
+    is_flag=True,
+    help="Have customers speak TLS, with a certificate of the mesh's own CA.",
+)
 @options.data
 def command(
-    http_port: int, grpc_port: int, sellers: int, scenario: Path | None, data: Path
+    *, http_port: int, grpc_port: int, sellers: int, scenario: Path | None, tls: bool, data: Path
 ) -> None:
     """Run the mesh until a signal or a problem."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     mesh_options = MeshOptions(
-        data=data, http_port=http_port, grpc_port=grpc_port, sellers=sellers, scenario=scenario
+        data=data,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        sellers=sellers,
+        scenario=scenario,
+        tls=tls,
     )
     click.echo(f"starting Bookmesh on {data}")
     try:
@@ -132,6 +142,7 @@ async def _run_until_broken(
                 logs=folder / "logs",
                 data="" if folder == Path(".local") else f" --data {folder}",
                 token=mesh.token(),
+                believing=f"--cacert {mesh.data.authority} " if mesh.options.tls else "",
             )
         )
         restarting = asyncio.create_task(_restart_when(wanted, mesh, report))

@@ -21,7 +21,8 @@ _RATE_LIMITED = errors.ResourceExhausted(
     "too many requests at once: send fewer a second", reason="RATE_LIMITED", retry_after_s=1.0
 )
 """What both listeners say when a rate is exceeded; tokens for the next second are there a second later."""
-_CERTIFICATE, _ROOTS = "certificate", "roots"
+_CERTIFICATE, _ROOTS, _CUSTOMERS = "certificate", "roots", "customers"
+_A_YEAR_S = 31_536_000
 _JWKS_FILE_S = 1
 _TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
 _SOCKETS = "type.googleapis.com/envoy.extensions.transport_sockets"
@@ -63,6 +64,10 @@ def render(settings: EdgeSettings) -> str:
         "jwks_body": _jwks_body(settings),
         "jwks_cluster": _jwks_cluster(settings),
         "gateway_transport": _gateway_transport(settings),
+        # Browsers and other programs choose their HTTP over REST; gRPC has one.
+        "rest_transport": _customer_transport(settings, "h2", "http/1.1"),
+        "grpc_transport": _customer_transport(settings, "h2"),
+        "response_headers": _response_headers(settings),
         "jwt_issuer": settings.jwt_issuer,
         "jwt_audience": settings.jwt_audience,
     }
@@ -72,39 +77,82 @@ def render(settings: EdgeSettings) -> str:
 
 def render_secrets(settings: EdgeSettings) -> dict[str, str]:
     """Give the files of ``edge_secrets_dir``: name and content, YAML. They say where the certificates are."""
-    certificate, key, roots = (
-        str(file.absolute())
-        for file in (settings.tls_certificate_file, settings.tls_key_file, settings.tls_roots_file)
-        if file is not None
-    )
-    shown = {
-        "certificate_chain": {"filename": certificate},
-        "private_key": {"filename": key},
-        "watched_directory": {"path": str(Path(certificate).parent)},
-    }
-    believed = {
-        "trusted_ca": {"filename": roots},
-        "watched_directory": {"path": str(Path(roots).parent)},
-    }
-    secrets = {
-        _CERTIFICATE: {"name": _CERTIFICATE, "tls_certificate": shown},
-        _ROOTS: {"name": _ROOTS, "validation_context": believed},
-    }
+    secrets: dict[str, dict[str, object]] = {}
+    if settings.tls_certificate_file and settings.tls_key_file and settings.tls_roots_file:
+        roots = settings.tls_roots_file.absolute()
+        secrets[_CERTIFICATE] = _shown(settings.tls_certificate_file, settings.tls_key_file)
+        secrets[_ROOTS] = {
+            "validation_context": {
+                "trusted_ca": {"filename": str(roots)},
+                "watched_directory": {"path": str(roots.parent)},
+            }
+        }
+    if settings.edge_certificate_file and settings.edge_key_file:
+        secrets[_CUSTOMERS] = _shown(settings.edge_certificate_file, settings.edge_key_file)
     return {
-        f"{name}.yaml": json.dumps({"resources": [{"@type": f"{_TLS}.Secret", **secret}]})
+        f"{name}.yaml": json.dumps(
+            {"resources": [{"@type": f"{_TLS}.Secret", "name": name, **secret}]}
+        )
         for name, secret in secrets.items()
     }
 
 
-def _gateway_transport(settings: EdgeSettings) -> dict[str, object]:
-    if settings.edge_secrets_dir is None:
+def _shown(certificate: Path, key: Path) -> dict[str, object]:
+    return {
+        "tls_certificate": {
+            "certificate_chain": {"filename": str(certificate.absolute())},
+            "private_key": {"filename": str(key.absolute())},
+            "watched_directory": {"path": str(certificate.absolute().parent)},
+        }
+    }
+
+
+def _secret(folder: Path, name: str) -> dict[str, object]:
+    source = {"path_config_source": {"path": str(folder.absolute() / f"{name}.yaml")}}
+    return {"name": name, "sds_config": {**source, "resource_api_version": "V3"}}
+
+
+def _customer_transport(settings: EdgeSettings, *alpn: str) -> dict[str, object]:
+    if settings.edge_certificate_file is None or settings.edge_secrets_dir is None:
         return _PLAIN
-    folder = settings.edge_secrets_dir.absolute()
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": f"{_TLS}.DownstreamTlsContext",
+            "common_tls_context": {
+                "alpn_protocols": alpn,
+                # What customers' programs can; of 1.2 Envoy takes only forward secret, authenticated ciphers.
+                "tls_params": {
+                    "tls_minimum_protocol_version": "TLSv1_2",
+                    "tls_maximum_protocol_version": "TLSv1_3",
+                },
+                "tls_certificate_sds_secret_configs": [
+                    _secret(settings.edge_secrets_dir, _CUSTOMERS)
+                ],
+            },
+        },
+    }
 
-    def secret(name: str) -> dict[str, object]:
-        source = {"path_config_source": {"path": str(folder / f"{name}.yaml")}}
-        return {"name": name, "sds_config": {**source, "resource_api_version": "V3"}}
 
+def _response_headers(settings: EdgeSettings) -> list[dict[str, object]]:
+    """Say what browsers are told with every answer, where nothing else is said."""
+    headers = {
+        # Purchases are nobody else's: no cache keeps them.
+        "cache-control": "no-store",
+        "x-content-type-options": "nosniff",
+    }
+    if settings.edge_certificate_file is not None:
+        headers["strict-transport-security"] = f"max-age={_A_YEAR_S}"
+    return [
+        {"append": {"header": {"key": key, "value": value}, "append_action": "ADD_IF_ABSENT"}}
+        for key, value in headers.items()
+    ]
+
+
+def _gateway_transport(settings: EdgeSettings) -> dict[str, object]:
+    if settings.tls_certificate_file is None or settings.edge_secrets_dir is None:
+        return _PLAIN
+    folder = settings.edge_secrets_dir
     gateway = "gateway" + tls.DOMAIN
     name = {"san_type": "DNS", "matcher": {"exact": gateway}}
     return _tls(
@@ -115,10 +163,10 @@ def _gateway_transport(settings: EdgeSettings) -> dict[str, object]:
             "tls_minimum_protocol_version": "TLSv1_3",
             "tls_maximum_protocol_version": "TLSv1_3",
         },
-        tls_certificate_sds_secret_configs=[secret(_CERTIFICATE)],
+        tls_certificate_sds_secret_configs=[_secret(folder, _CERTIFICATE)],
         combined_validation_context={
             "default_validation_context": {"match_typed_subject_alt_names": [name]},
-            "validation_context_sds_secret_config": secret(_ROOTS),
+            "validation_context_sds_secret_config": _secret(folder, _ROOTS),
         },
     )
 

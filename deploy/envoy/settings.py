@@ -108,9 +108,16 @@ class EdgeSettings(BaseSettings):
     tls_roots_file: Path | None = None
     """The certificate of the mesh's CA."""
 
+    edge_certificate_file: Path | None = None
+    """The certificate that customers are shown, and what leads from it to a CA that they believe, PEM. Without it the
+    REST and the gRPC API are plain text: for a local mesh, and behind something that ends TLS."""
+
+    edge_key_file: Path | None = Field(default=None, validate_default=True)
+    """The private key to it."""
+
     edge_secrets_dir: Path | None = Field(default=None, validate_default=True)
-    """Where Envoy finds what ``python -m deploy.envoy secrets`` writes there: files that name those three. By way of
-    them, Envoy reads the three again when others are moved to their places."""
+    """Where Envoy finds what ``python -m deploy.envoy secrets`` writes there: files that name these certificates and
+    keys. By way of them, Envoy reads those again when others are moved to their places."""
 
     @field_validator("jwks_url")
     @classmethod
@@ -120,12 +127,25 @@ class EdgeSettings(BaseSettings):
             raise ValueError(msg)
         return value
 
+    @field_validator("edge_key_file")
+    @classmethod
+    def _both_or_neither(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if (value is None) != (info.data.get("edge_certificate_file") is None):
+            msg = "set both or neither of BOOKMESH_EDGE_CERTIFICATE_FILE and BOOKMESH_EDGE_KEY_FILE"
+            raise ValueError(msg)
+        return value
+
     @field_validator("edge_secrets_dir")
     @classmethod
     def _all_or_none(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         names = ("tls_certificate_file", "tls_key_file", "tls_roots_file")
-        if len({file is None for file in (value, *map(info.data.get, names))}) > 1:
-            msg = "set all or none of BOOKMESH_TLS_{CERTIFICATE,KEY,ROOTS}_FILE and BOOKMESH_EDGE_SECRETS_DIR"
+        inside = {info.data.get(name) is None for name in names}
+        if len(inside) > 1:
+            msg = "set all or none of BOOKMESH_TLS_{CERTIFICATE,KEY,ROOTS}_FILE"
+            raise ValueError(msg)
+        needed = inside == {False} or info.data.get("edge_certificate_file") is not None
+        if needed != (value is not None):
+            msg = "set it where BOOKMESH_TLS_* or BOOKMESH_EDGE_CERTIFICATE_FILE are set, and only there"
             raise ValueError(msg)
         return value
 

@@ -7,6 +7,7 @@ only. A mesh that runs reads new ones by itself.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import grpc
@@ -16,8 +17,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from deploy.local.data import DataFolder
+from deploy.local.data import CUSTOMERS, DataFolder
 from deploy.local.files import write
+from deploy.local.options import HOST
 from deploy.local.problem import MeshProblem
 from mesh.grpc import tls
 from mesh.grpc.tls import CertificateProblem, Certificates
@@ -32,6 +34,13 @@ _LIFE = timedelta(days=90)
 _CA_LIFE = timedelta(days=365)
 _LEAST_LEFT = timedelta(days=30)
 _BACKDATED = timedelta(minutes=5)
+_SERVER = [ExtendedKeyUsageOID.SERVER_AUTH]
+_BOTH_ENDS = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+_THIS_MACHINE = [
+    x509.DNSName("localhost"),
+    x509.IPAddress(IPv4Address(HOST)),
+    x509.IPAddress(IPv6Address("::1")),
+]
 
 
 def ensure_certificates(data: DataFolder, now: datetime) -> None:
@@ -42,6 +51,19 @@ def ensure_certificates(data: DataFolder, now: datetime) -> None:
             issue(data, name, now)
 
 
+def ensure_shown_to_customers(data: DataFolder, now: datetime, *, tls: bool) -> None:
+    """Make the certificate that customers are shown; see that there is none, when they are to have plain text.
+
+    It is for this machine's names, and lets nobody in anywhere.
+    """
+    files = data.certificate(CUSTOMERS), data.certificate_key(CUSTOMERS)
+    if not tls:
+        for file in files:
+            file.unlink(missing_ok=True)
+    elif not _good(*files, now, _authority(data, now)):
+        issue(data, CUSTOMERS, now)
+
+
 def issue(data: DataFolder, name: str, now: datetime, life: timedelta = _LIFE) -> None:
     """Make the certificate of one part anew, and its key."""
     authority = _read(data.authority, data.authority_key)
@@ -49,20 +71,19 @@ def issue(data: DataFolder, name: str, now: datetime, life: timedelta = _LIFE) -
         msg = f"there is no CA in {data.certificates}: `make up` makes one (--data if it is elsewhere)"
         raise MeshProblem(msg)
     issuer, issuer_key = authority
+    shown = name == CUSTOMERS
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
         _builder(f"Bookmesh {name}", issuer.subject, now, life)
         .public_key(key.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName(name + tls.DOMAIN)]), critical=False
-        )
-        .add_extension(
-            x509.ExtendedKeyUsage(
-                [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+            x509.SubjectAlternativeName(
+                _THIS_MACHINE if shown else [x509.DNSName(name + tls.DOMAIN)]
             ),
             critical=False,
         )
+        .add_extension(x509.ExtendedKeyUsage(_SERVER if shown else _BOTH_ENDS), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()),
             critical=False,

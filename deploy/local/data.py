@@ -11,6 +11,9 @@ from pathlib import Path
 
 from deploy.local.problem import MeshProblem
 
+CUSTOMERS = "customers"
+"""Whom the certificate of this name is shown to; it is there while the mesh speaks TLS with them."""
+
 
 class DataFolder:
     """Where things are in a data folder. Making one touches nothing; ``prepare`` makes the folders.

@@ -14,7 +14,7 @@ from deploy.envoy.render import render, render_secrets
 from deploy.envoy.settings import EdgeSettings
 from deploy.local.binaries import binary
 from deploy.local.child import Program
-from deploy.local.data import DataFolder
+from deploy.local.data import CUSTOMERS, DataFolder
 from deploy.local.keys import AUDIENCE, ISSUER
 from deploy.local.options import HOST
 from deploy.local.probes import NotReady, http_gives_200
@@ -82,8 +82,11 @@ def settings(
     admin_port: int,
     jwks_port: int,
     gateways: Sequence[str],
+    tls: bool = False,
 ) -> EdgeSettings:
     """Say where Envoy listens and where the gateways are; what it traces, and its limits, are in the environment.
+
+    ``tls`` is whether customers speak TLS; the certificate for them is there then.
 
     Raises:
         MeshProblem: if OpenTelemetry's variables or those of the limits cannot be used.
@@ -110,6 +113,8 @@ def settings(
             tls_key_file=data.certificate_key("envoy"),
             tls_roots_file=data.authority,
             edge_secrets_dir=data.envoy_secrets,
+            edge_certificate_file=data.certificate(CUSTOMERS) if tls else None,
+            edge_key_file=data.certificate_key(CUSTOMERS) if tls else None,
             **told,
         )
     except ValidationError as error:

@@ -15,7 +15,12 @@ from typing import NoReturn, Self
 import grpc
 
 from deploy.local import edge, postgres, valkey
-from deploy.local.certificates import OPERATOR, connect, ensure_certificates
+from deploy.local.certificates import (
+    OPERATOR,
+    connect,
+    ensure_certificates,
+    ensure_shown_to_customers,
+)
 from deploy.local.child import Child, Program
 from deploy.local.data import DataFolder
 from deploy.local.keys import AUDIENCE, ISSUER, ensure_keys, sign_token
@@ -48,7 +53,7 @@ class LocalMesh:
     in the main thread: on Linux the children would end with any other.
 
     Attributes:
-        rest_url: where the REST API is, ``http://host:port``.
+        rest_url: where the REST API is, ``http://host:port``; with TLS ``https://``, known by the CA in ``data``.
         grpc_address: where the gRPC API is, ``host:port``.
         edge_admin: where Envoy's admin interface is, ``http://host:port``.
         dsn: connection string of the mesh's database.
@@ -201,6 +206,7 @@ class LocalMesh:
             self.data.turn_logs()
             ensure_keys(self.data)
             ensure_certificates(self.data, self._clock.now())
+            ensure_shown_to_customers(self.data, self._clock.now(), tls=options.tls)
         except OSError as error:
             msg = f"cannot keep data in {self.data.root} ({error}): choose another folder, such as make up DATA=.local2"
             raise MeshProblem(msg) from None
@@ -222,7 +228,7 @@ class LocalMesh:
         environment = options.environment
         postgres_port, valkey_port = ports.take(postgres.NAME), ports.take(valkey.NAME)
         sim_port = ports.take(_SIM)
-        self.rest_url = f"http://{address(http_port)}"
+        self.rest_url = f"{'https' if options.tls else 'http'}://{address(http_port)}"
         self.grpc_address = address(grpc_port)
         self._postgres_port = postgres_port
         self.dsn = postgres.dsn(postgres_port)
@@ -314,6 +320,7 @@ class LocalMesh:
             admin_port=edge_port,
             jwks_port=ports.take("envoy-jwks"),
             gateways=[address(port) for port in gateway_ports],
+            tls=options.tls,
         )
         return [
             [
@@ -434,7 +441,9 @@ class LocalMesh:
         headers = {"authorization": f"Bearer {self.token()}"}
         while True:
             try:
-                await http_gives_200(f"{self.rest_url}/api/v1/purchase-requests", headers)
+                await http_gives_200(
+                    f"{self.rest_url}/api/v1/purchase-requests", headers, self.data.authority
+                )
             except NotReady as not_ready:
                 if self._clock.monotonic() > give_up_at:
                     msg = f"everything runs, but no call of a customer goes through: {not_ready}"

@@ -26,6 +26,7 @@ class MeshOptions:
         grpc_port: port of the gRPC API; 0 for any free one.
         sellers: how many simulated sellers there are.
         scenario: how they behave (seller_sim/scenarios); the demo's when None.
+        tls: whether customers have to speak TLS, which shows them a certificate of the mesh's own CA.
         replicas: how many of each of gateway, orchestrator and aggregator.
         environment: what the services inherit; their addresses and files are added to it.
 
@@ -36,5 +37,6 @@ class MeshOptions:
     grpc_port: int = 9090
     sellers: int = 50
     scenario: Path | None = None
+    tls: bool = False
     replicas: int = 2
     environment: Mapping[str, str] = field(default_factory=inherited_environment)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 import asyncpg
 import grpc
@@ -93,14 +95,15 @@ async def valkey_answers(host: str, port: int) -> None:
         raise NotReady(msg)
 
 
-async def http_gives_200(url: str, headers: dict[str, str]) -> None:
-    """Return if a GET gives 200.
+async def http_gives_200(url: str, headers: dict[str, str], roots: Path | None = None) -> None:
+    """Return if a GET gives 200; ``roots`` are the CAs to believe over https, PEM.
 
     Raises:
         NotReady: if it does not.
 
     """
-    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
+    verify = ssl.create_default_context(cafile=roots) if roots else True
+    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False, verify=verify) as client:
         try:
             response = await client.get(url, headers=headers)
         except httpx.HTTPError as error:

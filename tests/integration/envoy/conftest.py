@@ -22,7 +22,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from bookmesh.customer.v1 import customer_pb2, customer_pb2_grpc
 from deploy.local import edge
-from deploy.local.certificates import certificates, ensure_certificates
+from deploy.local.certificates import (
+    certificates,
+    ensure_certificates,
+    ensure_shown_to_customers,
+)
 from deploy.local.child import Child
 from deploy.local.data import DataFolder
 from deploy.local.keys import ensure_keys, sign_token
@@ -225,10 +229,10 @@ class Edge:
     def token(self, customer: str = "alice", ttl: timedelta = timedelta(minutes=5)) -> str:
         return sign_token(self.data, customer, SystemClock().now(), ttl)
 
-    def client(self) -> httpx.AsyncClient:
+    def client(self, **how: Any) -> httpx.AsyncClient:  # noqa: ANN401  httpx takes much
         """Make a client of the REST API with a good token."""
         headers = {"authorization": f"Bearer {self.token()}"}
-        return httpx.AsyncClient(base_url=self.rest_url, headers=headers, trust_env=False)
+        return httpx.AsyncClient(base_url=self.rest_url, headers=headers, trust_env=False, **how)
 
     async def log_lines(
         self, found: Callable[[dict[str, object]], bool]
@@ -247,22 +251,24 @@ MakeEdge = Callable[..., Awaitable[Edge]]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def make_edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[MakeEdge]:
-    """Make an Envoy and two gateways; further settings of the edge as arguments."""
+    """Make an Envoy and two gateways, with TLS for customers or without; further settings of the edge as arguments."""
     clock = SystemClock()
     children: list[Child] = []
     servers: list[grpc.aio.Server] = []
     with Ports(tmp_path_factory.mktemp("ports") / "ports.json") as ports:
 
-        async def make(**settings: object) -> Edge:
+        async def make(*, tls_for_customers: bool = False, **settings: object) -> Edge:
             data = DataFolder(Path(tmp_path_factory.mktemp("edge")))
             data.prepare()
             ensure_keys(data)
             ensure_certificates(data, clock.now())
+            ensure_shown_to_customers(data, clock.now(), tls=tls_for_customers)
             shown = certificates(data, "gateway")
             http_port, grpc_port, admin_port, jwks_port, *gateway_ports = (
                 ports.take(str(number)) for number in range(6)
             )
-            made = Edge(data, f"http://{address(http_port)}", address(grpc_port))
+            scheme = "https" if tls_for_customers else "http"
+            made = Edge(data, f"{scheme}://{address(http_port)}", address(grpc_port))
             for number, port in enumerate(gateway_ports):
                 server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
                 customer_pb2_grpc.add_PurchaseServiceServicer_to_server(
@@ -289,6 +295,7 @@ async def make_edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[M
                 admin_port=admin_port,
                 jwks_port=jwks_port,
                 gateways=[f"{HOST}:{port}" for port in gateway_ports],
+                tls=tls_for_customers,
             ).model_copy(update=settings)
             child = Child(
                 edge.program(data, told, inherited_environment(), clock), clock, report=print

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from deploy.envoy.settings import EdgeSettings
 from deploy.local.binaries import binary
@@ -80,15 +81,45 @@ def test_keys_may_be_at_an_address_and_gateways_behind_tls(tmp_path: Path, url: 
     validate(result.stdout, tmp_path)
 
 
-@pytest.mark.parametrize("left_out", ["TLS_CERTIFICATE_FILE", "EDGE_SECRETS_DIR"])
-def test_certificates_are_told_of_wholly_or_not_at_all(tmp_path: Path, left_out: str) -> None:
-    names = {"TLS_CERTIFICATE_FILE", "TLS_KEY_FILE", "TLS_ROOTS_FILE", "EDGE_SECRETS_DIR"}
-    told = {f"BOOKMESH_{name}": "file" for name in names - {left_out}}
-    result = rendered(
-        BOOKMESH_JWKS_FILE="f", BOOKMESH_JWT_ISSUER="i", BOOKMESH_JWT_AUDIENCE="a", **told
-    )
-    assert result.returncode == 2
-    assert "set all or none of" in result.stderr
+def test_customers_may_have_tls_where_gateways_have_none(tmp_path: Path) -> None:
+    data = DataFolder(tmp_path)
+    data.prepare()
+    ensure_keys(data)
+    ensure_certificates(data, SystemClock().now())
+    told = {
+        "BOOKMESH_JWKS_FILE": str(data.jwks),
+        "BOOKMESH_JWT_ISSUER": "issuer",
+        "BOOKMESH_JWT_AUDIENCE": "bookmesh",
+        "BOOKMESH_EDGE_CERTIFICATE_FILE": str(data.certificate("gateway")),
+        "BOOKMESH_EDGE_KEY_FILE": str(data.certificate_key("gateway")),
+        "BOOKMESH_EDGE_SECRETS_DIR": str(data.envoy_secrets),
+    }
+    assert rendered("secrets", **told).returncode == 0
+    assert [file.name for file in data.envoy_secrets.iterdir()] == ["customers.yaml"]
+    result = rendered(**told)
+    assert (result.returncode, result.stderr) == (0, "")
+    validate(result.stdout, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("told", "left_out", "wrong"),
+    [
+        ("tls_certificate_file tls_key_file tls_roots_file", "tls_certificate_file", "all or none"),
+        ("tls_certificate_file tls_key_file tls_roots_file", "edge_secrets_dir", "and only there"),
+        ("edge_certificate_file edge_key_file", "edge_key_file", "both or neither"),
+        ("edge_certificate_file edge_key_file", "edge_certificate_file", "both or neither"),
+        ("edge_certificate_file edge_key_file", "edge_secrets_dir", "and only there"),
+        ("", "", "and only there"),
+    ],
+)
+def test_certificates_are_told_of_wholly_or_not_at_all(
+    told: str, left_out: str, wrong: str
+) -> None:
+    names = {*told.split(), "edge_secrets_dir"} - {left_out}
+    with pytest.raises(ValidationError, match=wrong):
+        EdgeSettings.model_validate(
+            {"jwks_file": "f", "jwt_issuer": "i", "jwt_audience": "a", **dict.fromkeys(names, "f")}
+        )
 
 
 def test_what_is_missing_is_named_line_by_line() -> None:

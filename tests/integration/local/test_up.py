@@ -6,6 +6,7 @@ import json
 import shlex
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,21 +66,28 @@ def children_of(folder: Path) -> dict[str, str]:
     return found
 
 
+def buy_as_printed(printed: str) -> httpx.Response:
+    """Send what the printed curl sends, and believe whom it believes."""
+    curl = shlex.split(printed[printed.index("curl") :].split("\n\n", maxsplit=1)[0])
+    body = json.loads(curl[curl.index("-d") + 1])
+    assert body == {
+        "book_id": "isbn-978-0134685991",
+        "max_price": 29.99,
+        "payment_token": "tok_abc123",
+    }
+    headers = dict(curl[at + 1].split(": ", 1) for at, word in enumerate(curl) if word == "-H")
+    roots = curl[curl.index("--cacert") + 1] if "--cacert" in curl else None
+    verify = ssl.create_default_context(cafile=roots)
+    return httpx.post(curl[2], json=body, headers=headers, verify=verify, trust_env=False)
+
+
 def test_it_starts_answers_the_printed_curl_begins_a_restart_and_drains_on_ctrl_c(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "data"
     with up(folder) as process:
         printed = read_until(process, "Ctrl-C")
-        curl = shlex.split(printed[printed.index("curl") :].split("\n\n")[0])
-        url, body = curl[2], json.loads(curl[curl.index("-d") + 1])
-        headers = dict(curl[at + 1].split(": ", 1) for at, word in enumerate(curl) if word == "-H")
-        assert body == {
-            "book_id": "isbn-978-0134685991",
-            "max_price": 29.99,
-            "payment_token": "tok_abc123",
-        }
-        response = httpx.post(url, json=body, headers=headers, trust_env=False)
+        response = buy_as_printed(printed)
         assert response.status_code == 202, response.text
         assert response.headers["location"] == response.json()["status_url"]
 
@@ -102,14 +110,28 @@ def test_it_starts_answers_the_printed_curl_begins_a_restart_and_drains_on_ctrl_
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of a parent's death")
 def test_killed_it_leaves_nothing_and_starts_again(tmp_path: Path) -> None:
+    """With TLS this time."""
     folder = tmp_path / "data"
     with up(folder) as process:
         read_until(process, "Ctrl-C")
         first = children_of(folder).keys()
         assert len(first) > 7
         process.kill()
-    with up(folder) as process:
-        read_until(process, "Ctrl-C")
+    with up(folder, "--tls") as process:
+        printed = read_until(process, "Ctrl-C")
+        assert "REST        https://127.0.0.1:" in printed
+        response = buy_as_printed(printed)
+        assert response.status_code == 202, response.text
+        request_id = response.json()["request_id"]
+        # The command knows by itself how this mesh is spoken to.
+        followed = subprocess.run(
+            [*BOOKMESH, "watch", request_id, "--data", str(folder), "-o", "json"],
+            env=inherited_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert request_id in followed.stdout, followed.stderr
         second = children_of(folder).keys()
         assert not first & second
         process.send_signal(signal.SIGTERM)
