@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from deploy.local.files import write
 from deploy.local.keys import AUDIENCE, ISSUER
+from tests.e2e.waiting import eventually
 from tests.fakes.issuer import Issuer
 from tests.integration.envoy.conftest import PATH, Edge, MakeEdge
 
@@ -71,21 +72,26 @@ async def test_a_broken_file_leaves_the_known_keys_in_force(
     envoy = await make_edge(jwks_file=issuer.file)
     token = issuer.token(claims=OURS)
     await becomes(envoy, token, 200)
+    # So far each thread may have fetched them for itself, when it was asked; what is fetched in between is for all.
+    fetched = await fetches(envoy, "rest.jwt_authn.jwks_fetch_success")
+
+    async def fetched_again() -> bool | None:
+        return await fetches(envoy, "rest.jwt_authn.jwks_fetch_success") > fetched + 1 or None
+
+    await eventually(fetched_again, 30)
     write(issuer.file, b"nonsense")
-    before = await failures(envoy)
-    while await failures(envoy) < before + 2:
+    before = await fetches(envoy, "jwks_fetch_failed")
+    while await fetches(envoy, "jwks_fetch_failed") < before + 2:
         assert await answers(envoy, token) == 200
         await asyncio.sleep(0.05)
 
 
-async def failures(envoy: Edge) -> int:
-    """Count how often the edge could not get the keys."""
+async def fetches(envoy: Edge, how: str) -> int:
+    """Count how often the edge fetched the keys, and how that went."""
     admin = yaml.safe_load(envoy.data.envoy_config.read_text())["admin"]["address"]
     port = admin["socket_address"]["port_value"]
     async with httpx.AsyncClient(trust_env=False) as client:
-        stats = await client.get(
-            f"http://127.0.0.1:{port}/stats?filter=jwt_authn.jwks_fetch_failed"
-        )
+        stats = await client.get(f"http://127.0.0.1:{port}/stats?filter={how}")
     return sum(int(line.rpartition(" ")[2]) for line in stats.text.splitlines())
 
 
