@@ -23,7 +23,9 @@ FAILURES: Final = {
     "payment_unavailable": (
         "The payment provider could not be reached in time; nothing was charged. Try again"
     ),
-    "no_seller_answered": "Not one of the sellers answered; nothing was charged. Try again later",
+    "no_seller_answered": (
+        "Too few of the sellers answered to say whether the book can be had; nothing was charged. Try again later"
+    ),
     "capture_refused": (
         "The card refused the charge, so the order was cancelled; nothing was charged. Try another card"
     ),

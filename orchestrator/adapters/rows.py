@@ -235,6 +235,7 @@ def plan_json(plan: Plan) -> Json:
         "tries": dict(plan.tries),
         "collections": plan.collections,
         "answered": plan.answered,
+        "silent": plan.silent,
         "releases": [asdict(release) for release in plan.releases],
         "stopped": plan.stopped,
         "obstructed": plan.obstructed,
@@ -326,6 +327,7 @@ def _plan(body: Json, currency: str) -> Plan:
         answered=body["answered"],
         releases=tuple(Release(**release) for release in body["releases"]),
         # Not in plans that were written before there were such things.
+        silent=body.get("silent", 0),
         stopped=body.get("stopped", False),
         obstructed=body.get("obstructed", False),
     )

@@ -209,6 +209,7 @@ class Plan:
         tries: how many keys were used at each seller.
         collections: how many collections were made.
         answered: how many sellers really answered, in the best of them.
+        silent: how many did not, of those that were meant to be asked in that one.
         releases: holds whose release has not been answered yet.
         stopped: whether the last collection did not wait for all sellers.
         obstructed: whether an affordable seller could not be bought from although it had not said no; until a
@@ -221,9 +222,15 @@ class Plan:
     tries: tuple[tuple[str, int], ...] = ()
     collections: int = 0
     answered: int = 0
+    silent: int = 0
     releases: tuple[Release, ...] = ()
     stopped: bool = False
     obstructed: bool = False
+
+    @property
+    def tells_of_stock(self) -> bool:
+        """Whether what no seller has is not to be had: at least one, and at least half of them, have answered."""
+        return self.answered > 0 and self.answered >= self.silent
 
     def tries_at(self, seller_id: str) -> int:
         """Say how many keys were used at a seller."""

@@ -59,6 +59,11 @@ _MAY_BE_LEFT = frozenset(
 _RESTING = frozenset({Stage.RELEASE, Stage.OFFER, Stage.DONE})
 _AT_SELLER = frozenset({Stage.RESOLVE_ORDER, Stage.CANCEL_ORDER, Stage.CHECK_ORDER})
 
+_NOT_SILENT = frozenset(
+    {"out_of_stock", "not_carried", "condition", "currency", "not_selected", "stopped"}
+)
+"""Misses that leave nothing open: the seller has answered, or was not meant to be asked."""
+
 _ASK_AGAIN = frozenset({"quote_expired", "hold_expired", "price_changed"})
 """Refusals after which the same seller may still sell, at a price to be asked for."""
 
@@ -278,11 +283,12 @@ class Saga:
         ranked = sorted(candidates, key=Candidate.rank)
         plan = purchase.plan
         dearer = next((c for c in ranked if c.total.minor > purchase.max_price.minor), None)
+        if summary.answered >= plan.answered:
+            plan = replace(plan, answered=summary.answered, silent=_silent(summary))
         plan = replace(
             plan,
             candidates=tuple(c for c in ranked if c.total.minor <= purchase.max_price.minor),
             dearer=dearer if summary.answered else plan.dearer,
-            answered=max(plan.answered, summary.answered),
             collections=plan.collections + 1,
             # Sellers that were not waited for may be cheaper than any that is known: until they were, there is no "no".
             stopped=any(reason == "stopped" for reason, _ in summary.misses),
@@ -917,7 +923,7 @@ class Saga:
             expires_at = moment.now + timedelta(seconds=self._limits.offer_life_s)
             voiding = replace(voiding, offer=Offer(dearer.total, dearer.seller_id, expires_at))
             return _finish(voiding, Status.PRICE_NOT_MET, None)
-        if purchase.plan.answered:
+        if purchase.plan.tells_of_stock:
             return _finish(voiding, Status.NOT_AVAILABLE, None)
         return _finish(voiding, Status.FAILED, FailureReason.NO_SELLER_ANSWERED)
 
@@ -1025,6 +1031,11 @@ def _with(event: Event, following: Next) -> Next:
 
 def _finish(purchase: Purchase, status: Status, reason: FailureReason | None) -> Next:
     return Next(replace(purchase, status=status, failure_reason=reason), (Finished(),))
+
+
+def _silent(summary: Collected) -> int:
+    """Count the sellers of whose stock nothing is known, although they were meant to be asked."""
+    return sum(count for reason, count in summary.misses if reason not in _NOT_SILENT)
 
 
 def _obstructed(purchase: Purchase) -> Purchase:

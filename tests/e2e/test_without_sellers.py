@@ -21,11 +21,13 @@ async def test_without_a_single_answer_the_purchase_has_failed(
     await audit(request_id)
 
 
-async def test_one_answer_is_enough_to_know_that_it_is_not_available(
+async def test_one_answer_of_many_does_not_tell_that_it_is_not_available(
     customer: Customer, sellers: SimulatedSellers, audit: Audit, fresh: Fresh
 ) -> None:
     await sellers.change(error_rate=1)
     await sellers.change(["foxtrot"], error_rate=0)
     request_id = await ask(customer, fresh("ordinary"))
-    assert (await final(customer, request_id))["status"] == "not_available"
+    answer = await final(customer, request_id)
+    assert (answer["status"], answer["reason"]) == ("failed", "no_seller_answered")
+    assert answer["message"].startswith("Too few of the sellers answered")
     await audit(request_id)

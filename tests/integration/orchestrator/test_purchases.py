@@ -59,12 +59,15 @@ async def test_too_dear_is_price_not_met_with_an_offer(world: World) -> None:
 
 
 async def test_nobody_has_it_is_not_available(world: World) -> None:
-    view = await world.buy(ScriptedSeller("a", None), silent=3)
+    view = await world.buy(ScriptedSeller("a", None), silent=1)
     assert view.status is Status.NOT_AVAILABLE
 
 
-async def test_nobody_answers_is_a_failure_and_not_not_available(world: World) -> None:
-    view = await world.buy(silent=3)
+@pytest.mark.parametrize("sellers", [[], [ScriptedSeller("a", None)]], ids=["none", "too few"])
+async def test_too_few_answers_are_a_failure_and_not_not_available(
+    world: World, sellers: list[ScriptedSeller]
+) -> None:
+    view = await world.buy(*sellers, silent=3)
     assert (view.status, view.failure_reason) == (Status.FAILED, FailureReason.NO_SELLER_ANSWERED)
 
 

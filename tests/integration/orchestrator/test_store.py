@@ -90,6 +90,7 @@ def rich(purchase: Purchase) -> Purchase:
             tries=(("a", 2),),
             collections=1,
             answered=7,
+            silent=3,
             releases=(Release("a", "key-a"), Release("b", "key-b", refused=True)),
             stopped=True,
             obstructed=True,

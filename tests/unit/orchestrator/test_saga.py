@@ -148,6 +148,43 @@ def test_without_an_affordable_seller_the_answer_is_final_and_the_money_is_relea
     assert following.events[-1] == Finished()
 
 
+@pytest.mark.parametrize(
+    ("answered", "misses", "status"),
+    [
+        (2, {"circuit_open": 20, "unreachable": 4}, Status.FAILED),
+        (2, {"not_carried": 2, "timed_out": 3}, Status.FAILED),
+        (2, {"out_of_stock": 2, "seller_error": 2}, Status.NOT_AVAILABLE),
+        (2, {"condition": 1, "currency": 1, "not_selected": 9_000}, Status.NOT_AVAILABLE),
+        (0, {"timed_out": 9}, Status.FAILED),
+        (0, {}, Status.FAILED),
+    ],
+)
+def test_it_is_not_available_only_if_half_of_the_sellers_have_answered(
+    answered: int, misses: dict[str, int], status: Status
+) -> None:
+    before = purchase(plan=Plan(collections=1))
+    summary = Collected("c", 26, 26, answered, 0, tuple(misses.items()), NOW, 1.0)
+    following = SAGA.collected(before, [], summary, EARLY).purchase
+    assert following.status is status
+    if status is Status.FAILED:
+        assert following.failure_reason is FailureReason.NO_SELLER_ANSWERED
+
+
+def test_the_collection_that_most_sellers_answered_tells_whether_it_is_available() -> None:
+    """The first seller that was tried had sold out; then all the others broke down."""
+    everybody = Collected("c1", 9, 9, 9, 1, (("not_carried", 8),), NOW, 1.0)
+    hardly_any = Collected("c2", 9, 9, 1, 0, (("not_carried", 1), ("unreachable", 8)), NOW, 1.0)
+    for first, second, status in (
+        (everybody, hardly_any, Status.NOT_AVAILABLE),
+        (hardly_any, everybody, Status.NOT_AVAILABLE),
+        (hardly_any, hardly_any, Status.FAILED),
+    ):
+        tried = SAGA.collected(purchase(), [candidate("atomic", 2500)], first, EARLY).purchase
+        again = SAGA.refused(tried, "out_of_stock", None, EARLY).purchase
+        assert again.stage is Stage.COLLECT
+        assert SAGA.collected(again, [], second, EARLY).purchase.status is status
+
+
 def test_after_an_early_stop_there_is_no_no() -> None:
     summary = Collected("c", 9, 9, 5, 1, (("stopped", 3),), NOW, 1.0)
     moment = Moment(NOW, 11.0)

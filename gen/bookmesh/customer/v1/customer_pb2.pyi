@@ -64,7 +64,9 @@ class PurchaseStatus(_message.Message):
         price_not_met: PurchaseStatus._Word.ValueType  # 3
         """The cheapest copy costs more than max_price: lowest_price and offer are set. Nothing is charged."""
         not_available: PurchaseStatus._Word.ValueType  # 4
-        """No seller that answered has the book. Nothing is charged."""
+        """No seller that answered has the book, and at least half of those that were to be asked have answered. Nothing is
+        charged.
+        """
         failed: PurchaseStatus._Word.ValueType  # 5
         """It could not be done: reason says why. Nothing is charged."""
         cancelled: PurchaseStatus._Word.ValueType  # 6
@@ -82,7 +84,9 @@ class PurchaseStatus(_message.Message):
     price_not_met: PurchaseStatus.Word.ValueType  # 3
     """The cheapest copy costs more than max_price: lowest_price and offer are set. Nothing is charged."""
     not_available: PurchaseStatus.Word.ValueType  # 4
-    """No seller that answered has the book. Nothing is charged."""
+    """No seller that answered has the book, and at least half of those that were to be asked have answered. Nothing is
+    charged.
+    """
     failed: PurchaseStatus.Word.ValueType  # 5
     """It could not be done: reason says why. Nothing is charged."""
     cancelled: PurchaseStatus.Word.ValueType  # 6
@@ -122,7 +126,9 @@ class FailureReason(_message.Message):
         payment_unavailable: FailureReason._Word.ValueType  # 4
         """The payment provider could not be reached in time. Try again."""
         no_seller_answered: FailureReason._Word.ValueType  # 5
-        """Not one of the sellers answered. Try again later."""
+        """Too few of the sellers answered to say whether the book can be had: none, or fewer than half of those that were to
+        be asked. Try again later.
+        """
         capture_refused: FailureReason._Word.ValueType  # 6
         """The payment could not be captured after the order; the order was cancelled. Try another card."""
         out_of_time: FailureReason._Word.ValueType  # 7
@@ -144,7 +150,9 @@ class FailureReason(_message.Message):
     payment_unavailable: FailureReason.Word.ValueType  # 4
     """The payment provider could not be reached in time. Try again."""
     no_seller_answered: FailureReason.Word.ValueType  # 5
-    """Not one of the sellers answered. Try again later."""
+    """Too few of the sellers answered to say whether the book can be had: none, or fewer than half of those that were to
+    be asked. Try again later.
+    """
     capture_refused: FailureReason.Word.ValueType  # 6
     """The payment could not be captured after the order; the order was cancelled. Try another card."""
     out_of_time: FailureReason.Word.ValueType  # 7

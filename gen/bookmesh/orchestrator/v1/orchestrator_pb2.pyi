@@ -168,7 +168,7 @@ class Purchase(_message.Message):
         FAILURE_REASON_PAYMENT_UNAVAILABLE: Purchase._FailureReason.ValueType  # 4
         """The provider could not be reached in time."""
         FAILURE_REASON_NO_SELLER_ANSWERED: Purchase._FailureReason.ValueType  # 5
-        """No seller answered."""
+        """No seller answered, or fewer than half of those that were to be asked, and none of them has the book."""
         FAILURE_REASON_CAPTURE_REFUSED: Purchase._FailureReason.ValueType  # 6
         """The capture was refused after the order."""
         FAILURE_REASON_OUT_OF_TIME: Purchase._FailureReason.ValueType  # 7
@@ -190,7 +190,7 @@ class Purchase(_message.Message):
     FAILURE_REASON_PAYMENT_UNAVAILABLE: Purchase.FailureReason.ValueType  # 4
     """The provider could not be reached in time."""
     FAILURE_REASON_NO_SELLER_ANSWERED: Purchase.FailureReason.ValueType  # 5
-    """No seller answered."""
+    """No seller answered, or fewer than half of those that were to be asked, and none of them has the book."""
     FAILURE_REASON_CAPTURE_REFUSED: Purchase.FailureReason.ValueType  # 6
     """The capture was refused after the order."""
     FAILURE_REASON_OUT_OF_TIME: Purchase.FailureReason.ValueType  # 7
