@@ -200,6 +200,13 @@ async def inspect(door: Door, request_id: UUID, output: str) -> None:
 )
 @click.argument("request_id", type=click.UUID)
 @click.argument("decision", type=click.Choice(list(_DECISIONS)))
+@click.option(
+    "--flag",
+    "flag_number",
+    type=click.IntRange(1),
+    required=True,
+    help="The number of the flag that you have looked at; if there is a newer one by now, nothing is decided.",
+)
 @click.option("--reason", required=True, help="Why; kept.")
 @click.option("--order-id", default="", help="The seller's name for the order; with order-stands.")
 @click.option("--total", help="What the seller charges, like 24.99; with order-stands.")
@@ -210,6 +217,7 @@ async def resolve(
     *,
     request_id: UUID,
     decision: str,
+    flag_number: int,
     reason: str,
     order_id: str,
     total: str | None,
@@ -225,6 +233,7 @@ async def resolve(
         operator=f"{getpass.getuser()}@{socket.gethostname()}",
         order_id=order_id,
         total=_money(currency, total) if total else None,
+        flag_number=flag_number,
     )
     async with door.opened() as stub:
         await stub.ResolvePurchase(request, timeout=_TIMEOUT_S)
@@ -300,7 +309,7 @@ def _print_inspection(seen: pb.InspectPurchaseResponse) -> None:
 
 
 def _flags_table(flags: Any) -> Table:  # noqa: ANN401  a list, or protobuf's own of flags
-    table = _table("", "purchase", "raised", "amount", "seen, and what to do")
+    table = _table("flag", "", "purchase", "raised", "amount", "seen, and what to do")
     for flag in flags:
         done = (
             f"{flag.resolved_by}: {flag.resolution}"
@@ -308,6 +317,7 @@ def _flags_table(flags: Any) -> Table:  # noqa: ANN401  a list, or protobuf's ow
             else flag.advice
         )
         table.add_row(
+            str(flag.number),
             flag.invariant,
             flag.request_id,
             _time(flag.raise_time),

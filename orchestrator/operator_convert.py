@@ -43,6 +43,7 @@ def decision(request: pb.ResolvePurchaseRequest) -> Resolve:
         request.reason,
         request.order_id or None,
         total,
+        request.flag_number,
     )
 
 

@@ -134,8 +134,8 @@ class Commit:
     """What a worker decided.
 
     Attributes:
-        purchase: as it is from now on; its epoch is the fence. What it says of ``cancel_requested`` and ``flagged`` is
-            not written: those follow from ``request_cancel``, ``flags`` and ``settled``.
+        purchase: as it is from now on; its epoch is the fence. What it says of ``cancel_requested``, ``flagged``
+            and ``flag`` is not written: those follow from ``request_cancel``, ``flags`` and ``settled``.
         events: what happened.
         due_in_s: seconds until it may be claimed (the lease, when the worker goes on with it); None when nothing is
             left to do. A purchase that the worker does not keep is due at once, whatever this says, if there are

@@ -96,7 +96,8 @@ def _loaded(row: Record) -> Loaded:
         accepted_offer_of=row["accepted_offer_of"],
         resume=Stage(resume) if resume else None,
         cancel_requested=row["cancel_requested"],
-        flagged=row["flagged"],
+        flagged=row["flag"] is not None,
+        flag=row["flag"] or 0,
     )
     return Loaded(
         purchase,
@@ -280,12 +281,14 @@ def told_columns(what: Told) -> tuple[str, str]:
             return "payment_changed", json.dumps(changed)
         case OrderChanged(key, detail):
             return "order_changed", json.dumps({"key": key, "detail": detail})
-        case Resolve(decision, reason, order_id, total):
+        case Resolve(decision, reason, order_id, total, flag):
             body: Json = {"decision": decision.value, "reason": reason}
             if order_id is not None:
                 body["order_id"] = order_id
             if total is not None:
                 body["total_minor"] = total.minor
+            if flag is not None:
+                body["flag"] = flag
             return "resolve", json.dumps(body)
 
 
@@ -303,6 +306,7 @@ def _told(kind: str, body: Json, currency: str) -> Told:
         body["reason"],
         body.get("order_id"),
         _money(currency, body.get("total_minor")),
+        body.get("flag"),
     )
 
 

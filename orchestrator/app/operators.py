@@ -86,10 +86,17 @@ class Operators:
 
         Raises:
             NotFound: when there is none.
-            FailedPrecondition: reason DECISION_DOES_NOT_FIT, when the purchase is in no state for it.
+            FailedPrecondition: reason FLAG_CHANGED, when the flag that was looked at is not the newest open one; reason
+                DECISION_DOES_NOT_FIT, when the purchase is in no state for it.
 
         """
         dossier = await self.inspect(request_id)
+        newest = max((r.number for r in dossier.flags if r.resolved_at is None), default=None)
+        if what.flag not in (None, newest):
+            now = f"flag {newest} is open" if newest is not None else "none is open"
+            raise errors.FailedPrecondition(
+                f"flag {what.flag} was looked at, but now {now}: look again", reason="FLAG_CHANGED"
+            )
         if not _possible(dossier, what):
             msg = (
                 f"{what.decision.value} does not fit a purchase that is {dossier.view.status.value} in stage"

@@ -327,12 +327,13 @@ class Worker:
     async def _ahead(self, live: _Live, last: _Ahead, done: _Done, observed: int) -> _Ahead:
         """Go on from what was committed, and from what others have told since."""
         purchase = done.following.purchase
-        observations = tuple(o for o in last.observations if o.number > observed)
-        if done.committed.observations_wait and not observations:
+        observations: tuple[Observation, ...] = ()
+        if done.committed.observations_wait:
             loaded = await self._store.load(live.claim)
             if not isinstance(loaded, Loaded):
                 raise Fenced(str(purchase.request_id))
             observations = loaded.observations
+            purchase = replace(purchase, flag=loaded.purchase.flag)
         work = Work(
             replace(purchase, cancel_requested=done.committed.cancel_requested),
             last.work.token if self._saga.needs_token(purchase) else None,

@@ -48,12 +48,16 @@ class OrderChanged:
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
-    """An operator's decision and the reason for it; ``order_id`` and ``total`` with ``ORDER_STANDS``."""
+    """An operator's decision and the reason for it; ``order_id`` and ``total`` with ``ORDER_STANDS``.
+
+    ``flag`` is the number of the flag that the operator looked at; None in decisions from before that was asked for.
+    """
 
     decision: Decision
     reason: str
     order_id: str | None = None
     total: Money | None = None
+    flag: int | None = None
 
 
 Told: TypeAlias = PaymentChanged | OrderChanged | Resolve

@@ -262,6 +262,7 @@ class Purchase:
         resume: with ``FLAGGED``, the stage at which an operator's retry goes on.
         cancel_requested: whether the customer has asked for it to be cancelled, as far as its worker knows.
         flagged: whether a flag of it is open.
+        flag: the number of the newest open one, 0 without; read anew whenever somebody has told something.
 
     """
 
@@ -285,3 +286,4 @@ class Purchase:
     resume: Stage | None = None
     cancel_requested: bool = False
     flagged: bool = False
+    flag: int = 0

@@ -994,8 +994,8 @@ def settled_by_itself(before: Purchase, following: Next) -> Next:
 
 
 def fits(purchase: Purchase, what: Resolve) -> bool:
-    """Say whether an operator's decision is possible in the state of a purchase."""
-    if not purchase.flagged:
+    """Say whether an operator's decision is about the open flag and possible in the state of a purchase."""
+    if not purchase.flagged or what.flag not in (None, purchase.flag):
         return False
     ordering = purchase.attempt is not None and (purchase.resume or purchase.stage) in _ORDERING
     money = purchase.authorization

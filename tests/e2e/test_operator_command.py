@@ -69,7 +69,8 @@ async def test_a_decision_that_cannot_be_taken_is_refused_in_a_line(
     mesh: LocalMesh, request_id: str, more: list[str], said: str
 ) -> None:
     code, printed, why = await operator(
-        *("resolve", request_id, *more, "--reason", "test", "--data", str(mesh.data.root))
+        *("resolve", request_id, *more, "--reason", "test", "--data", str(mesh.data.root)),
+        *("--flag", "1"),
     )
     assert (code, printed) == (1 if said == "Error: " else 2, "")
     assert said in why

@@ -229,8 +229,8 @@ class MemoryPurchaseStore:
             plan=purchase.plan,
             authorization=purchase.authorization,
             attempt=purchase.attempt or row.purchase.attempt,
-            flagged=any(raised.settled is None for raised in row.flags),
         )
+        _note_flags(row)
         due_in_s = 0.0 if wait and not commit.keep else commit.due_in_s
         row.due_at = None if due_in_s is None else self._clock.now() + timedelta(seconds=due_in_s)
         if not commit.keep:
@@ -278,7 +278,7 @@ class MemoryPurchaseStore:
         open_flags = {raised.flag.invariant for raised in row.flags if raised.settled is None}
         if flag.invariant not in open_flags:
             row.flags.append(Raised(flag))
-        row.purchase = replace(row.purchase, flagged=True)
+        _note_flags(row)
 
     async def free_dead(self) -> int:
         """End the leases of workers whose session is gone; give the number of purchases that were freed."""
@@ -422,3 +422,8 @@ def _same_customer(row: Row, purchase: Purchase) -> bool:
 
 def _place(view: PurchaseView) -> tuple[datetime, UUID]:
     return view.created_at, view.request_id
+
+
+def _note_flags(row: Row) -> None:
+    waiting = [number for number, raised in enumerate(row.flags, 1) if raised.settled is None]
+    row.purchase = replace(row.purchase, flagged=bool(waiting), flag=max(waiting, default=0))

@@ -1,15 +1,15 @@
 -- load: a claimed purchase with all that its worker needs.
 -- $1 request_id uuid   $2 epoch integer
--- Result: one row, or none when another worker has claimed it since; age_s is the purchase's age in seconds, flagged
--- whether one of its flags is open, observations a JSON list of those that no worker has acted on, or NULL.
+-- Result: one row, or none when another worker has claimed it since; age_s is the purchase's age in seconds, flag
+-- the number of the newest of its flags that are open, or NULL, observations a JSON list of those that no worker has acted on, or NULL.
 SELECT
     p.request_id, p.customer_id, p.book_id, p.currency, p.max_price_minor, p.conditions, p.created_at, p.traceparent,
     p.stage, p.resume_stage, p.tries, p.status, p.failure_reason, p.offer, p.plan, p.epoch, p.event_seq, p.token_sealed,
     p.key_id, p.claims, p.observed_seq, p.accepted_offer_of, p.cancel_requested_at IS NOT NULL AS cancel_requested,
     extract(epoch FROM clock_timestamp() - p.created_at)::double precision AS age_s,
-    EXISTS (
-        SELECT FROM orchestrator.flag f WHERE f.request_id = p.request_id AND f.resolved_at IS NULL
-    ) AS flagged,
+    (
+        SELECT max(f.number) FROM orchestrator.flag f WHERE f.request_id = p.request_id AND f.resolved_at IS NULL
+    ) AS flag,
     (
         SELECT jsonb_agg(jsonb_build_object('number', o.number, 'by', o.observed_by, 'kind', o.kind, 'body', o.body)
             ORDER BY o.number)

@@ -43,7 +43,11 @@ async def unpaid(world: World) -> PurchaseView:
 
 
 async def decide(world: World, view: PurchaseView, decision: Decision, **more: object) -> None:
-    what = Resolve(decision, "as agreed by telephone", **more)  # type: ignore[arg-type]  # order_id and total
+    """Look at the purchase and decide."""
+    flags = (await world.operators.inspect(view.request_id)).flags
+    newest = max((f.number for f in flags if f.resolved_at is None), default=None)
+    more.setdefault("flag", newest)
+    what = Resolve(decision, "as agreed by telephone", **more)  # type: ignore[arg-type]  # order_id, total and flag
     await world.operators.resolve(view.request_id, "ann", what)
 
 
@@ -125,6 +129,33 @@ async def test_a_retry_that_meets_the_same_is_flagged_again(world: World) -> Non
     await decide(world, view, Decision.RETRY)
     assert (await acted_on(world, view.request_id)).view.status is Status.FAILED
     await world.audit(view.request_id)
+
+
+async def test_a_decision_is_about_the_flag_that_was_looked_at(world: World) -> None:
+    """The second operator looked before the first one's retry met the next flag."""
+    view = await unpaid(world)
+    await decide(world, view, Decision.RETRY)
+    await acted_on(world, view.request_id)
+    with pytest.raises(errors.FailedPrecondition, match="now flag 2 is open") as refused:
+        await decide(world, view, Decision.CLOSE, flag=1)
+    assert refused.value.reason == "FLAG_CHANGED"
+    # As when the flag changes between the look and the note.
+    closed = Resolve(Decision.CLOSE, "written off", flag=1)
+    await world.store.observe(view.request_id, "bob", closed)
+    dossier = await acted_on(world, view.request_id)
+    assert (dossier.view.status, dossier.stage) == (Status.PENDING, "flagged")
+    assert [flag.resolved_at is not None for flag in dossier.flags] == [True, False]
+    await decide(world, view, Decision.CLOSE, flag=2)
+    assert (await acted_on(world, view.request_id)).stage == "done"
+    with pytest.raises(errors.FailedPrecondition, match="now none is open") as refused:
+        await decide(world, view, Decision.CLOSE, flag=2)
+    assert refused.value.reason == "FLAG_CHANGED"
+
+
+async def test_a_decision_from_before_flags_were_named_is_about_any(world: World) -> None:
+    view = await unpaid(world)
+    await decide(world, view, Decision.CLOSE, flag=None)
+    assert (await acted_on(world, view.request_id)).stage == "done"
 
 
 async def test_what_is_written_off_is_over(world: World) -> None:

@@ -252,7 +252,7 @@ class Suite:
         assert await subject.store.claim(2, 1, LEASE_S) == []
         assert await subject.store.observe(request_id, "ann", PaymentChanged())
         loaded = await subject.loaded(await subject.claimed())
-        assert loaded.purchase.flagged
+        assert (loaded.purchase.flagged, loaded.purchase.flag) == (True, 1)
         assert loaded.claims == 1
 
     async def test_the_dead_lose_their_claims(self, subject: Subject) -> None:
@@ -357,10 +357,14 @@ class Suite:
         await subject.store.commit(replace(commit(flagged), flags=(flag, flag)))
         loaded = (await subject.loaded(claim)).purchase
         assert (loaded.flagged, loaded.stage, loaded.resume) == (True, Stage.FLAGGED, Stage.VOID)
+        assert loaded.flag == 2
         await subject.store.commit(commit(flagged))
         assert (await subject.loaded(claim)).purchase.flagged
         await subject.store.commit(replace(commit(purchase), settled=Settled("ann", "all well")))
-        assert not (await subject.loaded(claim)).purchase.flagged
+        settled = (await subject.loaded(claim)).purchase
+        assert (settled.flagged, settled.flag) == (False, 0)
+        await subject.store.commit(replace(commit(flagged), flags=(flag,)))
+        assert (await subject.loaded(claim)).purchase.flag == 3
 
     # Cancelling and telling
 
@@ -421,7 +425,7 @@ class Suite:
         told: list[Told] = [
             OrderChanged("key-a", "cancelled"),
             PaymentChanged("refunded"),
-            Resolve(Decision.ORDER_STANDS, "they say so", "o1", usd(2000)),
+            Resolve(Decision.ORDER_STANDS, "they say so", "o1", usd(2000), flag=1),
         ]
         for what in told:
             assert await subject.store.observe(request_id, "ann", what)

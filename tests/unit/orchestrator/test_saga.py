@@ -684,6 +684,14 @@ def test_a_decision_that_does_not_fit_changes_nothing() -> None:
         assert following == Next(before)
 
 
+@pytest.mark.parametrize(("looked_at", "counts"), [(1, False), (2, True), (3, False), (None, True)])
+def test_a_decision_is_about_the_newest_open_flag(looked_at: int | None, *, counts: bool) -> None:
+    before = replace(SAGA.order_stands(paid_by("auth", unpaid())).purchase, flag=2)
+    what = Resolve(Decision.CLOSE, "why", flag=looked_at)
+    following = SAGA.observed(before, Observation(1, "ann", what), EARLY)
+    assert (following.purchase.stage is Stage.DONE) is counts
+
+
 @pytest.mark.parametrize("stage", [s for s in Stage if s not in {"release", "offer", "done"}])
 def test_what_is_told_of_a_purchase_under_way_changes_nothing(stage: Stage) -> None:
     before = paid_by("auth", trying("atomic", 2000, stage=stage))

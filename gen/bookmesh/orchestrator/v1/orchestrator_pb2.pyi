@@ -1263,6 +1263,7 @@ class ResolvePurchaseRequest(_message.Message):
     OPERATOR_FIELD_NUMBER: _builtins.int
     ORDER_ID_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
+    FLAG_NUMBER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The purchase. Required."""
     decision: Global___ResolvePurchaseRequest.Decision.ValueType
@@ -1273,6 +1274,10 @@ class ResolvePurchaseRequest(_message.Message):
     """Who decides; kept. Required."""
     order_id: _builtins.str
     """The seller's name for the order. With ORDER_STANDS."""
+    flag_number: _builtins.int
+    """Flag.number of the flag that was looked at: the newest open one of the purchase. Those before it that are open are
+    resolved with it. Required.
+    """
     @_builtins.property
     def total(self) -> _money_pb2.Money:
         """What the seller charges. With ORDER_STANDS."""
@@ -1286,10 +1291,11 @@ class ResolvePurchaseRequest(_message.Message):
         operator: _builtins.str = ...,
         order_id: _builtins.str = ...,
         total: _money_pb2.Money | None = ...,
+        flag_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "operator", b"operator", "order_id", b"order_id", "reason", b"reason", "request_id", b"request_id", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "flag_number", b"flag_number", "operator", b"operator", "order_id", b"order_id", "reason", b"reason", "request_id", b"request_id", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

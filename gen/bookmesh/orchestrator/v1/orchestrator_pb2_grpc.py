@@ -455,7 +455,9 @@ class OperatorServiceServicer:
 
     def ResolvePurchase(self, request, context):
         """Decides what no rule could. The decision is kept, and a worker acts on it within a second. FAILED_PRECONDITION,
-        reason DECISION_DOES_NOT_FIT, when the purchase is in no state for it; nothing is changed then.
+        when nothing is changed: reason FLAG_CHANGED when the flag that was looked at is not open any more or not the newest
+        any more, DECISION_DOES_NOT_FIT when the purchase is in no state for it. A decision that was kept, and whose flag has
+        changed by the time that the worker comes to it, is passed over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

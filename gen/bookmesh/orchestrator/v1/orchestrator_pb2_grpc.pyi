@@ -209,7 +209,9 @@ class OperatorServiceStub:
     """Shows all that is known of a purchase, whosever it is. NOT_FOUND when there is none."""
     ResolvePurchase: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.ResolvePurchaseRequest, _orchestrator_pb2.ResolvePurchaseResponse]
     """Decides what no rule could. The decision is kept, and a worker acts on it within a second. FAILED_PRECONDITION,
-    reason DECISION_DOES_NOT_FIT, when the purchase is in no state for it; nothing is changed then.
+    when nothing is changed: reason FLAG_CHANGED when the flag that was looked at is not open any more or not the newest
+    any more, DECISION_DOES_NOT_FIT when the purchase is in no state for it. A decision that was kept, and whose flag has
+    changed by the time that the worker comes to it, is passed over.
     """
 
 @_typing.type_check_only
@@ -223,7 +225,9 @@ class OperatorServiceAsyncStub(OperatorServiceStub):
     """Shows all that is known of a purchase, whosever it is. NOT_FOUND when there is none."""
     ResolvePurchase: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.ResolvePurchaseRequest, _orchestrator_pb2.ResolvePurchaseResponse]  # type: ignore[assignment]
     """Decides what no rule could. The decision is kept, and a worker acts on it within a second. FAILED_PRECONDITION,
-    reason DECISION_DOES_NOT_FIT, when the purchase is in no state for it; nothing is changed then.
+    when nothing is changed: reason FLAG_CHANGED when the flag that was looked at is not open any more or not the newest
+    any more, DECISION_DOES_NOT_FIT when the purchase is in no state for it. A decision that was kept, and whose flag has
+    changed by the time that the worker comes to it, is passed over.
     """
 
 class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -252,7 +256,9 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_pb2.ResolvePurchaseResponse, _abc.Awaitable[_orchestrator_pb2.ResolvePurchaseResponse]]:
         """Decides what no rule could. The decision is kept, and a worker acts on it within a second. FAILED_PRECONDITION,
-        reason DECISION_DOES_NOT_FIT, when the purchase is in no state for it; nothing is changed then.
+        when nothing is changed: reason FLAG_CHANGED when the flag that was looked at is not open any more or not the newest
+        any more, DECISION_DOES_NOT_FIT when the purchase is in no state for it. A decision that was kept, and whose flag has
+        changed by the time that the worker comes to it, is passed over.
         """
 
 def add_OperatorServiceServicer_to_server(servicer: OperatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
