@@ -198,6 +198,9 @@ class Steps:
 
     async def _hold(self, work: Work) -> Next:
         purchase, attempt = work.purchase, _attempt(work.purchase)
+        if work.moment().now >= attempt.not_after:
+            # It may have been sent before. A seller that does not heed not_after would set a copy aside for nobody.
+            return self._saga.hold_unknown(purchase, work.moment())
         outcome = await self._sellers.hold(purchase, attempt)
         match outcome:
             case Held(hold_id, total):
@@ -216,8 +219,9 @@ class Steps:
 
     async def _order(self, work: Work) -> Next:
         attempt = _attempt(work.purchase)
-        if not work.fresh and work.moment().now >= attempt.not_after:
-            # A seller that does not heed not_after would sell now, long after anybody waits for it.
+        if work.moment().now >= attempt.not_after:
+            # It may have been sent before, or its commit took that long. A seller that does not heed not_after would
+            # sell now, long after anybody waits for it.
             return self._saga.order_unknown(work.purchase, work.moment())
         return await self._place(work, attempt)
 

@@ -254,6 +254,7 @@ class Worker:
         """Carry one purchase as far as it goes."""
         request_id = live.claim.request_id
         try:
+            asked_s = self._clock.monotonic()
             loaded = await self._store.load(live.claim)
             if isinstance(loaded, Unreadable):
                 await self._leave_alone(live.claim, loaded)
@@ -262,7 +263,7 @@ class Worker:
                     telemetry.resumed(loaded.purchase.traceparent),
                     structlog.contextvars.bound_contextvars(request_id=str(request_id)),
                 ):
-                    await self._carry_out_loaded(live, loaded)
+                    await self._carry_out_loaded(live, loaded, asked_s)
         # Out of the task group of the releases, errors come in groups.
         except* Fenced:
             _log.info("another worker has taken over", request_id=str(request_id))
@@ -295,8 +296,9 @@ class Worker:
         await self._store.set_aside(claim, flag)
         _log.error("an operator has to decide", request_id=str(claim.request_id), why=flag.detail)
 
-    async def _carry_out_loaded(self, live: _Live, loaded: Loaded) -> None:
-        begun_s = self._clock.monotonic() - loaded.age_s
+    async def _carry_out_loaded(self, live: _Live, loaded: Loaded, asked_s: float) -> None:
+        # Its age is that of some moment since then: it is taken for older than it is rather than for younger.
+        begun_s = asked_s - loaded.age_s
 
         def moment() -> Moment:
             return Moment(self._clock.now(), self._clock.monotonic() - begun_s)

@@ -12,6 +12,7 @@ import asyncpg
 from mesh.money import Money
 from orchestrator.adapters.postgres import PostgresPurchaseStore
 from orchestrator.app.steps import Steps, Work
+from orchestrator.app.worker import Worker, _Live
 from orchestrator.domain.events import Collected
 from orchestrator.domain.purchase import (
     Attempt,
@@ -22,7 +23,7 @@ from orchestrator.domain.purchase import (
     Status,
 )
 from orchestrator.domain.saga import Moment, Next, Resolution, Saga
-from orchestrator.ports import AuthorizeOutcome, Commit, Committed, VoidOutcome
+from orchestrator.ports import AuthorizeOutcome, Commit, Committed, Loaded, VoidOutcome
 from tests.fakes.purchase_store import MemoryPurchaseStore, Row
 from tests.simulation.ways import ProviderWay
 from tests.simulation.world import REAL, Parts
@@ -121,6 +122,38 @@ class TrustsUnavailable(Steps):
 
     async def _place(self, work: Work, attempt: Attempt) -> Next:
         return await super()._place(replace(work, fresh=True, purchase=_as_new(work)), attempt)
+
+
+class OrdersWhenItIsTooLate(Steps):
+    """An order is sent whatever its not_after is."""
+
+    async def _order(self, work: Work) -> Next:
+        assert work.purchase.attempt is not None
+        return await self._place(work, work.purchase.attempt)
+
+
+class OrdersWhenItHasStoodStill(Steps):
+    """Its not_after is looked at only where it may have been sent before."""
+
+    async def _order(self, work: Work) -> Next:
+        assert work.purchase.attempt is not None
+        if work.fresh:
+            return await self._place(work, work.purchase.attempt)
+        return await super()._order(work)
+
+
+class AlwaysMine(Worker):
+    """What is left of the lease is not looked at before an effect."""
+
+    async def _certainly_mine(self, live: _Live) -> bool:
+        return True
+
+
+class YoungerThanItIs(Worker):
+    """The age of a purchase counts from when it was read, however long that took."""
+
+    async def _carry_out_loaded(self, live: _Live, loaded: Loaded, asked_s: float) -> None:
+        await super()._carry_out_loaded(live, loaded, self._clock.monotonic())
 
 
 class CaptureBeforeOrder(Saga):
@@ -313,6 +346,30 @@ BUGS: dict[str, Bug] = {
             "two_careless_sellers",
             frozenset({"I2"}),
             faults=2,
+        ),
+        Bug(
+            "not_after ignored",
+            replace(REAL, steps=OrdersWhenItIsTooLate),
+            "two_careless_sellers",
+            frozenset({"in time"}),
+        ),
+        Bug(
+            "not_after ignored after a pause",
+            replace(REAL, steps=OrdersWhenItHasStoodStill),
+            "atomic",
+            frozenset({"in time"}),
+        ),
+        Bug(
+            "lease ignored",
+            replace(REAL, worker=AlwaysMine),
+            "atomic",
+            frozenset({"lease"}),
+        ),
+        Bug(
+            "age from the end of the reading",
+            replace(REAL, worker=YoungerThanItIs),
+            "costs_less",
+            frozenset({"in time"}),
         ),
         Bug(
             "capture before the order",

@@ -29,6 +29,8 @@ class Fault(StrEnum):
     """The process stands still for longer than its lease before it sends anything, then goes on."""
     FREEZE_AFTER = "freeze_after"
     """It stands still when the other side has done it."""
+    STALL = "stall"
+    """It stands still then for less than its lease, but longer than sellers may work on a call."""
     SESSION_LOST = "session_lost"
     """The worker's session ends although the worker lives."""
     DRAIN = "drain"
@@ -56,7 +58,10 @@ class Kind(StrEnum):
     """A wake-up of others, on which nothing depends."""
 
 
-_STOPS = (Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.FREEZE_BEFORE, Fault.FREEZE_AFTER)
+_STOPS = (
+    *(Fault.CRASH_BEFORE, Fault.CRASH_AFTER),
+    *(Fault.FREEZE_BEFORE, Fault.FREEZE_AFTER, Fault.STALL),
+)
 _LOSSES = (Fault.LOST_REQUEST, Fault.LOST_ANSWER, Fault.LATE)
 _REFUSALS = (Fault.UNAVAILABLE, Fault.CLAIMED)
 
@@ -92,6 +97,7 @@ PAIRED: dict[Kind, tuple[Fault, ...]] = {
 - LATE of what is fenced is LOST_REQUEST: by then it was claimed again. That the fence holds, single faults show. And
   LOST_REQUEST of it is CRASH_AFTER of the call before: what was not committed is left to another claim.
 - LOST_REQUEST of a look at what was claimed is LOST_ANSWER of the claim: nobody works on it until the lease is over.
+- STALL is a FREEZE in which nobody takes over.
 - SESSION_LOST lets another worker take over while this one works on: so does FREEZE, from the other worker's view.
 """
 
@@ -117,7 +123,7 @@ _PLANNED = re.compile(r"(?P<crossing>\d+):(?P<fault>[a-z_]+)(=(?P<seconds>\d+(\.
 
 EVENTS = frozenset({Fault.DRAIN, Fault.CANCEL})
 """What may happen at any crossing, whatever its kind."""
-_TIMED = frozenset({Fault.LATE, Fault.FREEZE_BEFORE, Fault.FREEZE_AFTER})
+_TIMED = frozenset({Fault.LATE, Fault.FREEZE_BEFORE, Fault.FREEZE_AFTER, Fault.STALL})
 
 
 def to_text(schedule: Schedule) -> str:

@@ -1,7 +1,7 @@
-"""I1 to I12 of the design, each by itself.
+"""I1 to I12 of the design, each by itself, and two rules besides: what is sent in time, and by whom.
 
-I1 to I6 are judged at every step: at each effect on the other side and at each change of our books. I7 to I12 once
-nothing is under way any more. Each gives what is wrong, in words, or None.
+The rules are judged as a request leaves a process. I1 to I6 at every step: at each effect on the other side and at each
+change of our books. I7 to I12 once nothing is under way any more. Each gives what is wrong, in words, or None.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from tests.simulation.ledgers import (
     OrderState,
     ProviderLedger,
     SellerLedger,
+    Sent,
 )
 from tests.simulation.ours import OurRow
 
@@ -114,6 +115,36 @@ class Ledgers:
     may_flag: frozenset[str]
     wishes: frozenset[str]
     seen: dict[UUID, Seen]
+
+
+# As a request leaves
+
+
+def in_time_nothing_is_sent_after_not_after(ledgers: Ledgers, sent: Sent) -> str | None:
+    """No hold and no order leaves after its not_after, save to a seller that cannot be asked and so must heed it."""
+    if sent.name not in {"hold", "order"} or sent.attempt is None:
+        return None
+    seller = ledgers.sellers[sent.attempt.seller_id]
+    late_s = seller.now_after(sent.attempt.not_after)
+    late = late_s > 0 and seller.script.answers
+    return f"{sent.name} {sent.attempt.key} left {late_s:.3f} s after not_after" if late else None
+
+
+def lease_outlasts_what_is_sent(_ledgers: Ledgers, sent: Sent) -> str | None:
+    """Nobody asks for an effect whose lease may end before the answer: somebody else may be at it by then.
+
+    A refund begins with the question how the payment stands: when the process stands still between the two, that is as
+    when it stands still before it sends, which no look at the lease can prevent.
+    """
+    if sent.lease_left_s >= sent.takes_s or sent.name == "refund":
+        return None
+    return f"{sent.name} left with {sent.lease_left_s:.3f} s of a lease, and may take {sent.takes_s:g} s"
+
+
+AT_SENDING: dict[str, Callable[[Ledgers, Sent], str | None]] = {
+    "in time": in_time_nothing_is_sent_after_not_after,
+    "lease": lease_outlasts_what_is_sent,
+}
 
 
 # At every effect
@@ -259,10 +290,30 @@ def i5_no_order_after_a_cancel(ledgers: Ledgers, change: Change) -> str | None:
     return f"{orders} was committed to after the cancel" if orders else None
 
 
+def in_time_nothing_is_begun_too_late(ledgers: Ledgers, change: Change) -> str | None:
+    """No hold is begun after 14 s, no order after 17 s of a purchase: by when it was decided."""
+    before = _intents(change.before) if change.before else set()
+    begun = [intent for intent in _intents(change.after) - before if intent[0] in _BEGUN_BY]
+    purchase = change.after.purchase
+    if not begun or purchase.attempt is None:
+        return None
+    name = str(begun[0][0])
+    by_s = _BEGUN_BY[name](ledgers.limits)
+    age_s = (purchase.attempt.not_after - purchase.created_at).total_seconds()
+    age_s -= ledgers.limits.not_after_s
+    return f"{name} was decided at {age_s:.3f} s, after {by_s:g} s" if age_s > by_s else None
+
+
+_BEGUN_BY: dict[object, Callable[[Limits], float]] = {
+    "hold": lambda limits: limits.hold_by_s,
+    "order": lambda limits: limits.order_by_s,
+}
+
 AT_CHANGES: dict[str, Callable[[Ledgers, Change], str | None]] = {
     "I4": i4_allowed_edges,
     "I5": i5_no_order_after_a_cancel,
     "I6": i6_in_order_of_known_total,
+    "in time": in_time_nothing_is_begun_too_late,
 }
 
 

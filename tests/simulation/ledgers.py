@@ -12,7 +12,7 @@ from uuid import UUID
 
 from mesh.clock import Clock
 from mesh.money import Money
-from orchestrator.domain.purchase import Candidate, FailureReason
+from orchestrator.domain.purchase import Attempt, Candidate, FailureReason
 from orchestrator.domain.saga import SellerKind
 from orchestrator.ports import (
     AlreadyCaptured,
@@ -89,6 +89,26 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """A request for an effect that is about to leave a process.
+
+    Attributes:
+        name: what is asked, as in ``Effect``.
+        request_id: for which purchase, by its key.
+        takes_s: how long its sender waits for the answer, in seconds.
+        lease_left_s: how long the purchase is still left to the sender, in seconds; below 0 when it is not any more.
+        attempt: of holds and orders, the try.
+
+    """
+
+    name: str
+    request_id: UUID
+    takes_s: float
+    lease_left_s: float
+    attempt: Attempt | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class KeyReused:
     """The answer to a key that was used with other content: a fault of the caller's program."""
 
@@ -150,7 +170,9 @@ class SellerScript:
         order: the total that it charges for an order; what was agreed when None.
         with_holds: whether it has holds.
         closable: whether it takes a cancel before the order exists.
+        answers: whether it tells what became of an order; one that does not honours not_after.
         honours_not_after: whether it refuses what comes too late.
+        heeds_max_total: whether it refuses to sell for more than max_total.
         cancels: whether a confirmed order can be cancelled.
         sells_out: whether others buy its copies between its quote and the first call after it.
         stock: how many copies it has.
@@ -167,7 +189,9 @@ class SellerScript:
     order: int | None = None
     with_holds: bool = True
     closable: bool = True
+    answers: bool = True
     honours_not_after: bool = True
+    heeds_max_total: bool = True
     cancels: bool = True
     sells_out: bool = False
     stock: int = 5
@@ -196,7 +220,8 @@ class SellerLedger:
 
     def kind(self) -> SellerKind:
         """Tell what a purchase must know of it."""
-        return SellerKind(self.script.with_holds, self.script.closable)
+        script = self.script
+        return SellerKind(script.with_holds, script.closable, script.answers)
 
     def now_after(self, moment: datetime) -> float:
         """Give the seconds since a moment, by the seller's clock."""
@@ -261,6 +286,7 @@ class SellerLedger:
 
     def get_order(self, key: str) -> GetOrderOutcome:
         """Tell what became of an order."""
+        assert self.script.answers
         self.settle()
         entry = self.orders.get(key)
         answer: GetOrderOutcome
@@ -375,7 +401,7 @@ class SellerLedger:
         if isinstance(price, RejectionReason):
             return _refused_order(price)
         total = price if self.script.order is None else usd(self.script.order)
-        if total.minor > max_total.minor:
+        if total.minor > max_total.minor and self.script.heeds_max_total:
             refused = _refused_order(RejectionReason.PRICE_CHANGED)
             refused.updated = self._quote_of(total)
             return refused

@@ -90,7 +90,10 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario("hold_costs_more", {"a": SellerScript(2000, hold=2600), "b": _DEARER}, _BOUGHT),
         Scenario(
-            "costs_less", {"a": SellerScript(2000, hold=1900, order=1800), "b": _DEARER}, _BOUGHT
+            "costs_less",
+            {"a": SellerScript(2000, hold=1900, order=1800), "b": _DEARER},
+            _BOUGHT,
+            limits=Limits(hold_by_s=4.0, order_by_s=5.5),
         ),
         Scenario(
             "order_costs_less", {"a": SellerScript(2000, order=1800, with_holds=False)}, _BOUGHT

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
+from uuid import UUID
 
 from bench.virtual_time import VirtualClock
 from tests.simulation.faults import Fault, Kind, Planned, Schedule
@@ -15,6 +16,8 @@ T = TypeVar("T")
 
 FREEZE_S = 25.0
 """Longer than a lease and the time in which others notice that it is over."""
+STALL_S = 6.0
+"""Shorter than a lease, and longer than sellers may work on a call after it was decided."""
 LATE_S = 40.0
 """How late a late request arrives: after all that its sender tries instead."""
 
@@ -55,6 +58,8 @@ class Process:
         self.name = name
         self.died = asyncio.Event()
         self.owner: int | None = None
+        # Until when the database leaves purchases to this process, by the last lease that it was given.
+        self.leases: dict[UUID, float] = {}
         # The simulation has ended: what is still running is to end too.
         self.over = False
         self._frozen_until_s = 0.0
@@ -73,6 +78,11 @@ class Process:
             parked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._parked.append(parked)
             await parked
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether it does nothing now: it is frozen, or dead."""
+        return self.died.is_set() or self._frozen_until_s > asyncio.get_running_loop().time()
 
     def freeze(self, for_s: float) -> None:
         """Stand still from now on."""
@@ -181,6 +191,8 @@ class Seam:
                 await self._crash(process)
             case Fault.FREEZE_AFTER:
                 process.freeze(planned.seconds or FREEZE_S)
+            case Fault.STALL:
+                process.freeze(planned.seconds or STALL_S)
             case Fault.LOST_ANSWER:
                 await asyncio.sleep(passage.timeout_s)
             case _:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import count
@@ -45,6 +46,7 @@ from orchestrator.ports import (
 from sellers.model import (
     CallFailed,
     CancelOutcome,
+    Confirmed,
     FailureKind,
     GetOrderOutcome,
     HoldOutcome,
@@ -52,7 +54,7 @@ from sellers.model import (
     ReleaseOutcome,
 )
 from tests.simulation.faults import Fault, Kind
-from tests.simulation.ledgers import ProviderLedger, SellerLedger
+from tests.simulation.ledgers import ProviderLedger, SellerLedger, Sent, purchase_of
 from tests.simulation.ours import Books
 from tests.simulation.seam import Passage, Process, Seam
 
@@ -79,6 +81,10 @@ class Watcher(Protocol):
 
     def refused(self, error: Exception) -> None:
         """Note that the database has refused what should never have been tried."""
+        ...
+
+    def sent(self, process: Process, sent: Sent) -> None:
+        """Judge a request for an effect as it leaves a process."""
         ...
 
 
@@ -109,10 +115,14 @@ class StoreWay:
         await self._process.running()
         if not await self._books.anything_due():
             return []
+
+        async def claiming() -> list[Claim]:
+            claims = await self._books.store.claim(owner, room, lease_s)
+            self._leased((claim.request_id for claim in claims), lease_s)
+            return claims
+
         try:
-            return await self._change(
-                Kind.COMMIT, "claim", lambda: self._books.store.claim(owner, room, lease_s)
-            )
+            return await self._change(Kind.COMMIT, "claim", claiming)
         except Unavailable:
             self._watcher.poll()
             raise
@@ -133,15 +143,21 @@ class StoreWay:
         return await self._look("load", lambda: self._books.store.load(claim))
 
     async def commit(self, commit: Commit) -> Committed:
+        async def committing() -> Committed:
+            committed = await self._books.store.commit(commit)
+            self._leased((commit.purchase.request_id,), (commit.due_in_s or 0.0) * commit.keep)
+            return committed
+
         name = f"commit {commit.purchase.stage.value}"
-        return await self._change(
-            Kind.FENCED, name, lambda: self._books.store.commit(commit), commit
-        )
+        return await self._change(Kind.FENCED, name, committing, commit)
 
     async def renew(self, claims: Sequence[Claim], lease_s: float) -> dict[UUID, bool]:
-        return await self._change(
-            Kind.FENCED, "renew", lambda: self._books.store.renew(claims, lease_s)
-        )
+        async def renewing() -> dict[UUID, bool]:
+            renewed = await self._books.store.renew(claims, lease_s)
+            self._leased(renewed, lease_s)
+            return renewed
+
+        return await self._change(Kind.FENCED, "renew", renewing)
 
     async def give_back(self, claims: Sequence[Claim]) -> None:
         if claims:
@@ -193,6 +209,11 @@ class StoreWay:
     async def ping(self) -> bool:
         return await self._look("ping", self._books.store.ping)
 
+    def _leased(self, request_ids: Iterable[UUID], lease_s: float) -> None:
+        until_s = asyncio.get_running_loop().time() + lease_s
+        for request_id in request_ids:
+            self._process.leases[request_id] = until_s
+
     async def _look(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
         passage = Passage(Kind.LOOK, name, STORE_S)
         return await self._seam.cross(
@@ -222,10 +243,13 @@ class StoreWay:
 class SellersWay:
     """The way to the sellers."""
 
-    def __init__(self, seam: Seam, process: Process, sellers: dict[str, SellerLedger]) -> None:
+    def __init__(
+        self, seam: Seam, process: Process, sellers: dict[str, SellerLedger], watcher: Watcher
+    ) -> None:
         self._seam = seam
         self._process = process
         self._sellers = sellers
+        self._watcher = watcher
 
     def kind_of(self, seller_id: str) -> SellerKind | None:
         """Tell of a seller."""
@@ -239,12 +263,15 @@ class SellersWay:
         )
 
     async def hold(self, purchase: Purchase, attempt: Attempt) -> HoldOutcome:
-        return await self._call(
-            Passage(Kind.SELLER, f"hold {attempt.seller_id}", HOLD_S),
+        return await self._change(
+            "hold",
+            attempt,
+            HOLD_S,
             lambda: self._of(attempt).hold(attempt.key, attempt.quote_id, attempt.not_after),
         )
 
     async def release(self, release: Release) -> ReleaseOutcome:
+        """Have a hold given back. That may be asked for at any time, by anybody: nothing is lost by it."""
         return await self._call(
             Passage(Kind.SELLER, f"release {release.seller_id}", HOLD_S),
             lambda: self._sellers[release.seller_id].release(release.key),
@@ -252,12 +279,19 @@ class SellersWay:
 
     async def place_order(self, purchase: Purchase, attempt: Attempt) -> PlaceOutcome:
         source = attempt.hold_id or attempt.quote_id
-        return await self._call(
-            Passage(Kind.SELLER, f"order {attempt.seller_id}", ORDER_S),
-            lambda: self._of(attempt).place_order(
+
+        def placing() -> PlaceOutcome:
+            answer = self._of(attempt).place_order(
                 attempt.key, source, attempt.agreed, attempt.not_after
-            ),
-        )
+            )
+            if isinstance(answer, Confirmed) and answer.total.minor > attempt.agreed.minor:
+                # As the adapter reads it.
+                return CallFailed(
+                    FailureKind.INVALID_ANSWER, definitely_not_done=False, detail="above max_total"
+                )
+            return answer
+
+        return await self._change("order", attempt, ORDER_S, placing)
 
     async def get_order(self, attempt: Attempt) -> GetOrderOutcome:
         return await self._call(
@@ -266,10 +300,17 @@ class SellersWay:
         )
 
     async def cancel_order(self, attempt: Attempt) -> CancelOutcome:
-        return await self._call(
-            Passage(Kind.SELLER, f"cancel {attempt.seller_id}", ORDER_S),
-            lambda: self._of(attempt).cancel_order(attempt.key),
+        return await self._change(
+            "cancel", attempt, ORDER_S, lambda: self._of(attempt).cancel_order(attempt.key)
         )
+
+    async def _change(
+        self, name: str, attempt: Attempt, takes_s: float, work: Callable[[], T]
+    ) -> T | CallFailed:
+        request_id = purchase_of(attempt.key)
+        left_s = _lease_left_s(self._process, request_id)
+        self._watcher.sent(self._process, Sent(name, request_id, takes_s, left_s, attempt))
+        return await self._call(Passage(Kind.SELLER, f"{name} {attempt.seller_id}", takes_s), work)
 
     def _of(self, attempt: Attempt) -> SellerLedger:
         return self._sellers[attempt.seller_id]
@@ -323,30 +364,33 @@ class QuotesWay:
 class ProviderWay:
     """The way to the payment provider."""
 
-    def __init__(self, seam: Seam, process: Process, ledger: ProviderLedger) -> None:
+    def __init__(
+        self, seam: Seam, process: Process, ledger: ProviderLedger, watcher: Watcher
+    ) -> None:
         self._seam = seam
         self._process = process
         self._ledger = ledger
+        self._watcher = watcher
         self.reusable_tokens = ledger.script.reusable_tokens
 
     async def authorize(
         self, key: str, token: str, amount: Money, reference: str, intended_at: datetime
     ) -> AuthorizeOutcome:
-        return await self._call(
-            Kind.PAYMENT, "authorize", lambda: self._ledger.authorize(key, amount, reference)
+        return await self._change(
+            "authorize", key, lambda: self._ledger.authorize(key, amount, reference)
         )
 
     async def capture(self, key: str, provider_id: str, amount: Money) -> CaptureOutcome:
-        return await self._call(
-            Kind.PAYMENT, "capture", lambda: self._ledger.capture(key, provider_id, amount)
+        return await self._change(
+            "capture", key, lambda: self._ledger.capture(key, provider_id, amount)
         )
 
     async def void(self, key: str, provider_id: str) -> VoidOutcome:
-        return await self._call(Kind.PAYMENT, "void", lambda: self._ledger.void(key, provider_id))
+        return await self._change("void", key, lambda: self._ledger.void(key, provider_id))
 
     async def refund(self, key: str, provider_id: str, amount: Money) -> RefundOutcome:
-        return await self._call(
-            Kind.PAYMENT, "refund", lambda: self._ledger.refund(key, provider_id, amount)
+        return await self._change(
+            "refund", key, lambda: self._ledger.refund(key, provider_id, amount)
         )
 
     async def get(self, provider_id: str) -> ProviderPayment | Unknown | None:
@@ -355,6 +399,12 @@ class ProviderWay:
     def list_since(self, since: datetime, page_size: int = 100) -> AsyncIterator[ProviderPayment]:
         """List all; nothing that is simulated uses it."""
         return self._ledger.list_since(since)
+
+    async def _change(self, name: str, key: str, work: Callable[[], T]) -> T | Unknown:
+        request_id = purchase_of(key)
+        left_s = _lease_left_s(self._process, request_id)
+        self._watcher.sent(self._process, Sent(name, request_id, PROVIDER_S, left_s))
+        return await self._call(Kind.PAYMENT, name, work)
 
     async def _call(self, kind: Kind, name: str, work: Callable[[], T]) -> T | Unknown:
         async def working() -> T | Unknown:
@@ -422,6 +472,10 @@ class OpenVault:
 
     def digest(self, content: bytes, key_id: str | None = None) -> bytes:
         return content
+
+
+def _lease_left_s(process: Process, request_id: UUID) -> float:
+    return process.leases.get(request_id, 0.0) - asyncio.get_running_loop().time()
 
 
 def _no_database(fault: Fault) -> NoReturn:

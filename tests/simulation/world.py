@@ -27,6 +27,7 @@ from tests.simulation.faults import Fault, Schedule
 from tests.simulation.invariants import (
     AT_CHANGES,
     AT_EFFECTS,
+    AT_SENDING,
     OVER,
     Change,
     Ledgers,
@@ -35,7 +36,7 @@ from tests.simulation.invariants import (
     note,
     note_answer,
 )
-from tests.simulation.ledgers import Effect, ProviderLedger, SellerLedger, usd
+from tests.simulation.ledgers import Effect, ProviderLedger, SellerLedger, Sent, usd
 from tests.simulation.ours import Books, MemoryBooks, OurRow
 from tests.simulation.scenarios import Scenario, Wish
 from tests.simulation.seam import Crossing, Process, ProcessClock, Seam
@@ -180,6 +181,13 @@ class World:
         """Note that the database has refused what should never have been tried."""
         self._found("I4", str(error))
 
+    def sent(self, process: Process, sent: Sent) -> None:
+        """Judge a request for an effect as it leaves a process."""
+        if process.stands_still:
+            return
+        for name, invariant in AT_SENDING.items():
+            self._found(name, invariant(self._ledgers, sent))
+
     def _on_effect(self, effect: Effect) -> None:
         note_answer(self._ledgers, effect)
         for name, invariant in AT_EFFECTS.items():
@@ -221,11 +229,11 @@ class World:
         clock = ProcessClock(process)
         seam, ledgers, parts = self._seam, self._ledgers, self._parts
         store = StoreWay(seam, process, self._books, self)
-        sellers = parts.sellers_way(seam, process, ledgers.sellers)
+        sellers = parts.sellers_way(seam, process, ledgers.sellers, self)
         broadcast = BroadcastWay(
             seam, process, self._signals.changed, self._wake_all, self._tell_of_cancel
         )
-        provider = parts.provider_way(seam, process, ledgers.provider)
+        provider = parts.provider_way(seam, process, ledgers.provider, self)
         saga = parts.saga(
             self.scenario.limits, sellers.kind_of, reusable_tokens=provider.reusable_tokens
         )
