@@ -7,6 +7,7 @@ import re
 MAX_LENGTH = 64
 _ISBN_PREFIX = re.compile(r"^\s*(?:urn:)?isbn(?:-?1[03](?=[:\s]))?[\s:\-]*", re.IGNORECASE)
 _ISBN10_LENGTH = 10
+_ISBN13_LENGTH = 13
 _BOOKLAND = ("978", "979")
 
 
@@ -47,6 +48,11 @@ def normalise(text: str) -> str:
         msg = f"{text!r} is not an ISBN: it needs 10 digits, or 13 digits from 978 or 979"
         raise BookIdError(msg)
     return text
+
+
+def is_isbn(book_id: str) -> bool:
+    """Say whether a book id as ``normalise`` gives it is an ISBN."""
+    return len(book_id) == _ISBN13_LENGTH and book_id.isdecimal() and book_id.startswith(_BOOKLAND)
 
 
 def isbn13_check_digit(first12: str) -> str:

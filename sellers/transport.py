@@ -54,7 +54,7 @@ _FAILURES: dict[grpc.StatusCode, FailureKind] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: FailureKind.RATE_LIMITED,
     grpc.StatusCode.UNAUTHENTICATED: FailureKind.REFUSED,
     grpc.StatusCode.PERMISSION_DENIED: FailureKind.REFUSED,
-    grpc.StatusCode.INVALID_ARGUMENT: FailureKind.REFUSED,
+    grpc.StatusCode.INVALID_ARGUMENT: FailureKind.NOT_UNDERSTOOD,
     grpc.StatusCode.UNIMPLEMENTED: FailureKind.REFUSED,
     grpc.StatusCode.ALREADY_EXISTS: FailureKind.KEY_MISMATCH,
     grpc.StatusCode.ABORTED: FailureKind.IN_FLIGHT,

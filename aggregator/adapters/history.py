@@ -9,7 +9,7 @@ from datetime import date
 import asyncpg
 
 from aggregator.adapters.postgres import reachable
-from aggregator.domain.collection import Answer, MissReason, Skipped, miss_reason
+from aggregator.domain.collection import Answer, MissReason, miss_reason
 from aggregator.domain.history import CollectionRecord
 from mesh.money import decimals_of
 from mesh.postgres import statements
@@ -131,7 +131,7 @@ def _letter(answer: Answer) -> str:
 
 
 def _response_time_ms(answer: Answer) -> int | None:
-    if isinstance(answer.outcome, Skipped):
+    if not answer.asked:
         return None
     return min(round(answer.latency_s * 1000), LONGEST_MS)
 

@@ -335,7 +335,7 @@ class Flight:
         """Say what came of a seller that nobody waits for any longer, for a reason: STOPPED or TIMED_OUT."""
         waiting = self._waiting.get(seller_id)
         outcome: CallFailed | Skipped
-        if self._following if waiting is None else waiting.call is not None:
+        if self._following if waiting is None else waiting.sent:
             outcome = _TIMED_OUT if reason is MissReason.TIMED_OUT else Skipped(reason)
         else:
             never = MissReason.TOO_SLOW if reason is MissReason.TIMED_OUT else reason
@@ -654,11 +654,14 @@ class Collection:
 
 
 def _lives_s(opened: Opened) -> dict[str, float]:
-    """Say for how long each quote that is known was good when its seller gave it; a "no" is long enough."""
+    """Say for how long each quote that is known was good when its seller gave it.
+
+    A "no" is long enough; what failed is not asked ahead.
+    """
     return {
         answer.seller_id: opened.good_for_s[answer.seller_id] + answer.age_s
         if isinstance(answer.outcome, Quote)
-        else inf
+        else (inf if answer.answered else 0.0)
         for answer in opened.answers
     }
 

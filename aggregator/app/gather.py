@@ -9,6 +9,7 @@ comes in time.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ import structlog
 from aggregator.domain.collection import Answer, MissReason, Question, Skipped
 from aggregator.domain.outlook import Outlooks
 from aggregator.ports import CallAdmission, QuoteSource
+from mesh.book_id import is_isbn
 from mesh.clock import Clock
 from sellers.admission.model import (
     NO_LIMIT,
@@ -61,6 +63,15 @@ arrived meanwhile may have less time than it takes."""
 _MOST_BOOKS = 1000
 """Most books that are asked about in one round: reading so many answers takes some 30 ms."""
 
+_WARY_S = 600.0
+"""For so long after a seller did not understand a batch, ISBNs and other book ids do not travel together to it."""
+
+_AGAIN_SHARE = 0.2
+"""Of the calls that a seller allows in a minute, so many at most ask again in parts what it did not understand."""
+
+_USUAL, _OTHER_IDS, _FIRST_PART = 0, 1, 2
+"""Parts of what is asked alike of one seller: everything, ids that are no ISBNs, and from there on single parts."""
+
 _OUR_FAULT = CallFailed(
     FailureKind.INVALID_ANSWER,
     definitely_not_done=False,
@@ -94,8 +105,40 @@ class GatherSettings:
     """A seller that was not asked for so long is asked although it is usually too slow: it may have changed."""
 
 
-_Key = tuple[str, str, frozenset[Condition], Purpose]
-"""Of a lot: seller, currency, conditions, and what for."""
+_Key = tuple[str, str, frozenset[Condition], Purpose, int]
+"""Of a lot: seller, currency, conditions, what for, and which part."""
+
+
+@dataclass(slots=True)
+class _Search:
+    """For the books for which a batch was refused; calls may be spent on it as long as some are left."""
+
+    calls_left: int
+
+
+@dataclass(slots=True)
+class _Refusals:
+    """What is known of a seller that does not understand some batch.
+
+    Attributes:
+        wary_s: until when ISBNs and other ids travel apart.
+        again_s: since when calls that ask again are counted.
+        again: how many there were since.
+
+    """
+
+    wary_s: float = -math.inf
+    again_s: float = -math.inf
+    again: int = 0
+
+    def allow(self, calls: int, of: int, now: float) -> bool:
+        """Count calls that ask again, if so many more are in proportion to what the seller allows."""
+        if now - self.again_s > _WINDOW_S:
+            self.again_s, self.again = now, 0
+        if self.again + calls > max(calls, _AGAIN_SHARE * of):
+            return False
+        self.again += calls
+        return True
 
 
 class Waiting:
@@ -108,9 +151,12 @@ class Waiting:
         "customers",
         "lot",
         "on_answer",
+        "part",
         "purpose",
         "question",
+        "search",
         "send_by_s",
+        "sent",
         "until_s",
     )
 
@@ -134,6 +180,9 @@ class Waiting:
         self.on_answer: Callable[[Answer], None] | None = on_answer
         self.lot: _Lot | None = None
         self.call: _Call | None = None
+        self.sent = False
+        self.part = _USUAL
+        self.search: _Search | None = None
 
     @property
     def lacking(self) -> MissReason | None:
@@ -156,6 +205,7 @@ class _Lot:
     Attributes:
         seller: whom to ask.
         purpose: what for.
+        at_once: whether it waits for nothing more.
         limits: how often it may be.
         size: how many questions wait.
         most: most books in the next call, where the seller's limit of books allows fewer than a batch.
@@ -176,6 +226,7 @@ class _Lot:
     __slots__ = (
         "_by_customer",
         "_sent",
+        "at_once",
         "first_s",
         "gap_s",
         "lacking",
@@ -194,9 +245,10 @@ class _Lot:
         "until_s",
     )
 
-    def __init__(self, seller: Seller, purpose: Purpose) -> None:
+    def __init__(self, seller: Seller, purpose: Purpose, *, at_once: bool) -> None:
         self.seller = seller
         self.purpose = purpose
+        self.at_once = at_once
         self.limits = Limits.of(seller)
         self.size = 0
         self.most = NO_LIMIT
@@ -317,7 +369,7 @@ class _Lot:
     def due_s(self, settings: GatherSettings) -> float:
         """Say when the lot should be sent, if nothing more arrives."""
         batch = self.batch
-        if batch == 1 or self.size >= batch:
+        if batch == 1 or self.size >= batch or self.at_once:
             return self.retry_s
         scarcity = max(0.0, self.scarce - (self.first_s - self.scarce_s) / _WINDOW_S)
         # Once half of plenty is gone, calls are as far apart as the budget bears; closer together before. Who slows
@@ -358,6 +410,8 @@ class Gatherer:
         self._busy: defaultdict[str, set[_Lot]] = defaultdict(set)
         self._sentinels: dict[str, asyncio.Task[None]] = {}
         self._swept_s = -math.inf
+        self._refusals: defaultdict[str, _Refusals] = defaultdict(_Refusals)
+        self._parts = itertools.count(_FIRST_PART)
 
     def ask(
         self,
@@ -458,6 +512,9 @@ class Gatherer:
         for key, lot in list(self._lots.items()):
             if key not in self._filled and now - lot.used_s > _WINDOW_S:
                 del self._lots[key]
+        for seller_id, refusals in list(self._refusals.items()):
+            if now > refusals.wary_s:
+                del self._refusals[seller_id]
 
     async def _until_due(self) -> None:
         while not self._changed.is_set():
@@ -488,7 +545,11 @@ class Gatherer:
         for purpose in (Purpose.QUOTE, Purpose.BROWSE):
             for part in _rounds([one for one in due if one[0].purpose is purpose]):
                 await self._send(part, purpose)
-        self._filled = {key: lot for key, lot in self._filled.items() if lot.size}
+        for key, lot in list(self._filled.items()):
+            if not lot.size:
+                del self._filled[key]
+                if lot.at_once:
+                    del self._lots[key]
 
     async def _send(self, due: Sequence[tuple[_Lot, int]], purpose: Purpose) -> None:
         """Have calls admitted, in one round trip, and send those that are."""
@@ -605,6 +666,8 @@ class Gatherer:
                     waiting.call = None
                     self._put(seller, waiting)
             return
+        for waiting in questions:
+            waiting.sent = True
         try:
             answer = await self._call(seller, questions)
         except asyncio.CancelledError:
@@ -621,13 +684,52 @@ class Gatherer:
             self._admission.report(grant, outcome_of(answer))
         now = self._clock.monotonic()
         self._outlooks.learn_latency(seller.seller_id, answer, now - sent_s)
+        self._hand_on(seller, questions, answer, now)
+
+    def _hand_on(
+        self,
+        seller: Seller,
+        questions: Sequence[Waiting],
+        answer: QuoteOutcome | BatchOutcome,
+        now: float,
+    ) -> None:
+        """Answer the questions of a call, or have them asked again in parts."""
         if isinstance(answer, tuple):
             by_book = dict(zip(_books(questions), answer, strict=True))
             for waiting in questions:
                 self._answer(seller, waiting, by_book[waiting.question.book_id], now)
-        else:
+            return
+        if isinstance(answer, CallFailed) and answer.kind is FailureKind.NOT_UNDERSTOOD:
+            questions = self._ask_again(seller, questions, now)
+        for waiting in questions:
+            self._answer(seller, waiting, answer, now)
+
+    def _ask_again(
+        self, seller: Seller, questions: Sequence[Waiting], now: float
+    ) -> Sequence[Waiting]:
+        """Ask in two parts what a seller did not understand, so that one odd book id costs only itself.
+
+        Gives the questions that are not asked again: a single book's, or where that has taken too many calls. Of a
+        batch of n books one odd one takes about 2 log2(n).
+        """
+        books = _books([waiting for waiting in questions if waiting.on_answer is not None])
+        if len(books) <= 1:
+            return questions
+        search = questions[0].search or _Search(2 * len(books).bit_length() + 2)
+        refusals = self._refusals[seller.seller_id]
+        refusals.wary_s = now + _WARY_S
+        parts = _halves(books)
+        calls_per_minute = seller.capabilities.calls_per_minute
+        if search.calls_left < len(parts) or not refusals.allow(len(parts), calls_per_minute, now):
+            return questions
+        search.calls_left -= len(parts)
+        for part in parts:
+            number = next(self._parts)
             for waiting in questions:
-                self._answer(seller, waiting, answer, now)
+                if waiting.on_answer is not None and waiting.question.book_id in part:
+                    waiting.call, waiting.search, waiting.part = None, search, number
+                    self._put(seller, waiting)
+        return ()
 
     def _call(
         self, seller: Seller, questions: Sequence[Waiting]
@@ -647,10 +749,13 @@ class Gatherer:
 
     def _put(self, seller: Seller, waiting: Waiting) -> None:
         question, purpose = waiting.question, waiting.purpose
-        key = (seller.seller_id, question.currency, question.conditions, purpose)
+        if waiting.part == _USUAL and self._travels_apart(seller, question, waiting.asked_s):
+            waiting.part = _OTHER_IDS
+        key = (seller.seller_id, question.currency, question.conditions, purpose, waiting.part)
         lot = self._lots.get(key)
         if lot is None:
-            lot = self._lots[key] = _Lot(seller, purpose)
+            at_once = waiting.part >= _FIRST_PART
+            lot = self._lots[key] = _Lot(seller, purpose, at_once=at_once)
         if lot.seller is not seller:
             lot.seller, lot.limits = seller, Limits.of(seller)
         if lot.batch > 1:
@@ -660,6 +765,10 @@ class Gatherer:
         lot.put(waiting)
         self._filled[key] = lot
         self._changed.set()
+
+    def _travels_apart(self, seller: Seller, question: Question, now: float) -> bool:
+        refusals = self._refusals.get(seller.seller_id)
+        return refusals is not None and now <= refusals.wary_s and not is_isbn(question.book_id)
 
     @staticmethod
     def _answer(
@@ -687,6 +796,15 @@ def _calls(lot: _Lot) -> list[int]:
     batch = lot.batch
     full, rest = divmod(lot.size, batch)
     return ([batch] * full + ([rest] if rest else []))[:_MOST_CALLS]
+
+
+def _halves(books: Sequence[str]) -> tuple[set[str], set[str]]:
+    """Split books into those with an ISBN and the others, which are odd sooner; else into halves."""
+    isbns = {book for book in books if is_isbn(book)}
+    if 0 < len(isbns) < len(books):
+        return isbns, set(books) - isbns
+    middle = len(books) // 2
+    return set(books[:middle]), set(books[middle:])
 
 
 def _books(questions: Sequence[Waiting]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import assert_never
 
 from aggregator.domain.collection import Skipped
 from aggregator.domain.packed import good, is_answer
-from sellers.model import CallFailed, Quote, Unavailable
+from sellers.model import CallFailed, FailureKind, Quote, Unavailable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,7 @@ class CacheSettings:
     Attributes:
         quote_s: the most that a quote is good for.
         margin_s: how long before it expires a quote stops being good, so that there is time left to buy on it.
-        no_s: how long a seller's "no" is good.
+        no_s: how long a seller's "no" is good; also that it does not understand the question.
         failure_s: how long the others are told that a call failed or was not made; also of a quote that is within its
             margin already.
         lease_s: how long a lead lasts that is not renewed.
@@ -51,7 +51,7 @@ def good_for_s(
             life_s = (outcome.expires_at - now).total_seconds()
             good_s = max(min(settings.quote_s, life_s - settings.margin_s), settings.failure_s)
             return max(min(good_s, life_s), 0.0)
-        case Unavailable():
+        case Unavailable() | CallFailed(FailureKind.NOT_UNDERSTOOD):
             return settings.no_s
         case CallFailed() | Skipped():
             return settings.failure_s

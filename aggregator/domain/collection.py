@@ -57,7 +57,6 @@ _NOT_ASKED = frozenset(
         MissReason.NO_BUDGET,
         MissReason.BUSY,
         MissReason.TOO_SLOW,
-        MissReason.NO_CREDENTIAL,
     }
 )
 
@@ -94,6 +93,14 @@ class Answer:
         """Whether the seller said something, a price or "no"."""
         return isinstance(self.outcome, Quote | Unavailable)
 
+    @property
+    def asked(self) -> bool:
+        """Whether the seller was asked."""
+        outcome = self.outcome
+        if isinstance(outcome, Skipped):
+            return outcome.asked and outcome.reason not in _NOT_ASKED
+        return not isinstance(outcome, CallFailed) or outcome.kind is not FailureKind.NO_CREDENTIAL
+
 
 _BY_ANSWER = {
     UnavailableReason.OUT_OF_STOCK: MissReason.OUT_OF_STOCK,
@@ -107,6 +114,7 @@ _BY_FAILURE = {
     FailureKind.SELLER_ERROR: MissReason.SELLER_ERROR,
     FailureKind.RATE_LIMITED: MissReason.RATE_LIMITED,
     FailureKind.REFUSED: MissReason.REFUSED,
+    FailureKind.NOT_UNDERSTOOD: MissReason.REFUSED,
     FailureKind.NO_CREDENTIAL: MissReason.NO_CREDENTIAL,
     FailureKind.INVALID_ANSWER: MissReason.INVALID_ANSWER,
     # None of these answers a GetQuote: a seller that says so is not right in itself.
@@ -180,10 +188,8 @@ def summarise(
             if best is None or total.minor < best.minor:
                 best = total
         else:
-            reason = miss_reason(answer.outcome)
-            never = isinstance(answer.outcome, Skipped) and not answer.outcome.asked
-            asked += reason not in _NOT_ASKED and not never
-            misses[reason] += 1
+            asked += answer.asked
+            misses[miss_reason(answer.outcome)] += 1
     return Summary(
         collection_id=collection_id,
         book_id=book_id,

@@ -127,11 +127,11 @@ async def test_every_kind_of_answer_is_read_back_by_the_view(
         FailureKind.SELLER_ERROR: "seller_error",
         FailureKind.RATE_LIMITED: "rate_limited",
         FailureKind.REFUSED: "refused",
+        FailureKind.NOT_UNDERSTOOD: "refused",
         FailureKind.INVALID_ANSWER: "invalid_answer",
         FailureKind.IN_FLIGHT: "seller_error",
         FailureKind.KEY_MISMATCH: "seller_error",
         FailureKind.NOT_FOUND: "seller_error",
-        FailureKind.NO_CREDENTIAL: "no_credential",
     }
     no_price: dict[str, tuple[CallFailed | Unavailable, bool | None, str]] = {
         **{f"failed-{kind}": (failed(kind), None, error) for kind, error in kinds.items()},
@@ -140,15 +140,18 @@ async def test_every_kind_of_answer_is_read_back_by_the_view(
             for reason in UnavailableReason
         },
     }
-    skipped = {
-        f"skipped-{reason}": reason
-        for reason in (
-            MissReason.STOPPED,
-            MissReason.CIRCUIT_OPEN,
-            MissReason.NO_BUDGET,
-            MissReason.BUSY,
-            MissReason.TOO_SLOW,
-        )
+    not_asked: dict[str, tuple[CallFailed | Skipped, str]] = {
+        "skipped-stopped": (Skipped(MissReason.STOPPED, asked=False), "stopped"),
+        "no-credential": (failed(FailureKind.NO_CREDENTIAL), "no_credential"),
+        **{
+            f"skipped-{reason}": (Skipped(reason), reason.value)
+            for reason in (
+                MissReason.CIRCUIT_OPEN,
+                MissReason.NO_BUDGET,
+                MissReason.BUSY,
+                MissReason.TOO_SLOW,
+            )
+        },
     }
     odd = replace(quote("odd", 3000), price=Money("USD", 1))
     free = replace(quote("free", 1999), price=Money("USD", 1999), shipping=Money("USD", 0))
@@ -165,12 +168,13 @@ async def test_every_kind_of_answer_is_read_back_by_the_view(
     }
     answers = [
         *(Answer(name, outcome, 1.25) for name, (outcome, _, _) in no_price.items()),
-        *(Answer(name, Skipped(reason), 0.7) for name, reason in skipped.items()),
+        *(Answer(name, outcome, 0.7) for name, (outcome, _) in not_asked.items()),
+        Answer("left", Skipped(MissReason.STOPPED), 1.25),
         *(Answer(name, price, 0.0304) for name, price in prices.items()),
         Answer("slow", failed(FailureKind.TIMED_OUT), 40.0),
         Answer("known", quote("known"), 0.0, cached=True),
     ]
-    assert len(answers) == 33
+    assert len(answers) == 35
     Random(1).shuffle(answers)
     given = record(answers)
     await store.write([given])
@@ -187,7 +191,8 @@ async def test_every_kind_of_answer_is_read_back_by_the_view(
     }
     nothing = dict.fromkeys(("quote_id", "price", "shipping", "total", "condition"))
     expected: dict[str, dict[str, object]] = {}
-    for name, (_, available, error) in no_price.items():
+    asked = {name: (available, error) for name, (_, available, error) in no_price.items()}
+    for name, (available, error) in {**asked, "left": (None, "stopped")}.items():
         expected[name] = {
             **nothing,
             "available": available,
@@ -195,12 +200,12 @@ async def test_every_kind_of_answer_is_read_back_by_the_view(
             "error": error,
             "quoted_at": STARTED_AT + timedelta(seconds=1.25),
         }
-    for name, reason in skipped.items():
+    for name, (_, error) in not_asked.items():
         expected[name] = {
             **nothing,
             "available": None,
             "response_time_ms": None,
-            "error": reason.value,
+            "error": error,
             "quoted_at": STARTED_AT,
         }
     for name, price in prices.items():

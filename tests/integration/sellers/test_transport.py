@@ -94,7 +94,7 @@ async def test_a_quote(transport: SellerTransport) -> None:
 NO_EFFECT = True
 UNKNOWN = False
 STATUSES = [
-    (grpc.StatusCode.INVALID_ARGUMENT, FailureKind.REFUSED, NO_EFFECT),
+    (grpc.StatusCode.INVALID_ARGUMENT, FailureKind.NOT_UNDERSTOOD, NO_EFFECT),
     (grpc.StatusCode.UNAUTHENTICATED, FailureKind.REFUSED, NO_EFFECT),
     (grpc.StatusCode.PERMISSION_DENIED, FailureKind.REFUSED, NO_EFFECT),
     (grpc.StatusCode.RESOURCE_EXHAUSTED, FailureKind.RATE_LIMITED, NO_EFFECT),

@@ -79,6 +79,7 @@ FAILED = CallFailed(FailureKind.TIMED_OUT, definitely_not_done=False, detail="")
         (quote(-5), 0),
         (NO, 60),
         (FAILED, 1),
+        (CallFailed(FailureKind.NOT_UNDERSTOOD, definitely_not_done=True, detail=""), 60),
         (Skipped(MissReason.CIRCUIT_OPEN), 1),
     ],
 )

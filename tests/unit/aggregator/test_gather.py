@@ -601,6 +601,66 @@ async def test_wrong_items_of_a_batch_are_misses_alone_and_blame_the_call_if_the
     assert results[0].misses == {"acme": MissReason.INVALID_ANSWER}
 
 
+NOT_UNDERSTOOD = CallFailed(FailureKind.NOT_UNDERSTOOD, definitely_not_done=True, detail="")
+
+
+def refuses(*odd: str) -> Says:
+    """Say what a seller does that refuses a whole call for one of these books."""
+    return lambda book: NOT_UNDERSTOOD if book in odd else quoted()
+
+
+async def collect_all(process: Process, books: Sequence[str]) -> dict[str, Result]:
+    results = await asyncio.gather(*map(process.collect, books))
+    return dict(zip(books, results, strict=True))
+
+
+@pytest.mark.parametrize("odd", ["book-0", "book-37", "book-99"])
+def test_one_book_that_a_seller_does_not_understand_costs_only_itself(odd: str) -> None:
+    @in_virtual_time
+    async def main() -> None:
+        async with fleet(seller("acme", batch=100, calls_per_minute=100)) as mesh:
+            mesh.sellers.says["acme"] = refuses(odd)
+            process = await mesh.process()
+            results = await collect_all(process, [f"book-{number}" for number in range(100)])
+            assert {book for book, result in results.items() if result.misses} == {odd}
+            assert results[odd].misses == {"acme": MissReason.REFUSED}
+            assert results[odd].summary.asked == 1
+            assert len(mesh.sellers.calls) <= 16
+            assert set(process.admission.outcomes("acme")) == {Outcome.SUCCESS}
+            # Nor is it asked about again at once.
+            assert (await process.collect(odd)).misses == {"acme": MissReason.REFUSED}
+            assert len(mesh.sellers.calls) <= 16
+
+    main()
+
+
+@in_virtual_time
+async def test_books_with_an_isbn_do_not_suffer_twice_from_other_ids() -> None:
+    isbns = [f"978{number:010}" for number in range(40)]
+    async with fleet(seller("acme", batch=100, calls_per_minute=100)) as mesh:
+        mesh.sellers.says["acme"] = refuses("odd-1", "odd-2")
+        process = await mesh.process()
+        await collect_all(process, [*isbns[:20], "odd-1"])
+        assert [len(call.books) for call in mesh.sellers.calls] == [21, 20, 1]
+        mesh.sellers.calls.clear()
+        results = await collect_all(process, [*isbns[20:], "odd-2"])
+        assert sorted(len(call.books) for call in mesh.sellers.calls) == [1, 20]
+        assert {book for book, result in results.items() if result.misses} == {"odd-2"}
+
+
+@in_virtual_time
+async def test_a_seller_that_understands_nothing_is_not_asked_for_ever() -> None:
+    async with fleet(seller("acme", batch=100, calls_per_minute=100)) as mesh:
+        mesh.sellers.says["acme"] = fails(NOT_UNDERSTOOD)
+        process = await mesh.process()
+        for first in range(0, 1000, 100):
+            results = await ask_for(process, 100, first=first)
+            assert all(result.misses == {"acme": MissReason.REFUSED} for result in results)
+        # Ten batches, and a fifth of a minute's calls.
+        assert len(mesh.sellers.calls) <= 10 + 20
+        assert {key[-1] for key in process.gatherer._lots} <= {0, 1}
+
+
 @pytest.mark.parametrize(
     ("failure", "outcome"),
     [

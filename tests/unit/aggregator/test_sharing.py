@@ -271,6 +271,24 @@ async def test_the_record_says_that_a_seller_timed_out_and_since_when_it_was_ask
 
 
 @in_virtual_time
+async def test_the_record_keeps_since_when_a_seller_was_asked_that_nobody_waited_for() -> None:
+    async with fleet(seller("ample"), seller("slow"), seller("single")) as mesh:
+        mesh.sellers.latency_s = {"ample": 0.1, "single": 0.1, "slow": 2.0}
+        process = await mesh.process()
+        records: list[CollectionRecord] = []
+        process.collector._on_ended = records.append
+        wish = Wish(policy=Policy.FAST)
+        for number in range(12):
+            await process.collect(f"before-{number}", wish=wish)
+        result = await process.collect(wish=wish)
+        slow = [answer for answer in records[-1].fresh if answer.seller_id == "slow"]
+        assert records[-1].elapsed_s < 2
+        assert result.misses == {"slow": MissReason.STOPPED}
+        assert [answer.asked for answer in slow] == [True]
+        assert 0 < slow[0].latency_s < 2
+
+
+@in_virtual_time
 async def test_who_must_have_it_fresh_does_not_join_those_who_need_not() -> None:
     async with fleet(seller("acme")) as mesh:
         mesh.sellers.latency_s = {"acme": 1.0}

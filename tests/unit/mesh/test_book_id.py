@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.book_id import BookIdError, isbn13_check_digit, normalise
+from mesh.book_id import BookIdError, is_isbn, isbn13_check_digit, normalise
 
 EFFECTIVE_JAVA = "9780134685991"
 
@@ -28,6 +28,12 @@ EFFECTIVE_JAVA = "9780134685991"
 )
 def test_every_spelling_of_an_isbn_is_one_book(spelling: str) -> None:
     assert normalise(spelling) == EFFECTIVE_JAVA
+    assert is_isbn(normalise(spelling))
+
+
+@pytest.mark.parametrize("book_id", ["sku-4711", "1234567890123", "97801346859", "979x134685991"])
+def test_what_is_no_isbn_is_not_called_one(book_id: str) -> None:
+    assert not is_isbn(normalise(book_id))
 
 
 @pytest.mark.parametrize("spelling", ["080442957X", "0-8044-2957-x", "isbn 0 8044 2957 X"])
