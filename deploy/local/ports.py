@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import secrets
 import socket
 from pathlib import Path
 from typing import Self
@@ -16,6 +17,9 @@ from mesh.clock import Clock
 HTTP, GRPC = "http", "grpc"
 """The names of the ports of the REST and the gRPC API."""
 
+_OURS = range(20_000, 32_000)
+"""Below what systems, as they come, give to connections and to whoever asks for any port."""
+
 _GIVE_UP_AFTER = 100
 _MAX_PORT = 65535
 _DYING_PREDECESSOR_S = 1.0
@@ -25,8 +29,9 @@ class Ports:
     """Gives each part of the mesh a port of its own.
 
     A port stays ours from here to the end of this process, also while nobody listens on it: its UDP twin is held,
-    and other meshes take a port only with its twin. So a service that is started again finds its address free. What was
-    given is remembered in a file, and given again next time if it is still free.
+    other meshes take a port only with its twin, and the system gives none of these to anybody. So a service that is
+    started again finds its address free. What was given is remembered in a file, and given again next time if it is
+    still free.
     """
 
     def __init__(self, file: Path) -> None:
@@ -66,10 +71,10 @@ class Ports:
 
     def _choose(self) -> int:
         for _ in range(_GIVE_UP_AFTER):
-            port = any_free()
-            if self._hold(port):
+            port = secrets.choice(_OURS)
+            if _quietly_free(port) and self._hold(port):
                 return port
-        msg = f"found no free port on {HOST} in {_GIVE_UP_AFTER} tries"
+        msg = f"found no free port on {HOST} from {_OURS.start} to {_OURS.stop - 1} in {_GIVE_UP_AFTER} tries"
         raise MeshProblem(msg)
 
     def _hold(self, port: int) -> bool:

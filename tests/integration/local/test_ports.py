@@ -13,6 +13,8 @@ from deploy.local.ports import Ports, any_free, demand, is_free
 from deploy.local.problem import MeshProblem
 from mesh.clock import SystemClock
 
+EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
 
 def listener(port: int = 0) -> socket.socket:
     server = socket.create_server((HOST, port))
@@ -53,6 +55,14 @@ def test_two_meshes_never_have_the_same_port_even_before_they_listen(tmp_path: P
         ours.remember()
         with Ports(file) as theirs:
             assert theirs.take("a") != first
+
+
+@pytest.mark.skipif(not EPHEMERAL.exists(), reason="only Linux says which ports it gives by itself")
+def test_no_connection_is_given_a_port_before_its_service_listens(tmp_path: Path) -> None:
+    first, last = map(int, EPHEMERAL.read_text().split())
+    with Ports(tmp_path / "ports.json") as ports:
+        given = [ports.take(str(number)) for number in range(50)]
+    assert [port for port in given if first <= port <= last] == []
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"a": "x"}', '{"a": 70000}', '{"a": -1}'])
