@@ -1,0 +1,247 @@
+"""What is to be expected of every seller for one book at one moment, from what was learned.
+
+The logarithm of a seller's total is taken as logistic: nearly normal, with heavier tails, and what is asked of it has a
+closed form. With mean ``mu``, spread ``s = sigma sqrt(3) / pi`` and a price ``t`` to undercut, ``z = (t - mu) / s``:
+
+    P(X < t) = 1 / (1 + exp(-z)),    E[(t - X)+] = s log(1 + exp(z))
+
+A price that the seller has said before is likely still the same; only with the chance that it has changed does it
+scatter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator.selection.columns import Floats, Rows, State
+from aggregator.selection.statistics import (
+    AGE_BOUNDS_S,
+    CATEGORY_PRICE_PRIOR,
+    CATEGORY_STOCK_PRIOR,
+    SELLER_PRICE_PRIOR,
+    SELLER_STOCK_PRIOR,
+    Book,
+    Statistics,
+)
+
+_LOGISTIC = np.float32(np.sqrt(3.0) / np.pi)
+_ANSWERS_PRIOR = np.float32(1.0)
+_FAILS = np.float32(0.02)
+_SCATTER_PRIOR = np.float32(6.0)
+_MOST = np.float32(0.98)
+_CARRIED_PRIOR = 4.0
+_LEAST_SIGMA = 0.02
+_STEEPEST = np.float32(30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """What sellers said of this very book before.
+
+    Attributes:
+        rows: who.
+        log_total: what it cost, as a logarithm; nan for those who had none.
+        available: the chance that they have it now.
+        changed: the chance that the price is another now.
+        sigma: by how much, if so.
+
+    """
+
+    rows: Rows
+    log_total: Floats
+    available: Floats
+    changed: Floats
+    sigma: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """Columns by row.
+
+    Attributes:
+        available: the chance that the seller answers with a price.
+        strength: how many observations that is worth.
+        mu: the expected logarithm of its total above the book's level.
+        doubt: the standard deviation of ``mu``.
+        sigma: that of a price around it.
+        level: the logarithm of the book's level in minor units; None before anything is known of it.
+        recalled: what was said of the book before. ``available`` and ``mu`` have it too.
+        best: the logarithm of the lowest total over the level that books of this category usually have.
+
+    """
+
+    available: Floats
+    strength: Floats
+    mu: Floats
+    doubt: Floats
+    sigma: Floats
+    level: float | None
+    recalled: Recalled
+    best: float
+
+    def undercuts(self, target: float) -> Floats:
+        """Give the chance that each seller has the book for less than a price: its logarithm over the level."""
+        sigma = np.sqrt(self.sigma**2 + self.doubt**2)
+        chance = self.available * _below(target, self.mu, sigma)
+        recalled = self.recalled
+        if self.level is not None and len(recalled.rows):
+            logs = recalled.log_total - np.float32(self.level)
+            moved = _below(target, logs, recalled.sigma)
+            same = (logs < target).astype(np.float32)
+            of_old = recalled.available * (same + recalled.changed * (moved - same))
+            priced = np.isfinite(logs)
+            chance[recalled.rows[priced]] = of_old[priced]
+        return chance
+
+    def savings(self, target: float) -> Floats:
+        """Give what each seller can be expected to save below a price, as a part of it."""
+        sigma = np.sqrt(self.sigma**2 + self.doubt**2)
+        saving = self.available * depth(target, self.mu, sigma)
+        recalled = self.recalled
+        if self.level is not None and len(recalled.rows):
+            logs = recalled.log_total - np.float32(self.level)
+            moved = depth(target, logs, recalled.sigma)
+            same = np.maximum(np.float32(target) - logs, np.float32(0.0))
+            of_old = recalled.available * (same + recalled.changed * (moved - same))
+            priced = np.isfinite(logs)
+            saving[recalled.rows[priced]] = of_old[priced]
+        return saving
+
+
+def believe(statistics: Statistics, book_id: str, category: str, now_s: float) -> Belief:
+    """Give what is to be expected before anybody is asked."""
+    cells = statistics.category(category)
+    rate = (statistics.had + np.float32(SELLER_STOCK_PRIOR * statistics.rate)) / (
+        statistics.asked + np.float32(SELLER_STOCK_PRIOR)
+    )
+    variance = np.float32(statistics.variance)
+    own = (statistics.price_square * statistics.price_weight + variance * _SCATTER_PRIOR) / (
+        statistics.price_weight + _SCATTER_PRIOR
+    )
+    doubt = variance / (statistics.price_weight + np.float32(SELLER_PRICE_PRIOR))
+    if cells is None:
+        available, strength, mu = rate, statistics.asked + np.float32(1.0), statistics.price_mean
+        doubt += variance / np.float32(CATEGORY_PRICE_PRIOR)
+        best = statistics.best_mean
+    else:
+        prior = np.float32(CATEGORY_STOCK_PRIOR)
+        available = (cells.had + prior * rate) / (cells.asked + prior)
+        strength = cells.asked + prior
+        mu = statistics.price_mean + cells.price_mean
+        doubt += variance / (cells.price_weight + np.float32(CATEGORY_PRICE_PRIOR))
+        best = cells.best_mean + (statistics.best_mean - cells.best_mean) / (
+            cells.best_weight + 1.0
+        )
+    answers = np.float32(1.0) - (statistics.failed + _ANSWERS_PRIOR * _FAILS) / (
+        statistics.calls + _ANSWERS_PRIOR
+    )
+    book = statistics.book(book_id)
+    level = None
+    recalled = _NOTHING
+    if book is not None:
+        factor = _commonness(book.state != State.NOT_CARRIED, available[book.rows])
+        available = available * np.float32(factor)
+        recalled = _recall(statistics, book, now_s)
+        available[recalled.rows] = recalled.available
+        priced = np.isfinite(recalled.log_total)
+        if np.any(priced):
+            rows = recalled.rows[priced]
+            level = statistics.level(category, rows, recalled.log_total[priced])
+            if level is not None:
+                mu = mu.copy() if cells is None else mu
+                mu[rows] = recalled.log_total[priced] - np.float32(level)
+    available = np.minimum(available * answers, _MOST)
+    if len(recalled.rows):
+        recalled = Recalled(
+            recalled.rows,
+            recalled.log_total,
+            available[recalled.rows],
+            recalled.changed,
+            recalled.sigma,
+        )
+    return Belief(available, strength, mu, np.sqrt(doubt), np.sqrt(own), level, recalled, best)
+
+
+def revised(
+    before: Belief,
+    level: float | None,
+    rows: Rows,
+    carried: NDArray[np.bool_],
+) -> Belief:
+    """Give what is to be expected after some sellers have answered.
+
+    Args:
+        before: what was expected before any had.
+        level: the logarithm of the book's level as it shows now.
+        rows: who has answered.
+        carried: whether each has the book, with or without stock.
+
+    """
+    fresh = np.isin(rows, before.recalled.rows, invert=True)
+    factor = np.float32(_commonness(carried[fresh], before.available[rows[fresh]]))
+    available = np.minimum(before.available * factor, _MOST)
+    available[before.recalled.rows] = before.recalled.available
+    mu = before.mu
+    if level is not None and before.level is not None:
+        # What was said of the book before is a price, not a place above the level.
+        mu = mu.copy()
+        mu[before.recalled.rows] += np.float32(before.level - level)
+    return Belief(
+        available,
+        before.strength,
+        mu,
+        before.doubt,
+        before.sigma,
+        level if level is not None else before.level,
+        before.recalled,
+        before.best,
+    )
+
+
+def _commonness(carried: NDArray[np.bool_], expected: Floats) -> float:
+    """Give how many times as many sellers have this book as have others: a gamma posterior around 1."""
+    return (float(np.count_nonzero(carried)) + _CARRIED_PRIOR) / (
+        float(np.sum(expected)) + _CARRIED_PRIOR
+    )
+
+
+def _recall(statistics: Statistics, book: Book, now_s: float) -> Recalled:
+    ages = np.searchsorted(AGE_BOUNDS_S, now_s - book.at_s)
+    still, changed = statistics.still, statistics.changed
+    in_stock = book.state == State.IN_STOCK
+    totals = np.where(in_stock, book.total_minor, np.int32(1))
+    logs = np.where(in_stock, np.log(totals), np.nan)
+    by = np.sqrt(changed[:, 2] / np.maximum(changed[:, 1], 1e-9))
+    return Recalled(
+        book.rows,
+        logs.astype(np.float32),
+        (still[book.state, ages, 1] / still[book.state, ages, 0]).astype(np.float32),
+        (changed[ages, 1] / changed[ages, 0]).astype(np.float32),
+        np.maximum(by[ages], _LEAST_SIGMA).astype(np.float32),
+    )
+
+
+_NOTHING = Recalled(
+    np.empty(0, np.int32),
+    np.empty(0, np.float32),
+    np.empty(0, np.float32),
+    np.empty(0, np.float32),
+    np.empty(0, np.float32),
+)
+
+
+def _below(target: float, mu: Floats, sigma: Floats) -> Floats:
+    z = np.clip((np.float32(target) - mu) / (_LOGISTIC * sigma), -_STEEPEST, _STEEPEST)
+    chances: Floats = np.float32(1.0) / (np.float32(1.0) + np.exp(-z))
+    return chances
+
+
+def depth(target: float, mu: Floats, sigma: Floats) -> Floats:
+    """Give by how much prices can be expected to be below a target: by their mean and their standard deviation."""
+    spread = _LOGISTIC * sigma
+    z = np.clip((np.float32(target) - mu) / spread, -_STEEPEST, _STEEPEST)
+    depths: Floats = spread * np.log1p(np.exp(z))
+    return depths

@@ -1,0 +1,188 @@
+"""What is learned from answers, how it fades, and that it survives being kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aggregator.selection.belief import believe
+from aggregator.selection.columns import State
+from aggregator.selection.statistics import Answers, Statistics, StatisticsSettings
+
+NOW_S = 1_700_000_000.0
+DAY_S = 86_400.0
+IN, NO, NONE, FAILED = State.IN_STOCK, State.NOT_CARRIED, State.NO_STOCK, State.FAILED
+
+
+def answers(*given: tuple[int, State, int]) -> Answers:
+    return Answers(
+        rows=np.array([row for row, _, _ in given], np.int32),
+        state=np.array([state for _, state, _ in given], np.uint8),
+        total_minor=np.array([total for _, _, total in given], np.int32),
+        latency_s=np.full(len(given), 0.5, np.float32),
+    )
+
+
+@pytest.fixture
+def statistics() -> Statistics:
+    return Statistics(StatisticsSettings(), sellers=8)
+
+
+def test_who_is_cheaper_for_every_book_is_expected_below_the_others(statistics: Statistics) -> None:
+    for number in range(20):
+        level = 1000 + 100 * number
+        statistics.learn(
+            f"book-{number}",
+            "novels",
+            NOW_S,
+            answers((0, IN, int(level * 0.8)), (1, IN, level), (2, IN, level), (3, IN, level)),
+        )
+    mu = believe(statistics, "another", "novels", NOW_S).mu
+    assert mu[0] < -0.15
+    assert abs(mu[1]) < 0.05
+
+
+def test_one_price_alone_says_nothing_of_its_seller(statistics: Statistics) -> None:
+    statistics.learn("a", "novels", NOW_S, answers((0, IN, 1)))
+    assert statistics.price_weight[0] == 0
+
+
+def test_a_category_is_believed_over_the_seller_as_a_whole(statistics: Statistics) -> None:
+    for number in range(30):
+        statistics.learn(f"n{number}", "novels", NOW_S, answers((0, IN, 1000), (1, NO, 0)))
+        statistics.learn(f"m{number}", "maps", NOW_S, answers((0, NO, 0), (1, IN, 1000)))
+    novels = believe(statistics, "x", "novels", NOW_S).available
+    maps = believe(statistics, "x", "maps", NOW_S).available
+    assert min(novels[0], maps[1]) > 0.8
+    assert max(novels[1], maps[0]) < 0.2
+
+
+def test_in_a_new_category_a_seller_is_taken_for_what_it_is_elsewhere(
+    statistics: Statistics,
+) -> None:
+    for number in range(30):
+        category = f"c{number}"
+        statistics.learn(f"n{number}", category, NOW_S, answers((0, IN, 1000), (1, NO, 0)))
+    available = believe(statistics, "x", "new", NOW_S).available
+    assert available[0] > 0.7
+    assert available[1] < 0.1
+
+
+def test_a_price_said_lately_is_expected_again(statistics: Statistics) -> None:
+    statistics.learn("a", "novels", NOW_S, answers((0, IN, 700), (1, IN, 1000), (2, IN, 1000)))
+    belief = believe(statistics, "a", "novels", NOW_S + 30)
+    assert belief.level == pytest.approx(np.log(1000), abs=0.2)
+    assert belief.mu[0] + belief.level == pytest.approx(np.log(700), abs=1e-3)
+    assert belief.available[0] > 0.8
+
+
+def test_a_no_said_lately_is_believed(statistics: Statistics) -> None:
+    statistics.learn("a", "novels", NOW_S, answers((0, NO, 0), (1, NONE, 0)))
+    available = believe(statistics, "a", "novels", NOW_S + 30).available
+    assert available[0] < 0.05
+    assert available[1] < 0.05
+
+
+def test_how_long_an_answer_lasts_is_learned(statistics: Statistics) -> None:
+    """A seller that told a price and has none an hour later, again and again, is not believed for an hour."""
+    now_s = NOW_S
+    for _ in range(200):
+        now_s += 7000
+        statistics.learn("a", "novels", now_s, answers((0, IN, 700)))
+        now_s += 3000
+        statistics.learn("a", "novels", now_s, answers((0, NONE, 0)))
+    statistics.learn("a", "novels", now_s, answers((0, IN, 700)))
+    assert believe(statistics, "a", "novels", now_s + 3000).available[0] < 0.1
+
+
+def test_a_failed_call_says_nothing_of_the_book(statistics: Statistics) -> None:
+    statistics.learn("a", "novels", NOW_S, answers((0, FAILED, 0), (1, NO, 0)))
+    book = statistics.book("a")
+    assert book is not None
+    assert book.rows.tolist() == [1]
+    assert statistics.asked[0] == 0
+    assert statistics.failed[0] == 1
+
+
+def test_who_fails_all_the_time_is_not_expected_to_answer(statistics: Statistics) -> None:
+    for number in range(20):
+        statistics.learn(f"{number}", "novels", NOW_S, answers((0, IN, 900), (1, IN, 900)))
+    for number in range(20, 32):
+        statistics.learn(f"{number}", "novels", NOW_S, answers((0, FAILED, 0), (1, IN, 900)))
+    available = believe(statistics, "x", "novels", NOW_S).available
+    assert available[0] < 0.4 < available[1]
+
+
+def test_weights_fade_with_time(statistics: Statistics) -> None:
+    statistics.learn("a", "novels", NOW_S, answers((0, IN, 900), (1, IN, 900)))
+    before = statistics.asked[0]
+    statistics.learn("b", "novels", NOW_S + 3 * DAY_S, answers((1, IN, 900)))
+    assert statistics.asked[0] == pytest.approx(before / 2, rel=1e-3)
+
+
+def test_a_removed_seller_leaves_nothing_behind(statistics: Statistics) -> None:
+    statistics.learn("a", "novels", NOW_S, answers((0, IN, 900), (1, IN, 900)))
+    statistics.learn_purchase(0, refused=True)
+    statistics.forget(0, NOW_S + 1)
+    book = statistics.book("a")
+    cells = statistics.category("novels")
+    assert book is not None
+    assert cells is not None
+    assert book.rows.tolist() == [1]
+    assert cells.asked[0] == statistics.asked[0] == statistics.refused[0] == 0
+    assert statistics.dump_sellers().rows.tolist() == [1]
+
+
+def test_who_refuses_what_it_has_quoted_is_not_trusted(statistics: Statistics) -> None:
+    for _ in range(5):
+        statistics.learn_purchase(0, refused=True)
+        statistics.learn_purchase(1, refused=False)
+    assert statistics.trusted().tolist()[:3] == [False, True, True]
+
+
+def test_all_that_was_learned_survives_being_dumped_and_loaded(statistics: Statistics) -> None:
+    for number in range(10):
+        statistics.learn(
+            "a", "novels", NOW_S + number, answers((0, IN, 900), (5, IN, 1000 + number), (3, NO, 0))
+        )
+    other = Statistics(StatisticsSettings(), sellers=1)
+    other.load_general(statistics.dump_general())
+    other.load_sellers(statistics.dump_sellers())
+    category, book = statistics.dump_category("novels"), statistics.dump_book("a")
+    assert category is not None
+    assert book is not None
+    other.load_category(category)
+    other.load_book(book)
+    one, two = (believe(each, "a", "novels", NOW_S + 60) for each in (statistics, other))
+    for name in ("available", "mu", "doubt", "sigma"):
+        expected, found = getattr(one, name), getattr(two, name)
+        assert found[:6] == pytest.approx(expected[:6], abs=1e-5), name
+
+
+def test_what_is_held_is_bounded() -> None:
+    statistics = Statistics(StatisticsSettings(books=2, categories=2, sellers_a_book=3), sellers=8)
+    for name in ("a", "b", "c"):
+        statistics.learn(
+            name,
+            name,
+            NOW_S,
+            answers(*((row, IN if row > 2 else NO, 900 + row) for row in range(8))),
+        )
+    assert list(statistics.books()) == ["b", "c"]
+    assert list(statistics.categories()) == ["b", "c"]
+    book = statistics.book("c")
+    assert book is not None
+    assert book.rows.tolist() == [3, 4, 5], "the cheapest are kept"
+
+
+def test_what_has_changed_is_told_once(statistics: Statistics) -> None:
+    statistics.learn("a", "novels", NOW_S, answers((0, IN, 900)))
+    assert statistics.take_changed() == ({"novels"}, {"a"})
+    assert statistics.take_changed() == (set(), set())
+
+
+def test_there_is_room_for_any_row(statistics: Statistics) -> None:
+    statistics.learn("a", "novels", NOW_S, answers((0, IN, 900)))
+    statistics.learn("a", "novels", NOW_S, answers((4000, NO, 0)))
+    assert statistics.capacity > 4000
+    assert statistics.asked[0] > 0
