@@ -41,6 +41,7 @@ WRONG = failed(FailureKind.INVALID_ANSWER)
         (WRONG, Outcome.FAILURE),
         (failed(FailureKind.REFUSED), Outcome.FAILURE),
         (failed(FailureKind.NOT_FOUND), Outcome.SUCCESS),
+        (failed(FailureKind.NOT_UNDERSTOOD), Outcome.SUCCESS),
         (failed(FailureKind.NO_CREDENTIAL, not_done=True), Outcome.NOT_SENT),
         (failed(FailureKind.TIMED_OUT), Outcome.SILENCE),
         (failed(FailureKind.TIMED_OUT, not_done=True), Outcome.NOT_SENT),
