@@ -406,7 +406,9 @@ class LocalMesh:
 
     async def _register(self) -> None:
         aggregators = [self.replicas[name] for name in self._aggregators()]
-        self.sellers = await register_sellers(self.data, self.sim_control, aggregators)
+        self.sellers = await register_sellers(
+            self.data, self.sim_control, aggregators, self._report
+        )
 
     def _aggregators(self) -> list[str]:
         return [name for name in self.replicas if name.startswith("aggregator")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import grpc
@@ -20,7 +20,12 @@ _MOST_AT_ONCE = 1000
 _REMEMBERED = "simulated-sellers.json"
 
 
-async def register_sellers(data: DataFolder, control: str, aggregators: Sequence[str]) -> int:
+async def register_sellers(
+    data: DataFolder,
+    control: str,
+    aggregators: Sequence[str],
+    report: Callable[[str], None] = lambda _line: None,
+) -> int:
     """Register the sellers of the simulator, disable its sellers of earlier runs, and give how many are active.
 
     Returns when every aggregator knows. Sellers that somebody else has registered are left alone.
@@ -29,19 +34,15 @@ async def register_sellers(data: DataFolder, control: str, aggregators: Sequence
         data: where the operator's certificate is.
         control: ``host:port`` of the simulator's control.
         aggregators: ``host:port`` of each aggregator.
+        report: is told how far it has come, where they are thousands.
 
     Raises:
         MeshProblem: if the simulator or an aggregator refuses.
 
     """
     try:
-        # The list of thousands of sellers is larger than the 4 MB that a channel takes by default.
-        options = (("grpc.max_receive_message_length", -1),)
-        async with connect(data, control, "sellersim", options=options) as channel:
-            simulated = await control_pb2_grpc.ControlServiceStub(channel).ListSellers(
-                control_pb2.ListSellersRequest(), timeout=_TIMEOUT_S
-            )
-        sellers = [_registration(seller) for seller in simulated.sellers]
+        async with connect(data, control, "sellersim") as channel:
+            sellers = [seller async for seller in _simulated(channel)]
         known = await _registry(data, aggregators[0], revision=0)
         active = {seller.seller_id for seller in sellers}
         remembered = data.base / _REMEMBERED
@@ -60,12 +61,29 @@ async def register_sellers(data: DataFolder, control: str, aggregators: Sequence
                 )
                 response = await registry.RegisterSellers(request, timeout=_TIMEOUT_S)
                 revision = response.revision
+                if len(sellers) > _MOST_AT_ONCE:
+                    done = min(start + _MOST_AT_ONCE, len(sellers))
+                    report(f"{'sellers':<15} {done} of {len(sellers)} registered")
         for aggregator in aggregators:
             await _registry(data, aggregator, revision)
     except grpc.aio.AioRpcError as error:
         msg = f"the sellers could not be registered: {error.code().name}: {error.details()}"
         raise MeshProblem(msg) from None
     return len(active)
+
+
+async def _simulated(channel: grpc.aio.Channel) -> AsyncIterator[aggregator_pb2.Seller]:
+    """Give what is to be registered of each simulated seller."""
+    stub = control_pb2_grpc.ControlServiceStub(channel)
+    token = ""
+    while True:
+        request = control_pb2.ListSellersRequest(page_token=token)
+        page = await stub.ListSellers(request, timeout=_TIMEOUT_S)
+        for seller in page.sellers:
+            yield _registration(seller)
+        token = page.next_page_token
+        if not token:
+            return
 
 
 def _remembered(file: Path) -> set[str]:

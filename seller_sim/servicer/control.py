@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from seller_sim.app import Simulation
 
 _ENTRIES_A_MESSAGE = 500
+_SELLERS_A_PAGE = 1000
 
 
 class ControlServicer(control_pb2_grpc.ControlServiceServicer):
@@ -27,11 +28,18 @@ class ControlServicer(control_pb2_grpc.ControlServiceServicer):
     async def ListSellers(
         self, request: control_pb2.ListSellersRequest, context: Context
     ) -> control_pb2.ListSellersResponse:
+        sellers = self._simulation.sellers
+        # One more than a page, to know whether there is another.
+        most = request.page_size or _SELLERS_A_PAGE
+        later = (name for name in sellers if name > request.page_token)
+        names = list(islice(later, most + 1))
+        page = [sellers[name] for name in names[:most]]
         return control_pb2.ListSellersResponse(
             sellers=[
                 convert.seller_to_proto(seller, self._simulation.endpoint_of(seller))
-                for seller in self._simulation.sellers.values()
-            ]
+                for seller in page
+            ],
+            next_page_token=page[-1].seller_id if len(names) > most else "",
         )
 
     async def ChangeBehaviour(

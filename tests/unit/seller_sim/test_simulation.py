@@ -231,6 +231,16 @@ async def test_a_credential_is_of_no_use_at_another_address(world: World) -> Non
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
+async def test_the_list_comes_in_pages(world: World) -> None:
+    pages, token = list[list[str]](), ""
+    while not pages or token:
+        request = control_pb2.ListSellersRequest(page_size=2, page_token=token)
+        page = await world.control.ListSellers(request, NO_CONTEXT)
+        pages.append([seller.seller_id for seller in page.sellers])
+        token = page.next_page_token
+    assert pages == [["shop-001", "shop-002"], ["shop-003"]]
+
+
 async def test_the_list_has_what_a_registration_needs(world: World, tmp_path: Path) -> None:
     await world.change("shop-002", calls_per_minute=7, max_batch_size=0)
     listed = await world.control.ListSellers(control_pb2.ListSellersRequest(), NO_CONTEXT)
