@@ -54,6 +54,7 @@ _ADVICE = {
     "PAYMENT_TOKEN_REQUIRED": "give one with --payment-token-stdin, or in BOOKMESH_PAYMENT_TOKEN",
     "OFFER_EXPIRED": "ask anew with `bookmesh buy`, for a --max of that price",
     "IDEMPOTENCY_KEY_REUSED": "`bookmesh list` shows what it was used for",
+    "IDEMPOTENCY_KEY_TOO_OLD": "nothing was bought now: `bookmesh list` shows what it was used for, a new key buys",
 }
 
 

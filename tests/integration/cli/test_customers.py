@@ -179,6 +179,11 @@ async def test_nobody_has_to_wait(bookmesh: Bookmesh) -> None:
         (errors.ResourceExhausted("slowly", retry_after_s=3), 7, "slowly; try again in 3 s"),
         (errors.NotFound("no such request"), 9, "no such request"),
         (errors.FailedPrecondition("over", reason="OFFER_EXPIRED"), 9, "over; ask anew with"),
+        (
+            errors.AlreadyExists("long ago", reason="IDEMPOTENCY_KEY_TOO_OLD"),
+            9,
+            "a new key buys",
+        ),
         (errors.Internal("ours"), 1, "ours"),
         (errors.Unavailable("not now", retry_after_s=1), 8, "not now; try again in 1 s"),
     ],

@@ -364,7 +364,9 @@ class PurchaseRequest(_message.Message):
     offer_accepted_by: _builtins.str
     """The request that accepts this one's offer, once there is one."""
     refunded: _builtins.float
-    """What was given back later, because the seller took the order back. With `purchased`."""
+    """What was given back later, because the seller took the order back, or by people: at most final_price, and less than
+    that where only a part was. With `purchased`.
+    """
     @_builtins.property
     def offer(self) -> Global___Offer:
         """What the book can be had for, for a short time. With `price_not_met`."""
@@ -760,7 +762,9 @@ class Step(_message.Message):
         cancel_requested: Step._Name.ValueType  # 15
         """The customer asked for the request to be cancelled."""
         refunded: Step._Name.ValueType  # 16
-        """total was given back."""
+        """total was given back: all that was charged. What people give back in part is no step; `refunded` of the request
+        says it.
+        """
         flagged: Step._Name.ValueType  # 17
         """People look into it."""
         resolved: Step._Name.ValueType  # 18
@@ -802,7 +806,9 @@ class Step(_message.Message):
     cancel_requested: Step.Name.ValueType  # 15
     """The customer asked for the request to be cancelled."""
     refunded: Step.Name.ValueType  # 16
-    """total was given back."""
+    """total was given back: all that was charged. What people give back in part is no step; `refunded` of the request
+    says it.
+    """
     flagged: Step.Name.ValueType  # 17
     """People look into it."""
     resolved: Step.Name.ValueType  # 18

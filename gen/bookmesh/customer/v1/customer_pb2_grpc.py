@@ -83,8 +83,9 @@ class PurchaseServiceServicer:
 
         Idempotent under the caller's `idempotency-key` metadata (the Idempotency-Key header; 1 to 255 visible ASCII
         characters, kept for good): the same key with the same content gives the request that the first call created;
-        with other content it is ALREADY_EXISTS, reason IDEMPOTENCY_KEY_REUSED (409). Without a key, each call is a
-        new purchase.
+        with other content it is ALREADY_EXISTS, reason IDEMPOTENCY_KEY_REUSED (409). It is ALREADY_EXISTS, reason
+        IDEMPOTENCY_KEY_TOO_OLD (409), when the key was used so long ago that the contents cannot be compared any more:
+        nothing is bought; ListPurchaseRequests has the request. Without a key, each call is a new purchase.
 
         FAILED_PRECONDITION with reason CARD_DECLINED, ACTION_REQUIRED or PAYMENT_TOKEN_INVALID (402 over REST) when the
         card was refused before the answer; ErrorInfo.metadata has the request_id, and the request is `failed`.

@@ -248,7 +248,9 @@ class Purchase(_message.Message):
 
     @_builtins.property
     def refunded(self) -> _money_pb2.Money:
-        """What was given back after the capture. Not set when nothing was."""
+        """What was given back after the capture: all of it, or a part that people gave back and an operator has settled. Not
+        set when nothing was.
+        """
 
     def __init__(
         self,
@@ -1071,7 +1073,9 @@ class Payment(_message.Message):
     REFUNDED_FIELD_NUMBER: _builtins.int
     CAPTURE_BEFORE_FIELD_NUMBER: _builtins.int
     state: _builtins.str
-    """Where the money is: intended, authorized, declined, captured, voided or refunded."""
+    """Where the money is: intended, authorized, declined, captured, voided or refunded; captured also when a part of it was
+    given back.
+    """
     provider_id: _builtins.str
     """The provider's name for it."""
     @_builtins.property
@@ -1084,7 +1088,7 @@ class Payment(_message.Message):
 
     @_builtins.property
     def refunded(self) -> _money_pb2.Money:
-        """What was given back."""
+        """What was given back: with `refunded` all that was charged, with `captured` a part of it."""
 
     @_builtins.property
     def capture_before(self) -> _timestamp_pb2.Timestamp:

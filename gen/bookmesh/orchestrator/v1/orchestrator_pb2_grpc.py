@@ -75,7 +75,8 @@ class PurchaseServiceServicer:
         """Commits a purchase and starts it; waits up to authorization_wait for the payment to be authorized or refused and
         answers with the purchase as it then is. Idempotent under request_id, so that the call can be retried, and under
         customer_id and idempotency_key: same content gives the first purchase; other content is ALREADY_EXISTS, reason
-        IDEMPOTENCY_KEY_REUSED. UNAVAILABLE with RetryInfo while the database cannot be reached.
+        IDEMPOTENCY_KEY_REUSED, or IDEMPOTENCY_KEY_TOO_OLD when the key of the keyring under which the first content was
+        digested is gone, so that nobody can compare. UNAVAILABLE with RetryInfo while the database cannot be reached.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

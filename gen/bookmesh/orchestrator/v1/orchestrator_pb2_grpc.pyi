@@ -37,7 +37,8 @@ class PurchaseServiceStub:
     """Commits a purchase and starts it; waits up to authorization_wait for the payment to be authorized or refused and
     answers with the purchase as it then is. Idempotent under request_id, so that the call can be retried, and under
     customer_id and idempotency_key: same content gives the first purchase; other content is ALREADY_EXISTS, reason
-    IDEMPOTENCY_KEY_REUSED. UNAVAILABLE with RetryInfo while the database cannot be reached.
+    IDEMPOTENCY_KEY_REUSED, or IDEMPOTENCY_KEY_TOO_OLD when the key of the keyring under which the first content was
+    digested is gone, so that nobody can compare. UNAVAILABLE with RetryInfo while the database cannot be reached.
     """
     GetPurchase: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.GetPurchaseRequest, _orchestrator_pb2.GetPurchaseResponse]
     """Gives a purchase. NOT_FOUND when there is none with this id of this customer."""
@@ -69,7 +70,8 @@ class PurchaseServiceAsyncStub(PurchaseServiceStub):
     """Commits a purchase and starts it; waits up to authorization_wait for the payment to be authorized or refused and
     answers with the purchase as it then is. Idempotent under request_id, so that the call can be retried, and under
     customer_id and idempotency_key: same content gives the first purchase; other content is ALREADY_EXISTS, reason
-    IDEMPOTENCY_KEY_REUSED. UNAVAILABLE with RetryInfo while the database cannot be reached.
+    IDEMPOTENCY_KEY_REUSED, or IDEMPOTENCY_KEY_TOO_OLD when the key of the keyring under which the first content was
+    digested is gone, so that nobody can compare. UNAVAILABLE with RetryInfo while the database cannot be reached.
     """
     GetPurchase: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.GetPurchaseRequest, _orchestrator_pb2.GetPurchaseResponse]  # type: ignore[assignment]
     """Gives a purchase. NOT_FOUND when there is none with this id of this customer."""
@@ -104,7 +106,8 @@ class PurchaseServiceServicer(metaclass=_abc_1.ABCMeta):
         """Commits a purchase and starts it; waits up to authorization_wait for the payment to be authorized or refused and
         answers with the purchase as it then is. Idempotent under request_id, so that the call can be retried, and under
         customer_id and idempotency_key: same content gives the first purchase; other content is ALREADY_EXISTS, reason
-        IDEMPOTENCY_KEY_REUSED. UNAVAILABLE with RetryInfo while the database cannot be reached.
+        IDEMPOTENCY_KEY_REUSED, or IDEMPOTENCY_KEY_TOO_OLD when the key of the keyring under which the first content was
+        digested is gone, so that nobody can compare. UNAVAILABLE with RetryInfo while the database cannot be reached.
         """
 
     @_abc_1.abstractmethod
