@@ -182,7 +182,7 @@ async def test_nobody_has_to_wait(bookmesh: Bookmesh) -> None:
         (
             errors.AlreadyExists("long ago", reason="IDEMPOTENCY_KEY_TOO_OLD"),
             9,
-            "a new key buys",
+            "long ago; nothing was bought now: `bookmesh list` shows",
         ),
         (errors.Internal("ours"), 1, "ours"),
         (errors.Unavailable("not now", retry_after_s=1), 8, "not now; try again in 1 s"),
