@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics_pb
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
+from opentelemetry.proto.resource.v1 import resource_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +30,11 @@ class Collector:
 
     endpoint: str
     traces: defaultdict[str, list[Span]] = field(default_factory=lambda: defaultdict(list))
-    received: list[bytes] = field(default_factory=list)
+    metrics: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Names of metrics by service."""
 
-    def saw(self, text: bytes) -> bool:
-        """Say whether something was in any message, in whatever field."""
-        return any(text in message for message in self.received)
+    received: list[bytes] = field(default_factory=list)
+    """Every message."""
 
 
 @asynccontextmanager
@@ -46,11 +48,7 @@ async def collecting() -> AsyncIterator[Collector]:
     ) -> pb.ExportTraceServiceResponse:
         collector.received.append(request.SerializeToString())
         for resource in request.resource_spans:
-            [service] = [
-                attribute.value.string_value
-                for attribute in resource.resource.attributes
-                if attribute.key == "service.name"
-            ]
+            service = _service(resource.resource)
             for scope in resource.scope_spans:
                 for span in scope.spans:
                     collector.traces[span.trace_id.hex()].append(
@@ -58,15 +56,37 @@ async def collecting() -> AsyncIterator[Collector]:
                     )
         return pb.ExportTraceServiceResponse()
 
-    method = grpc.unary_unary_rpc_method_handler(
-        export,
-        request_deserializer=pb.ExportTraceServiceRequest.FromString,
-        response_serializer=pb.ExportTraceServiceResponse.SerializeToString,
-    )
-    service = "opentelemetry.proto.collector.trace.v1.TraceService"
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(service, {"Export": method}),)
-    )
+    async def export_metrics(
+        request: metrics_pb.ExportMetricsServiceRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> metrics_pb.ExportMetricsServiceResponse:
+        collector.received.append(request.SerializeToString())
+        for resource in request.resource_metrics:
+            names = {metric.name for scope in resource.scope_metrics for metric in scope.metrics}
+            collector.metrics[_service(resource.resource)] |= names
+        return metrics_pb.ExportMetricsServiceResponse()
+
+    for signal, handler, requests in (
+        ("trace.v1.TraceService", export, pb.ExportTraceServiceRequest),
+        ("metrics.v1.MetricsService", export_metrics, metrics_pb.ExportMetricsServiceRequest),
+    ):
+        method: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
+            handler,
+            request_deserializer=requests.FromString,
+            response_serializer=lambda response: response.SerializeToString(),
+        )
+        service = f"opentelemetry.proto.collector.{signal}"
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, {"Export": method}),)
+        )
     await server.start()
     yield collector
     await server.stop(None)
+
+
+def _service(resource: resource_pb2.Resource) -> str:
+    [service] = [
+        attribute.value.string_value
+        for attribute in resource.attributes
+        if attribute.key == "service.name"
+    ]
+    return service

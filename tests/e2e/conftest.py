@@ -44,6 +44,7 @@ async def mesh(
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
         "OTEL_EXPORTER_OTLP_INSECURE": "true",
         "OTEL_BSP_SCHEDULE_DELAY": "250",
+        "OTEL_METRIC_EXPORT_INTERVAL": "2000",
     }
     # Tests look far more often than customers would; test_limits.py has a mesh of its own.
     rates = {
