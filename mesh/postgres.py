@@ -35,6 +35,7 @@ DOWN = (
 """What asyncpg raises when the database does not answer; faults in our SQL are none of these."""
 
 _RETRY_AFTER_S = 1.0
+_RELEASE_S = 1.0
 _CLOSE_S = 2.0
 """How long connections in use may take when a pool is closed. What was under way at its end is not waited for."""
 
@@ -58,7 +59,22 @@ class MigrationError(Exception):
 
 
 class _Pool(asyncpg.Pool):
-    """A pool that ends although its database does not answer."""
+    """A pool that waits only a moment for a database that does not answer, to give a connection back or to end."""
+
+    async def release(
+        self,
+        connection: asyncpg.pool.PoolConnectionProxy,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  asyncpg has it so
+    ) -> None:
+        """Take a connection back; one that is not ready for the next in a moment is dropped.
+
+        That is no error of whoever had it: what it was used for is over, or was cancelled.
+        """
+        try:
+            await super().release(connection, timeout=_RELEASE_S if timeout is None else timeout)
+        except DOWN as error:
+            _log.debug("a connection to PostgreSQL was dropped", error=type(error).__name__)
 
     async def close(self) -> None:
         """Wait a moment for the connections that are in use, then drop what is left."""

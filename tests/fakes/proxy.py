@@ -20,6 +20,12 @@ class Proxy:
         self._to_port = to_port
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._passing = asyncio.Event()
+        self._passing.set()
+
+    def hang(self) -> None:
+        """Take what comes and pass nothing on, as one does that hangs."""
+        self._passing.clear()
 
     async def restore(self) -> None:
         """Listen."""
@@ -28,6 +34,7 @@ class Proxy:
 
     async def cut(self) -> None:
         """Refuse new connections and break those that there are."""
+        self._passing.set()
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
@@ -40,18 +47,18 @@ class Proxy:
         self._writers |= pair
         try:
             async with asyncio.TaskGroup() as directions:
-                directions.create_task(_copy(reader, far_writer))
-                directions.create_task(_copy(far_reader, writer))
+                directions.create_task(self._copy(reader, far_writer))
+                directions.create_task(self._copy(far_reader, writer))
         finally:
             self._writers -= pair
 
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                await self._passing.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
 
 
 @asynccontextmanager

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
 from mesh import postgres
+from tests.fakes.proxy import proxy
+from tests.servers import PostgresServer
 
 
 async def test_a_pool_is_closed_although_a_connection_is_in_use(
@@ -21,3 +25,25 @@ async def test_a_pool_is_closed_although_a_connection_is_in_use(
     assert [line["event"] for line in logs] == ["connections to PostgreSQL were dropped"]
     with pytest.raises(asyncpg.InterfaceError):
         await connection.execute("SELECT 1")
+
+
+async def test_a_statement_is_cancelled_although_the_database_hangs(
+    postgres_dsn: str, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that is told to stop does not wait until the database has heard of it."""
+    monkeypatch.setattr(postgres, "_RELEASE_S", 0.05)
+    monkeypatch.setattr(postgres, "_CLOSE_S", 0.05)
+    async with proxy(postgres_server.port) as way:
+        dsn = postgres_dsn.replace(str(postgres_server.port), str(way.port))
+        pool = await postgres.open_pool(dsn, max_size=1, application_name="test")
+        await pool.execute("SELECT 1")
+        way.hang()
+        statement = asyncio.create_task(pool.execute("SELECT 2"))
+        done, _ = await asyncio.wait((statement,), timeout=0.05)
+        assert not done
+        statement.cancel()
+        # Otherwise that takes as long as a statement may, 10 s.
+        done, _ = await asyncio.wait((statement,), timeout=5)
+        assert done
+        assert statement.cancelled()
+        await pool.close()
