@@ -530,6 +530,20 @@ async def test_headers_that_claim_an_identity_or_change_the_routing_are_dropped(
     assert not forged.keys() & envoy.calls[-1].metadata.keys()
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["a&b", "x~trace", "it's", "x-tags-bin", "grpc-trace-bin", "grpc-previous-rpc-attempts"],
+)
+async def test_what_grpc_has_no_form_for_is_left_behind(envoy: Edge, header: str) -> None:
+    """HTTP allows such names, and a gRPC server fails with them."""
+    async with envoy.client() as client:
+        response = await client.get(PATH, headers={header: "!", "x-other.one": "kept"})
+    assert response.status_code == 200
+    metadata = envoy.calls[-1].metadata
+    assert header not in metadata
+    assert metadata["x-other.one"] == "kept"
+
+
 async def test_the_log_has_the_trace_of_the_call_and_no_query(envoy: Edge) -> None:
     trace_id = "0af7651916cd43dd8448eb211c80319c"
     async with envoy.client() as client:
