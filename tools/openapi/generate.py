@@ -392,10 +392,11 @@ def _finish_operation(operation: Json, binding: Binding) -> None:
         _finish_body(operation["requestBody"], binding)
     answer = operation["responses"]["200"]
     if binding.method.output_type == _HTTP_BODY:
-        answer["description"] = "Server-sent events."
-        answer["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
+        answer["description"] = "Server-sent events; the schema is that of one."
+        schema = {"$ref": "#/components/schemas/ServerSentEvent"}
+        answer["content"] = {"text/event-stream": {"schema": schema}}
     elif binding.method.server_streaming:
-        answer["description"] = "A line of JSON each."
+        answer["description"] = "Newline-delimited JSON; the schema is that of a line."
         message = binding.method.output_type.removeprefix(".")
         schema = {"$ref": f"#/components/schemas/{message}"}
         answer["content"] = {"application/x-ndjson": {"schema": schema}}

@@ -117,7 +117,7 @@ def test_a_good_answer_is_the_message_of_the_rpc(binding: Binding) -> None:
     [(media_type, content)] = answer["content"].items()
     output = binding.method.output_type.removeprefix(".")
     if output == "google.api.HttpBody":
-        assert (media_type, content["schema"]) == ("text/event-stream", {"type": "string"})
+        assert media_type == "text/event-stream"
         assert "204" in answers
     else:
         streamed = binding.method.server_streaming
