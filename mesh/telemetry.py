@@ -89,14 +89,16 @@ def set_up(service: str, instance: str, log_level: str) -> Telemetry:
     """
     resource = Resource.create({SERVICE_NAME: service, SERVICE_INSTANCE_ID: instance})
     if exporting():
-        spans = TracerProvider(resource=resource)
+        # Not at the exit of the interpreter: that waits for the collector without end, after ``shutdown`` has given up.
+        spans = TracerProvider(resource=resource, shutdown_on_exit=False)
         spans.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     else:
         spans = TracerProvider(resource=resource, sampler=ALWAYS_OFF)
     trace.set_tracer_provider(spans)
     measured = None
     if exporting("METRICS"):
-        measured = MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())], resource)
+        reader = PeriodicExportingMetricReader(OTLPMetricExporter())
+        measured = MeterProvider([reader], resource, shutdown_on_exit=False)
         metrics.set_meter_provider(measured)
     _set_up_logs(service, instance, log_level)
     return Telemetry(spans, measured)

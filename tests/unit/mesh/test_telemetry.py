@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -32,6 +34,29 @@ def test_a_collector_that_is_gone_does_not_hold_up_the_end(monkeypatch: pytest.M
     assert processor.asked.wait(10)
     assert not processor.give_up.is_set()
     processor.give_up.set()
+
+
+_REGISTERED = """
+import atexit
+from mesh import telemetry
+
+asked = []
+atexit.register = lambda *handler: asked.append(handler)
+from opentelemetry.sdk.metrics import _internal
+
+_internal.register = atexit.register
+telemetry.set_up("test", "1", "INFO")
+print(len(asked))
+"""
+
+
+def test_nothing_is_sent_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the interpreter does at its exit has no end where no collector answers."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    ran = subprocess.run(
+        (sys.executable, "-c", _REGISTERED), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ran.stdout == "0\n"
 
 
 @pytest.mark.parametrize(
