@@ -71,6 +71,15 @@ class _Pool(asyncpg.Pool):
 
         That is no error of whoever had it: what it was used for is over, or was cancelled.
         """
+        # It goes on when whoever had the connection is cancelled. asyncpg sees to that too, but then nobody would hear
+        # how it ended: asyncio would log errors about a database that is killed just then.
+        await asyncio.shield(self._give_back(connection, timeout))
+
+    async def _give_back(
+        self,
+        connection: asyncpg.pool.PoolConnectionProxy,
+        timeout: float | None,  # noqa: ASYNC109  as above
+    ) -> None:
         try:
             await super().release(connection, timeout=_RELEASE_S if timeout is None else timeout)
         except DOWN as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import asyncpg
 import pytest
@@ -47,3 +48,35 @@ async def test_a_statement_is_cancelled_although_the_database_hangs(
         assert done
         assert statement.cancelled()
         await pool.close()
+
+
+async def test_how_a_connection_is_given_back_is_heard_although_nobody_waits_any_more(
+    postgres_dsn: str, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else asyncio logs "exception was never retrieved" for what was cancelled when the database went."""
+    monkeypatch.setattr(postgres, "_RELEASE_S", 0.05)
+    monkeypatch.setattr(postgres, "_CLOSE_S", 0.05)
+    said: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: said.append(what["message"]))
+    async with proxy(postgres_server.port) as way:
+        dsn = postgres_dsn.replace(str(postgres_server.port), str(way.port))
+        pool = await postgres.open_pool(dsn, max_size=1, application_name="test")
+        await pool.execute("SELECT 1")
+        way.hang()
+        before = asyncio.all_tasks()
+        statement = asyncio.create_task(pool.execute("SELECT 2"))
+        done, _ = await asyncio.wait((statement,), timeout=0.05)
+        assert not done
+        while asyncio.all_tasks() - before == {statement}:
+            # Once more while it waits for the connection to be given back.
+            statement.cancel()
+            await asyncio.sleep(0)
+        statement.cancel()
+        await asyncio.wait((statement,))
+        assert statement.cancelled()
+        if giving_back := asyncio.all_tasks() - before:
+            await asyncio.wait(giving_back)
+        del giving_back
+        gc.collect()
+        await pool.close()
+    assert said == []
