@@ -42,7 +42,12 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalM
         grpc_port=0,
         sellers=SELLERS,
         scenario=SCENARIO,
-        environment=inherited_environment() | {"BOOKMESH_CUSTOMER_STREAMS": str(STREAMS)},
+        environment=inherited_environment()
+        | {
+            "BOOKMESH_CUSTOMER_STREAMS": str(STREAMS),
+            # More than an honest customer wants, and less than the slowest machine can serve.
+            "BOOKMESH_EDGE_CUSTOMER_RATE": "40",
+        },
     )
     async with LocalMesh(options) as mesh:
         yield mesh

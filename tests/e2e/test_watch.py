@@ -104,7 +104,7 @@ async def test_events_arrive_while_the_purchase_goes_on(
     customer: Customer, sellers: SimulatedSellers, fresh: Fresh
 ) -> None:
     """The first quotes are there while a slow seller still keeps the collection waiting."""
-    await sellers.change(["foxtrot"], latency_constant_ms=1500)
+    await sellers.change(["foxtrot"], latency_constant_ms=2500)
     request_id = await ask(customer, fresh("ordinary"))
     events = customer.watch(request_id)
     while "quotes" not in await anext(events):

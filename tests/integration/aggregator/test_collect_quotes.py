@@ -177,11 +177,11 @@ async def test_a_late_seller_has_timed_out_when_the_caller_s_time_is_nearly_over
         replica = await stack.enter_async_context(
             start_replica(
                 sellers=sellers,
-                limits=Limits(merge_margin_s=0.5),
+                limits=Limits(merge_margin_s=1.0),
                 gathering=GatherSettings(seller_s=AMPLE_S),
             )
         )
-        parts = await collect(replica, timeout_s=1.0)
+        parts = await collect(replica, timeout_s=3.0)
     assert [q.seller_id for part in parts for q in part.batch.quotes] == ["good"]
     assert [(m.seller_id, m.reason) for part in parts for m in part.batch.misses] == [
         ("late", Miss.REASON_TIMED_OUT)

@@ -306,12 +306,12 @@ async def test_an_orchestrator_that_is_not_ready_is_not_asked(
 async def test_deadlines_shrink_on_the_way(
     stub: PurchaseServiceAsyncStub, issuer: Issuer, script: Script
 ) -> None:
-    await stub.CreatePurchaseRequest(BOOK, metadata=(bearer(issuer),), timeout=1.5)
+    await stub.CreatePurchaseRequest(BOOK, metadata=(bearer(issuer),), timeout=2.3)
     [left_s] = script.time_left_s
-    assert left_s < 1.5
+    assert left_s < 2.3
     [submitted] = script.asked
     assert isinstance(submitted, internal.SubmitPurchaseRequest)
-    assert 0 < convert.seconds(submitted.authorization_wait) < 1.0
+    assert 0 < convert.seconds(submitted.authorization_wait) < 1.8
 
 
 async def test_no_payment_token_is_ever_logged(

@@ -58,7 +58,7 @@ from tests.fakes.seller import (
 
 BOOK = "9780134685991"
 LONG_S = 30.0
-SHORT_S = 0.2
+SHORT_S = 1.0
 
 
 @pytest.fixture

@@ -231,11 +231,11 @@ async def test_after_a_restart_nothing_is_granted_whatever_was_saved(
 async def test_a_valkey_that_hangs_is_unavailable_and_is_back_when_it_goes_on(
     own_valkey: OwnValkey,
 ) -> None:
-    async with opened(own_valkey.url, timeout_s=0.2) as ledger:
+    async with opened(own_valkey.url, timeout_s=1.0) as ledger:
         await ledger.declare_quiet()
         own_valkey.send(signal.SIGSTOP)
         try:
-            with pytest.raises(FleetUnavailable, match=r"no answer in 0\.2 s"):
+            with pytest.raises(FleetUnavailable, match=r"no answer in 1\.0 s"):
                 await ledger.admit([ASK])
         finally:
             own_valkey.send(signal.SIGCONT)
@@ -253,12 +253,12 @@ async def test_an_answer_that_lies_there_is_read_however_long_our_own_loop_was_b
     async with opened(valkey_url) as ledger:
         await ledger.declare_quiet()
         await ledger.admit([ASK])
-    async with opened(valkey_url, timeout_s=0.02) as ledger:
+    async with opened(valkey_url, timeout_s=0.5) as ledger:
         await ledger.admit([ASK])
         asking = asyncio.create_task(ledger.admit([ASK]))
         await asyncio.sleep(0)
         # Blocks the loop until the time is over, and the answer is there.
         with redis.Redis.from_url(valkey_url) as client:
-            client.blpop("nothing", timeout=0.1)
+            client.blpop("nothing", timeout=1.0)
         [verdict] = await asking
         assert verdict.calls_used == 3
