@@ -224,6 +224,8 @@ class TransportSellers:
             self._admission.report(grant, Outcome.OURS)
             raise
         self._admission.report(grant, outcome_of(outcome))
+        if isinstance(outcome, CallFailed) and outcome.kind is FailureKind.RATE_LIMITED:
+            self._admission.hold_off(seller_id, outcome.retry_after_s or 0.0)
         return outcome
 
     def _find(self, seller_id: str) -> Seller | None:

@@ -58,10 +58,9 @@ _REASONS = {
     Code.CONCURRENCY: Reason.CONCURRENCY,
     Code.CIRCUIT_OPEN: Reason.CIRCUIT_OPEN,
     Code.WARMING_UP: Reason.WARMING_UP,
+    # It says so itself.
+    Code.LEFT_ALONE: Reason.NO_BUDGET,
 }
-
-_CAN_WAIT = {Purpose.QUOTE, Purpose.BROWSE}
-"""What a seller that asks to be left alone is spared."""
 
 _ItemT = TypeVar("_ItemT")
 
@@ -135,9 +134,9 @@ class Admission:
             settings.calls_at_once * settings.reserve_percent // 100
         )
         self._browse_at_once = browse_part(self._quotes_at_once, settings)
-        self._full: set[str] = set()
+        # Sellers about which reports go ahead of the next question.
+        self._ahead: set[str] = set()
         self._own_at_once = max(1, settings.calls_at_once // settings.processes)
-        self._held: dict[str, float] = {}
         self._fleet_answers = True
         self._lost = asyncio.Event()
         self._hope_until = -math.inf
@@ -170,35 +169,12 @@ class Admission:
             ValueError: if a call may take longer than ``longest_call_s``.
 
         """
-        if self._held and purpose in _CAN_WAIT:
-            return await self._admit_others(asks, purpose)
-        return await self._admit(asks, purpose)
-
-    def hold_off(self, seller_id: str, for_s: float) -> None:
-        """Leave a seller alone for so long, as it asks, save for purchases and what resolves them."""
-        until = self._clock.monotonic() + for_s
-        self._held[seller_id] = max(until, self._held.get(seller_id, until))
-
-    async def _admit_others(self, asks: Sequence[Ask], purpose: Purpose) -> list[Decision]:
-        """Decide on calls of which some may be to sellers that want to be left alone."""
-        now = self._clock.monotonic()
-        self._held = {name: until for name, until in self._held.items() if until > now}
-        after_s = [self._held.get(ask.limits.seller_id, now) - now for ask in asks]
-        others = [ask for ask, held_s in zip(asks, after_s, strict=True) if held_s <= 0]
-        decided = iter(await self._admit(others, purpose))
-        return [
-            _not_before(held_s, ask) if held_s > 0 else next(decided)
-            for ask, held_s in zip(asks, after_s, strict=True)
-        ]
-
-    async def _admit(self, asks: Sequence[Ask], purpose: Purpose) -> list[Decision]:
         asked_at = self._clock.monotonic()
         requests = [self._request(ask, purpose) for ask in asks]
         verdicts: list[Verdict] | None = None
         if self._fleet_answers:
             try:
-                if not self._full.isdisjoint(request.seller_id for request in requests):
-                    # What has ended may be the slot that is waited for.
+                if not self._ahead.isdisjoint(request.seller_id for request in requests):
                     await self._send_reports()
                 verdicts = await self._ask_fleet(requests)
             except FleetUnavailable as error:
@@ -210,9 +186,10 @@ class Admission:
         for ask, request, verdict in zip(asks, requests, verdicts, strict=True):
             books_left = _books_left(request.books_cap, verdict.books_used)
             if verdict.code == Code.CONCURRENCY:
-                self._full.add(request.seller_id)
+                # What ends until it asks again may be the slot that is waited for.
+                self._ahead.add(request.seller_id)
             else:
-                self._full.discard(request.seller_id)
+                self._ahead.discard(request.seller_id)
             if verdict.code == Code.ALLOWED:
                 grant = Grant(
                     seller_id=request.seller_id,
@@ -235,6 +212,16 @@ class Admission:
             else:
                 decisions.append(self._denied(ask, purpose, verdict, books_left))
         return decisions
+
+    def hold_off(self, seller_id: str, for_s: float) -> None:
+        """Leave a seller alone for so long, as it asks, save for what resolves purchases; all processes do."""
+        report = Report(seller_id, 0, 0, 0, Ending.LEAVE_ALONE, round(for_s * 1000))
+        self._own.report(self._now_ms(), [report])
+        if self._fleet_answers:
+            # Before anything more is asked of this seller.
+            self._ahead.add(seller_id)
+            self._reports.append(report)
+            self._reported.set()
 
     async def acquire(self, ask: Ask, purpose: Purpose, *, until: float) -> Allowed | Refused:
         """Wait for one slot, at most until then (monotonic); ``ask.wait_s`` is of no account."""
@@ -531,12 +518,6 @@ _ENDINGS = {
     Outcome.SILENCE: Ending.FAILURE,
     Outcome.NOT_SENT: Ending.NOT_SENT,
 }
-
-
-def _not_before(after_s: float, ask: Ask) -> Wait | Refused:
-    if after_s > ask.wait_s:
-        return _refused(Reason.NO_BUDGET, after_s)
-    return Wait(after_s, Reason.NO_BUDGET, books_left=0)
 
 
 def _refused(reason: Reason, after_s: float) -> Refused:

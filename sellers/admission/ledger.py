@@ -48,7 +48,7 @@ class Request(NamedTuple):
         books_cap: likewise for books.
         concurrency: most calls under way, with it.
         hold_ms: how long after the grant it is over for certain.
-        past_breaker: whether it goes past an open breaker.
+        past_breaker: whether it goes past an open breaker, and to a seller that wants to be left alone.
 
     """
 
@@ -69,6 +69,7 @@ class Code(IntEnum):
     CONCURRENCY = 2
     CIRCUIT_OPEN = 3
     WARMING_UP = 4
+    LEFT_ALONE = 5
 
 
 class Verdict(NamedTuple):
@@ -101,6 +102,8 @@ class Ending(IntEnum):
     FAILURE = 2
     NOT_SENT = 3
     """Never made: its slot is free at once."""
+    LEAVE_ALONE = 4
+    """Nothing of a call: the seller wants to be left alone for a while."""
 
 
 class Report(NamedTuple):
@@ -112,6 +115,7 @@ class Report(NamedTuple):
         books: as granted.
         probe: as granted.
         ending: one of ``Ending``.
+        alone_ms: for LEAVE_ALONE: for how long from now.
 
     """
 
@@ -120,6 +124,7 @@ class Report(NamedTuple):
     books: int
     probe: int
     ending: int
+    alone_ms: int = 0
 
 
 class Standing(NamedTuple):
@@ -185,16 +190,17 @@ class _Account:
     pending: list[_Pending] = field(default_factory=list)
     ended: deque[_Ended] = field(default_factory=deque)
     breaker: _Breaker = field(default_factory=_Breaker)
+    alone_until_ms: int = 0
     in_flight: int = 0
     calls_used: int = 0
     books_used: int = 0
     judged: int = 0
     failed: int = 0
 
-    @property
-    def blank(self) -> bool:
-        """Whether this says no more than an account that was never opened."""
-        return not self.pending and not self.ended and self.breaker.opened_ms is None
+    def is_blank(self, now_ms: int) -> bool:
+        """Say whether this says no more than an account that was never opened."""
+        is_closed = self.breaker.opened_ms is None
+        return not self.pending and not self.ended and is_closed and self.alone_until_ms <= now_ms
 
     def grant(self, second: int, books: int) -> None:
         """Count a call that ends in this second if nobody reports it."""
@@ -342,8 +348,11 @@ class Ledger:
 
         probe_ms = max(breaker.retry_ms, breaker.probe_until_ms) - now_ms
         is_open = breaker.opened_ms is not None
-        if is_open and probe_ms > 0 and not request.past_breaker:
-            return no(Code.CIRCUIT_OPEN, probe_ms)
+        barred = Code.LEFT_ALONE, account.alone_until_ms - now_ms
+        if is_open and probe_ms > 0:
+            barred = Code.CIRCUIT_OPEN, probe_ms
+        if barred[1] > 0 and not request.past_breaker:
+            return no(*barred)
         if quiet_ms > 0:
             return no(Code.WARMING_UP, quiet_ms)
         if calls + 1 > request.calls_cap:
@@ -384,6 +393,9 @@ class Ledger:
 
     def _note(self, report: Report, now_ms: int) -> None:
         account = self._account(report.seller_id, now_ms)
+        if report.ending == Ending.LEAVE_ALONE:
+            account.alone_until_ms = max(account.alone_until_ms, now_ms + report.alone_ms)
+            return
         second = now_ms // SECOND_MS
         if report.ends_second:
             ended = None if report.ending == Ending.NOT_SENT else second
@@ -415,7 +427,7 @@ class Ledger:
         if seller_id not in self._accounts:
             return _NOTHING_KNOWN
         account = self._account(seller_id, now_ms)
-        if account.blank:
+        if account.is_blank(now_ms):
             del self._accounts[seller_id]
             return _NOTHING_KNOWN
         breaker = account.breaker

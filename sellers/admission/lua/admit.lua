@@ -4,9 +4,9 @@
 -- ARGV[2]        the requests, one after the other, each <I4 I4 I4 I4 I4 B>: calls_cap, books, books_cap, concurrency,
 --                hold_ms, past_breaker (0 or 1).
 -- Returns        the verdicts as one string, each <B I4 I4 I4 I4 I4 I4>: code (0 allowed, 1 no budget, 2 concurrency,
---                3 circuit open, 4 warming up), after_ms, calls_used, books_used, in_flight, ends_second, probe.
+--                3 circuit open, 4 warming up, 5 left alone), after_ms, calls_used, books_used, in_flight, ends_second, probe.
 
-local ALLOWED, NO_BUDGET, CONCURRENCY, CIRCUIT_OPEN, WARMING_UP = 0, 1, 2, 3, 4
+local ALLOWED, NO_BUDGET, CONCURRENCY, CIRCUIT_OPEN, WARMING_UP, LEFT_ALONE = 0, 1, 2, 3, 4, 5
 local ENDED_CALLS, ENDED_BOOKS = 2, 3 -- places in the record of a second
 
 local now_ms, life, quiet_ms = open_ledger()
@@ -46,6 +46,7 @@ local function decide(key, account, calls_cap, books, books_cap, concurrency, ho
     local is_open = account[OPENED] > 0
     local probe_ms = math.max(account[RETRY], account[PROBE_UNTIL]) - now_ms
     if is_open and probe_ms > 0 and past_breaker == 0 then return CIRCUIT_OPEN, probe_ms, 0, 0 end
+    if account.alone_until > now_ms and past_breaker == 0 then return LEFT_ALONE, account.alone_until - now_ms, 0, 0 end
     if quiet_ms > 0 then return WARMING_UP, quiet_ms, 0, 0 end
     local calls, all_books = account[CALLS_USED], account[BOOKS_USED]
     if calls + 1 > calls_cap then

@@ -1,9 +1,9 @@
 -- Takes note of calls that have ended. Not to be repeated: each call may be reported once.
 --
 -- KEYS, ARGV[1]  as in ledger.lua; KEYS[i + 1] is the seller of report i.
--- ARGV[2]        the reports, one after the other, each <I4 I4 I4 B>: ends_second as granted (0: the call was granted
+-- ARGV[2]        the reports, one after the other, each <I4 I4 I4 B I4>: ends_second as granted (0: the call was granted
 --                elsewhere, or ends with its time), books and probe as granted, ending (1 success, 2 failure, 3 not
---                sent).
+--                sent, 4 nothing of a call: the seller wants to be left alone), alone_ms for how long.
 -- Returns        nothing.
 
 local now_ms, life = open_ledger()
@@ -59,12 +59,16 @@ end
 local at = 1
 for i = 2, #KEYS do
     local key = KEYS[i]
-    local ends_second, books, probe, ending
-    ends_second, books, probe, ending, at = struct.unpack('<I4I4I4B', ARGV[2], at)
+    local ends_second, books, probe, ending, alone_ms
+    ends_second, books, probe, ending, alone_ms, at = struct.unpack('<I4I4I4BI4', ARGV[2], at)
     local account = open_account(key, now_ms, life)
-    if ends_second > 0 then end_call(key, account, ends_second, books, ending) end
-    if ending ~= NOT_SENT then judge(key, account, ending == FAILURE and 1 or 0) end
-    turn_breaker(account, probe, ending)
+    if ending == LEAVE_ALONE then
+        call('HSET', key, 'a', math.max(account.alone_until, now_ms + alone_ms))
+    else
+        if ends_second > 0 then end_call(key, account, ends_second, books, ending) end
+        if ending ~= NOT_SENT then judge(key, account, ending == FAILURE and 1 or 0) end
+        turn_breaker(account, probe, ending)
+    end
     save_account(key, account)
 end
 return nil

@@ -9,7 +9,8 @@ local standings = {}
 
 -- Says whether an account says no more than one that was never opened.
 local function is_blank(account)
-    return account[OPENED] == 0 and account[HEAD_SECOND] == 0 and account[TAIL_SECOND] == 0 and not account[FIRST_PENDING]
+    return account[OPENED] == 0 and account[HEAD_SECOND] == 0 and account[TAIL_SECOND] == 0
+        and not account[FIRST_PENDING] and account.alone_until <= now_ms
 end
 
 for i = 2, #KEYS do

@@ -52,6 +52,10 @@ class Desk:
         for _ in range(times):
             self.end(self.ask(), Ending.FAILURE)
 
+    def leave_alone(self, for_ms: int) -> None:
+        report = Report("seller", 0, 0, 0, Ending.LEAVE_ALONE, for_ms)
+        self.ledger.report(self.now_ms, [report])
+
     def keeps(self, seller: str = "seller") -> bool:
         if isinstance(self.ledger, LuaLedger):
             return self.ledger.keeps(seller)
@@ -324,3 +328,35 @@ def test_a_report_from_before_a_new_beginning_is_of_no_account(desk: Desk) -> No
     desk.ledger.declare_quiet(START + 1)
     desk.end(verdict, Ending.NOT_SENT)
     assert desk.standing() == Standing(-1, 0, 0, 0, 0, 0, 0)
+
+
+def test_a_seller_that_wants_to_be_left_alone_is(desk: Desk) -> None:
+    desk.leave_alone(30_000)
+    desk.now_ms += 10_000
+    # It does not change its mind for the shorter.
+    desk.leave_alone(5_000)
+    assert desk.ask() == Verdict(Code.LEFT_ALONE, 20_000, 0, 0, 0, 0, 0)
+    assert desk.ask(seller="other").code == Code.ALLOWED
+    assert desk.ask(past_breaker=True).code == Code.ALLOWED
+    desk.now_ms += 20_000
+    assert desk.ask().code == Code.ALLOWED
+
+
+def test_that_blames_nobody_and_is_not_forgotten_while_it_lasts(desk: Desk) -> None:
+    desk.leave_alone(100_000)
+    assert desk.standing() == Standing(-1, 0, 0, 0, 0, 0, 0)
+    desk.now_ms += 99_999
+    assert desk.standing() == Standing(-1, 0, 0, 0, 0, 0, 0)
+    assert desk.ask().code == Code.LEFT_ALONE
+    desk.now_ms += 1
+    assert desk.standing() == Standing(-1, 0, 0, 0, 0, 0, 0)
+    assert not desk.keeps()
+
+
+def test_the_probe_of_a_breaker_waits_for_it(desk: Desk) -> None:
+    desk.fail(10)
+    desk.leave_alone(60_000)
+    desk.now_ms += 30_000
+    assert desk.ask().code == Code.LEFT_ALONE
+    desk.now_ms += 30_000
+    assert desk.ask().probe == 1

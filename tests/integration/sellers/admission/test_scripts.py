@@ -40,6 +40,9 @@ def _no_logs() -> Iterator[None]:
         yield
 
 
+_ASKS_FOR_PEACE = 0.05
+
+
 class _Script:
     """Random requests and reports, the same for whoever runs them."""
 
@@ -73,10 +76,13 @@ class _Script:
         for _ in range(min(rng.randint(1, 3), len(self._granted))):
             request, verdict = self._granted.pop(rng.randrange(len(self._granted)))
             ends_second = verdict.ends_second if rng.random() < 0.8 else 0
-            ending = rng.choice([Ending.FAILURE, *Ending])
+            ending = rng.choice([Ending.SUCCESS, Ending.FAILURE, Ending.FAILURE, Ending.NOT_SENT])
             reports.append(
                 Report(request.seller_id, ends_second, request.books, verdict.probe, ending)
             )
+        if rng.random() < _ASKS_FOR_PEACE:
+            alone_ms = rng.choice([1, 2000, 40_000])
+            reports.append(Report(rng.choice("ab"), 0, 0, 0, Ending.LEAVE_ALONE, alone_ms))
         return reports
 
     def later(self) -> int:

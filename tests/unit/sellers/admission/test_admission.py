@@ -447,20 +447,48 @@ def test_a_success_right_after_it_has_opened_does_not_close_the_breaker_of_the_p
     run_virtually(main())
 
 
-def test_a_seller_that_asks_for_it_is_left_alone_by_all_but_purchases() -> None:
+def test_a_seller_that_asks_for_it_is_left_alone_save_for_what_resolves_purchases() -> None:
     async def main() -> None:
         house = House()
         house.admission.hold_off("seller", 30.0)
         house.admission.hold_off("seller", 5.0)
-        for purpose in (Purpose.QUOTE, Purpose.BROWSE):
+        for purpose in (Purpose.QUOTE, Purpose.BROWSE, Purpose.PURCHASE):
             assert await house.ask(purpose) == [Refused(Reason.NO_BUDGET, 30.0)]
-        assert allowed(await house.ask(Purpose.PURCHASE))
+        assert allowed(await house.ask(Purpose.RESOLVE))
         other = Ask(Limits("other", 100), timeout_s=1.0)
         asks = [Ask(SELLER, timeout_s=1.0, wait_s=60.0), other]
         wait, passes = await house.admission.admit(asks, Purpose.QUOTE)
         assert isinstance(wait, Wait)
         assert (wait.after_s, wait.reason) == (30.0, Reason.NO_BUDGET)
         assert isinstance(passes, Allowed)
+        await house.clock.sleep(30)
+        assert allowed(await house.ask())
+
+    run_virtually(main())
+
+
+def test_what_a_seller_asks_of_one_process_all_of_them_do() -> None:
+    async def main() -> None:
+        house, other = House(), House()
+        other.admission = Admission(house.fleet, other.clock, SETTINGS, sellers=lambda: [SELLER])
+        house.admission.hold_off("seller", 30.0)
+        await house.admission.flush()
+        assert await other.ask(Purpose.PURCHASE) == [Refused(Reason.NO_BUDGET, 30.0)]
+        assert await other.ask() == [Refused(Reason.NO_BUDGET, 30.0)]
+        await other.clock.sleep(30)
+        assert allowed(await other.ask(Purpose.PURCHASE))
+
+    run_virtually(main())
+
+
+def test_without_valkey_the_process_that_was_asked_leaves_the_seller_alone() -> None:
+    async def main() -> None:
+        house = House()
+        house.fleet.answers = False
+        assert allowed(await house.ask())
+        house.admission.hold_off("seller", 30.0)
+        [decision] = await house.ask(Purpose.PURCHASE, wait_s=60.0)
+        assert isinstance(decision, Wait)
         await house.clock.sleep(30)
         assert allowed(await house.ask())
 
@@ -478,8 +506,8 @@ def test_refusals_and_open_breakers_are_counted(monkeypatch: pytest.MonkeyPatch)
         for _ in range(10):
             await house.call(Outcome.FAILURE)
         await house.ask(count=3)
-        house.admission.hold_off("seller", 5.0)
-        await house.ask()
+        house.admission.hold_off("other", 5.0)
+        await house.admission.admit([Ask(Limits("other", 100), timeout_s=1.0)], Purpose.QUOTE)
         await house.clock.sleep(6)
         running.cancel()
         await asyncio.wait([running])
