@@ -13,7 +13,7 @@ from mesh import convert, errors
 from mesh.money import MoneyError
 from orchestrator.app.purchases import Acceptance, Order
 from orchestrator.app.watch import WatchEvent
-from orchestrator.domain.events import AnswerBatch, Collected, Miss, Quote, Step
+from orchestrator.domain.events import AnswerBatch, Collected, Coverage, Miss, Quote, Step
 from orchestrator.domain.purchase import Status
 from orchestrator.ports import PurchaseView, Wanted
 from sellers.model import Condition
@@ -201,6 +201,18 @@ def collected(summary: common_pb.CollectionSummary) -> Collected:
         best=convert.money_from_proto(summary.best_total)
         if summary.HasField("best_total")
         else None,
+        coverage=_covered(summary.coverage) if summary.HasField("coverage") else None,
+    )
+
+
+def _covered(said: common_pb.Coverage) -> Coverage:
+    return Coverage(
+        asked=said.asked,
+        of=said.of,
+        chance_cheaper=said.chance_cheaper,
+        expected_saving=convert.money_from_proto(said.expected_saving)
+        if said.HasField("expected_saving")
+        else None,
     )
 
 
@@ -245,6 +257,12 @@ def _summary(summary: Collected) -> common_pb.CollectionSummary:
     )
     if summary.best is not None:
         message.best_total.CopyFrom(convert.money_to_proto(summary.best))
+    if (said := summary.coverage) is not None:
+        message.coverage.MergeFrom(
+            common_pb.Coverage(asked=said.asked, of=said.of, chance_cheaper=said.chance_cheaper)
+        )
+        if said.expected_saving is not None:
+            message.coverage.expected_saving.CopyFrom(convert.money_to_proto(said.expected_saving))
     return message
 
 

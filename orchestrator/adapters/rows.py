@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from mesh.money import Money
-from orchestrator.domain.events import Collected, Event, Finished, Step, StepName
+from orchestrator.domain.events import Collected, Coverage, Event, Finished, Step, StepName
 from orchestrator.domain.flags import Flag, Invariant, Settled
 from orchestrator.domain.observations import (
     Decision,
@@ -406,7 +406,6 @@ def _event(kind: str, body: Json) -> Event | None:
                 body.get("reason"),
             )
         case "collected":
-            best = body.get("best")
             return Collected(
                 collection_id=body["collection_id"],
                 sellers=body["sellers"],
@@ -417,12 +416,28 @@ def _event(kind: str, body: Json) -> Event | None:
                 started_at=datetime.fromisoformat(body["started_at"]),
                 elapsed_s=body["elapsed_s"],
                 cached=body.get("cached", 0),
-                best=Money(best["currency"], best["minor"]) if best else None,
+                best=_amount(body.get("best")),
+                coverage=_coverage(body.get("coverage")),
             )
         case "finished":
             return Finished()
         case _:
             return None
+
+
+def _coverage(body: Json | None) -> Coverage | None:
+    if body is None:
+        return None
+    return Coverage(
+        asked=body["asked"],
+        of=body["of"],
+        chance_cheaper=body["chance_cheaper"],
+        expected_saving=_amount(body["expected_saving"]),
+    )
+
+
+def _amount(body: Json | None) -> Money | None:
+    return None if body is None else Money(body["currency"], body["minor"])
 
 
 def _total(body: Json) -> Money | None:

@@ -47,11 +47,26 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Coverage:
+    """What a collection that did not ask all sellers may have missed.
+
+    ``asked`` were chosen of ``of``. One of the others is cheaper than the best with the chance ``chance_cheaper``, 0 to
+    1, and if so by ``expected_saving`` on average; None where there is no best.
+    """
+
+    asked: int
+    of: int
+    chance_cheaper: float
+    expected_saving: Money | None
+
+
+@dataclass(frozen=True, slots=True)
 class Collected:
     """A collection ended. The counts are of sellers; misses are counted by reason; ``elapsed_s`` is in seconds.
 
     ``cached`` is how many of those that answered were not asked, because their answer was known; ``best`` is the lowest
-    total, None without one. Collections from before these were kept have neither.
+    total, None without one; ``coverage`` is None where all sellers were asked. Collections from before these were kept
+    have none of them.
     """
 
     collection_id: str
@@ -64,6 +79,7 @@ class Collected:
     elapsed_s: float
     cached: int = 0
     best: Money | None = None
+    coverage: Coverage | None = None
 
 
 @dataclass(frozen=True, slots=True)

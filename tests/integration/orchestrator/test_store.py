@@ -16,7 +16,7 @@ from mesh.clock import SystemClock
 from mesh.ids import uuid7_factory
 from mesh.money import Money
 from orchestrator.adapters.postgres import PostgresPurchaseStore
-from orchestrator.domain.events import Collected, Event, Finished, Step, StepName
+from orchestrator.domain.events import Collected, Coverage, Event, Finished, Step, StepName
 from orchestrator.domain.flags import Flag, Invariant, Settled
 from orchestrator.domain.observations import Decision, OrderChanged, PaymentChanged, Resolve, Told
 from orchestrator.domain.purchase import (
@@ -272,7 +272,10 @@ class Suite:
         claim = await subject.claimed()
         before = (await subject.loaded(claim)).purchase
         after = rich(before)
-        collected = Collected("c1", 9, 8, 7, 6, (("timed_out", 1),), LATER, 0.5, 2, usd(1999))
+        coverage = Coverage(8, 900, 0.02, usd(140))
+        collected = Collected(
+            "c1", 9, 8, 7, 6, (("timed_out", 1),), LATER, 0.5, 2, usd(1999), coverage
+        )
         held = Step(StepName.HELD, "a", usd(2100), "why")
         committed = await subject.store.commit(commit(after, collected, held, Finished()))
         assert committed.event_seq == 4

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from google.type import money_pb2
+
 from bookmesh.common.v1 import quote_pb2
+from mesh.money import Money
 from orchestrator import convert
+from orchestrator.domain.events import Coverage
 
 ONLY_IN_A_NEWER_VERSION = quote_pb2.Miss.Reason.ValueType(99)
 
@@ -15,3 +21,23 @@ def test_a_reason_that_only_a_newer_aggregator_knows_does_not_spoil_a_collection
     assert (summary.answered, summary.misses) == (7, (("unspecified", 2),))
     miss = quote_pb2.Miss(seller_id="a", reason=ONLY_IN_A_NEWER_VERSION)
     assert convert.answer_batch("c", [], [miss]).misses[0].reason == "unspecified"
+
+
+def test_what_a_collection_may_have_missed_is_handed_on() -> None:
+    summary = quote_pb2.CollectionSummary(
+        coverage=quote_pb2.Coverage(
+            asked=150,
+            of=10_000,
+            chance_cheaper=0.02,
+            expected_saving=money_pb2.Money(currency_code="USD", units=1, nanos=400_000_000),
+        )
+    )
+    read = convert.collected(summary)
+    assert read.coverage == Coverage(150, 10_000, 0.02, Money("USD", 140))
+    assert convert._summary(read).coverage == summary.coverage
+    summary.coverage.ClearField("expected_saving")
+    read = convert.collected(summary)
+    assert read.coverage == Coverage(150, 10_000, 0.02, None)
+    assert convert._summary(read).coverage == summary.coverage
+    assert convert.collected(quote_pb2.CollectionSummary()).coverage is None
+    assert not convert._summary(replace(read, coverage=None)).HasField("coverage")

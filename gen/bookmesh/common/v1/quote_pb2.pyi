@@ -225,6 +225,7 @@ class CollectionSummary(_message.Message):
     ELAPSED_FIELD_NUMBER: _builtins.int
     CACHED_FIELD_NUMBER: _builtins.int
     BEST_TOTAL_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
     collection_id: _builtins.str
     """Names the collection, a UUID."""
     book_id: _builtins.str
@@ -255,6 +256,10 @@ class CollectionSummary(_message.Message):
     def best_total(self) -> _money_pb2.Money:
         """The lowest total, where there is a price."""
 
+    @_builtins.property
+    def coverage(self) -> Global___Coverage:
+        """What is said of the sellers that were not chosen; not set where all were."""
+
     def __init__(
         self,
         *,
@@ -269,14 +274,53 @@ class CollectionSummary(_message.Message):
         elapsed: _duration_pb2.Duration | None = ...,
         cached: _builtins.int = ...,
         best_total: _money_pb2.Money | None = ...,
+        coverage: Global___Coverage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["best_total", b"best_total", "elapsed", b"elapsed", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["best_total", b"best_total", "coverage", b"coverage", "elapsed", b"elapsed", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "asked", b"asked", "best_total", b"best_total", "book_id", b"book_id", "cached", b"cached", "collection_id", b"collection_id", "elapsed", b"elapsed", "misses", b"misses", "quoted", b"quoted", "sellers", b"sellers", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "asked", b"asked", "best_total", b"best_total", "book_id", b"book_id", "cached", b"cached", "collection_id", b"collection_id", "coverage", b"coverage", "elapsed", b"elapsed", "misses", b"misses", "quoted", b"quoted", "sellers", b"sellers", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CollectionSummary: _TypeAlias = CollectionSummary  # noqa: Y015
+
+@_typing.final
+class Coverage(_message.Message):
+    """What a collection that did not ask all sellers may have missed. It is a forecast, corrected all the time by what comes
+    true.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASKED_FIELD_NUMBER: _builtins.int
+    OF_FIELD_NUMBER: _builtins.int
+    CHANCE_CHEAPER_FIELD_NUMBER: _builtins.int
+    EXPECTED_SAVING_FIELD_NUMBER: _builtins.int
+    asked: _builtins.int
+    """Sellers that were chosen."""
+    of: _builtins.int
+    """Sellers of which they were chosen."""
+    chance_cheaper: _builtins.float
+    """The chance that one of the others is cheaper than the best total, 0 to 1; has it at all, where there is no best."""
+    @_builtins.property
+    def expected_saving(self) -> _money_pb2.Money:
+        """By how much, if so, on average; not set where there is no best total."""
+
+    def __init__(
+        self,
+        *,
+        asked: _builtins.int = ...,
+        of: _builtins.int = ...,
+        chance_cheaper: _builtins.float = ...,
+        expected_saving: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expected_saving", b"expected_saving"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "chance_cheaper", b"chance_cheaper", "expected_saving", b"expected_saving", "of", b"of"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Coverage: _TypeAlias = Coverage  # noqa: Y015
 
 @_typing.final
 class MissCount(_message.Message):
