@@ -28,6 +28,7 @@ Bookmesh is ready: {sellers} sellers, {replicas} gateways, orchestrators and agg
 
   REST        {rest_url}
   gRPC        {grpc_address}
+  API page    {rest_url}/docs
   PostgreSQL  {dsn}
   logs        {logs}
 

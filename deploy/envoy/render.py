@@ -16,6 +16,19 @@ from mesh.grpc import tls
 from mesh.grpc.errors import status_of
 
 _HERE = Path(__file__).parent
+_ROOT = _HERE.parents[1]
+_SWAGGER_UI = _ROOT / "third_party" / "swagger-ui"
+_PAGE_POLICY = (
+    "default-src 'none'",
+    "script-src 'self'",
+    # Swagger UI sets styles of elements, and has icons in its stylesheet.
+    "style-src 'self' 'unsafe-inline'",
+    "img-src 'self' data:",
+    "connect-src 'self'",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+)
 _OTLP_PORT = 4317
 _RATE_LIMITED = errors.ResourceExhausted(
     "too many requests at once: send fewer a second", reason="RATE_LIMITED", retry_after_s=1.0
@@ -68,6 +81,12 @@ def render(settings: EdgeSettings) -> str:
         "rest_transport": _customer_transport(settings, "h2", "http/1.1"),
         "grpc_transport": _customer_transport(settings, "h2"),
         "response_headers": _response_headers(settings),
+        "page_html": str(_HERE / "page" / "index.html"),
+        "page_script": str(_HERE / "page" / "page.js"),
+        "page_policy": "; ".join(_PAGE_POLICY),
+        "swagger_ui_script": str(_SWAGGER_UI / "swagger-ui-bundle.js"),
+        "swagger_ui_style": str(_SWAGGER_UI / "swagger-ui.css"),
+        "openapi_file": str(_ROOT / "docs" / "openapi.yaml"),
         "jwt_issuer": settings.jwt_issuer,
         "jwt_audience": settings.jwt_audience,
     }

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jsonpath
 import yaml
@@ -28,6 +28,7 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorSet,
     MethodDescriptorProto,
 )
+from grpc import StatusCode
 
 from buf.validate import validate_pb2
 
@@ -44,7 +45,7 @@ Json = dict[str, Any]
 _HEADER = "# Written by `make openapi`: change protos/ or tools/openapi/overlay.yaml instead.\n"
 _HTTP_BODY = ".google.api.HttpBody"
 _UNSPECIFIED = "unspecified"
-_REASON = re.compile(r"^\| `([A-Z_]+)` \| [A-Z_]+ \| (\d+) \| (.+?) \| (.+?) \|$", re.MULTILINE)
+_REASON = re.compile(r"^\| `([A-Z_]+)` \| ([A-Z_]+) \| (\d+) \| (.+?) \| (.+?) \|$", re.MULTILINE)
 _LINE_END = re.compile(r"(?<!\n)\n *(?!\n|- |\||$)")
 """One within a paragraph or an item of a list."""
 
@@ -276,20 +277,30 @@ def name_of(schema: str) -> str:
     return schema.removeprefix(f"{PACKAGE}.").removesuffix(".Word").replace(".", "")
 
 
-def reasons(errors: str) -> dict[int, list[str]]:
-    """Give the reasons of each HTTP status that docs/errors.md has."""
-    found: dict[int, list[str]] = {}
-    for reason, status, _, _ in _REASON.findall(errors):
-        found.setdefault(int(status), []).append(reason)
-    return {status: found[status] for status in sorted(found) if status not in _NOT_ANSWERED}
+class Reason(NamedTuple):
+    """A reason that docs/errors.md has, as REST gives it."""
+
+    word: str
+    code: str
+    status: int
+    meaning: str
+    again: str
+
+
+def reasons(errors: str) -> list[Reason]:
+    """Give the reasons that docs/errors.md has."""
+    found = [
+        Reason(word, code, int(status), meaning, again)
+        for word, code, status, meaning, again in _REASON.findall(errors)
+    ]
+    return [reason for reason in found if reason.status not in _NOT_ANSWERED]
 
 
 def reasons_in_words(errors: str) -> str:
     """Give what docs/errors.md has of each reason over REST, as a table."""
     rows = [
-        f"| `{reason}` | {status} | {meaning} | {again} |"
-        for reason, status, meaning, again in _REASON.findall(errors)
-        if int(status) not in _NOT_ANSWERED
+        f"| `{reason.word}` | {reason.status} | {reason.meaning} | {reason.again} |"
+        for reason in reasons(errors)
     ]
     head = ["| reason | status | what it means | try again |", "|---|---|---|---|"]
     words = "For programs. New words may come: treat one that you do not know by its status."
@@ -298,13 +309,30 @@ def reasons_in_words(errors: str) -> str:
 
 def error_responses(errors: str) -> Json:
     """Give the answer for each HTTP status that docs/errors.md has, by its name in the document."""
+    by_status: dict[int, list[Reason]] = {}
+    for reason in reasons(errors):
+        by_status.setdefault(reason.status, []).append(reason)
     return {
         f"Error{status}": {
-            "description": ", ".join(f"`{reason}`" for reason in words),
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+            "description": ", ".join(f"`{reason.word}`" for reason in by_status[status]),
+            "content": {
+                "application/json": {
+                    "schema": {"$ref": "#/components/schemas/Error"},
+                    "examples": {one.word: {"value": _example(one)} for one in by_status[status]},
+                }
+            },
         }
-        for status, words in reasons(errors).items()
+        for status in sorted(by_status)
     }
+
+
+def _example(reason: Reason) -> Json:
+    number: int = StatusCode[reason.code].value[0]
+    prefix = "type.googleapis.com/google.rpc"
+    info = {"@type": f"{prefix}.ErrorInfo", "reason": reason.word, "domain": "bookmesh"}
+    retry = {"@type": f"{prefix}.RetryInfo", "retry_delay": "1s"}
+    details = [info, retry] if reason.again == "yes" else [info]
+    return {"code": number, "message": reason.meaning, "details": details}
 
 
 def apply(overlay: Json, document: Json) -> None:
@@ -380,7 +408,7 @@ def _finish_operation(operation: Json, binding: Binding) -> None:
     told = f"{operation['summary']}\n\n{operation.pop('description', '')}".strip()
     # Lists show the first sentence alone.
     first, *rest = re.split(r"(?<=\.)\s+", told, maxsplit=1)
-    operation["summary"] = first.removesuffix(".")
+    operation["summary"] = first.removesuffix(".").replace("`", "")
     if rest:
         operation["description"] = rest[0]
     for parameter in operation.get("parameters", ()):

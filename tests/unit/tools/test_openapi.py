@@ -102,5 +102,9 @@ def test_an_answer_always_has_what_is_neither_optional_nor_a_message() -> None:
 
 def test_reasons_stand_under_their_status() -> None:
     page = "| `LATE` | DEADLINE_EXCEEDED | 504 | too late | yes |\n| `GONE` | CANCELLED | 499 | you left | yes |\n"
-    assert generate.reasons(page) == {504: ["LATE"]}
+    responses = generate.error_responses(page)
+    assert set(responses) == {"Error504"}
+    assert responses["Error504"]["description"] == "`LATE`"
+    [example] = responses["Error504"]["content"]["application/json"]["examples"].values()
+    assert (example["value"]["code"], example["value"]["message"]) == (4, "too late")
     assert "| `LATE` | 504 | too late | yes |" in generate.reasons_in_words(page)
