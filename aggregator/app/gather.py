@@ -17,6 +17,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
+from heapq import heapify, heappop, heappush
 from typing import assert_never
 
 import structlog
@@ -199,6 +200,55 @@ class _Call:
     task: asyncio.Task[None]
 
 
+class _Turns:
+    """Which customer's question was sent to a seller how long ago, in whatever lot it was."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+        self._count = 0
+
+    def last(self, customer_id: str) -> int:
+        """Give the number of a customer's last turn; 0 without one."""
+        return self._last.get(customer_id, 0)
+
+    def had(self, customer_id: str) -> None:
+        """Take note that it was a customer's turn."""
+        self._count += 1
+        self._last[customer_id] = self._count
+
+    def plan(self, lots: Sequence[_Lot]) -> Iterator[tuple[_Lot, int]]:
+        """Give the calls in which lots of one seller would go out, each for the customer whose turn it is by then."""
+        turns, count = dict[str, int](), self._count
+        calls = [deque(_calls(lot)) for lot in lots]
+        # Who waits in which lot with how many questions, by turns; where nobody had one, the lot that did not for long.
+        waiting = [
+            (self.last(customer_id), lot.sent_s, number, customer_id, questions)
+            for number, lot in enumerate(lots)
+            for customer_id, questions in lot.customers()
+        ]
+        heapify(waiting)
+        while waiting:
+            turn, sent_s, number, customer_id, questions = heappop(waiting)
+            if not calls[number]:
+                continue
+            if turns.get(customer_id, turn) > turn:
+                # It has had one meanwhile, in another lot.
+                entry = (turns[customer_id], sent_s, number, customer_id, questions)
+                heappush(waiting, entry)
+                continue
+            books = calls[number].popleft()
+            yield lots[number], books
+            for other_id, _ in lots[number].customers()[: books - 1]:
+                count += 1
+                turns[other_id] = count
+            count += 1
+            turns[customer_id] = count
+            if questions > 1:
+                heappush(waiting, (count, sent_s, number, customer_id, questions - 1))
+        for lot, left in zip(lots, calls, strict=True):
+            yield from ((lot, books) for books in left)
+
+
 class _Lot:
     """Questions for one seller in one currency and conditions, taken by turns from each customer.
 
@@ -300,9 +350,19 @@ class _Lot:
             self._by_customer.clear()
             self.send_by_s = self.until_s = math.inf
 
-    def take(self, most: int, now: float) -> list[Waiting]:
-        """Take questions, one of each customer in turn; what is left begins to linger anew."""
+    def customers(self) -> list[tuple[str, int]]:
+        """Give who has questions here and how many about, in the order of their turns."""
+        return [(customer_id, len(queue)) for customer_id, queue in self._by_customer.items()]
+
+    def take(self, most: int, now: float, turns: _Turns | None) -> list[Waiting]:
+        """Take questions, one of each customer in turn; what is left begins to linger anew.
+
+        ``turns`` are those of the customers in all lots of the seller, where it has several.
+        """
         taken: list[Waiting] = []
+        if turns is not None:
+            by_turn = sorted(self._by_customer.items(), key=lambda item: turns.last(item[0]))
+            self._by_customer = dict(by_turn)
         while self.size and len(taken) < most:
             customer_id = next(iter(self._by_customer))
             queue = self._by_customer.pop(customer_id)
@@ -313,6 +373,8 @@ class _Lot:
             if waiting is not None:
                 self.forget(waiting)
                 taken.append(waiting)
+                if turns is not None:
+                    turns.had(customer_id)
         self.first_s = now
         if self.size:
             self._learn_gap(0.0)
@@ -412,6 +474,8 @@ class Gatherer:
         self._swept_s = -math.inf
         self._refusals: defaultdict[str, _Refusals] = defaultdict(_Refusals)
         self._parts = itertools.count(_FIRST_PART)
+        # Of sellers with questions in several lots.
+        self._turns: dict[str, _Turns] = {}
 
     def ask(
         self,
@@ -532,14 +596,14 @@ class Gatherer:
     async def _send_due(self) -> None:
         now = self._clock.monotonic()
         calls: list[tuple[int, _Lot, int]] = []
-        for lot in list(self._filled.values()):
-            is_due = lot.due_s(self._settings) <= now
-            if lot.size and (is_due or lot.late_s <= now):
-                self._skip_later_than(now, lot, now)
-            if lot.size and is_due:
-                calls.extend((turn, lot, books) for turn, books in enumerate(_calls(lot)))
-        # A seller's lots have turns, the one that has waited longest for a call first.
-        calls.sort(key=lambda call: (call[0], call[1].sent_s))
+        for seller_id, lots in self._due(now).items():
+            if len(lots) == 1:
+                planned = [(lots[0], books) for books in _calls(lots[0])]
+            else:
+                planned = list(self._turns.setdefault(seller_id, _Turns()).plan(lots))
+            calls.extend((turn, lot, books) for turn, (lot, books) in enumerate(planned))
+        # Sellers have turns, so that no one's calls take up a round.
+        calls.sort(key=lambda call: call[0])
         due = [(lot, books) for _, lot, books in calls]
         # Whoever buys goes first.
         for purpose in (Purpose.QUOTE, Purpose.BROWSE):
@@ -550,6 +614,30 @@ class Gatherer:
                 del self._filled[key]
                 if lot.at_once:
                     del self._lots[key]
+        for seller_id in self._turns.keys() - {key[0] for key in self._filled}:
+            del self._turns[seller_id]
+
+    def _due(self, now: float) -> dict[str, list[_Lot]]:
+        """Give the lots that are to be sent, by seller.
+
+        Where one is due, all those of the seller are that wait for its budget: the budget may be for any of them.
+        """
+        due = {
+            (lot.seller.seller_id, lot.purpose)
+            for lot in self._filled.values()
+            if lot.due_s(self._settings) <= now
+        }
+        by_seller: defaultdict[str, list[_Lot]] = defaultdict(list)
+        for lot in list(self._filled.values()):
+            seller_id = lot.seller.seller_id
+            is_due = lot.due_s(self._settings) <= now or (
+                lot.lacking is not None and (seller_id, lot.purpose) in due
+            )
+            if lot.size and (is_due or lot.late_s <= now):
+                self._skip_later_than(now, lot, now)
+            if lot.size and is_due:
+                by_seller[seller_id].append(lot)
+        return by_seller
 
     async def _send(self, due: Sequence[tuple[_Lot, int]], purpose: Purpose) -> None:
         """Have calls admitted, in one round trip, and send those that are."""
@@ -578,7 +666,8 @@ class Gatherer:
                 plenty = self._settings.plenty * lot.seller.capabilities.calls_per_minute
                 lot.learn_budget(calls_left, plenty, now)
                 lot.most, lot.retry_s, lot.lacking = NO_LIMIT, 0.0, None
-                self._start(lot, grant, lot.take(books, now))
+                turns = self._turns.get(lot.seller.seller_id)
+                self._start(lot, grant, lot.take(books, now, turns))
             case Wait(after_s, _, books_left) if books_left < books > 1 and (
                 books_left or math.isinf(after_s)
             ):

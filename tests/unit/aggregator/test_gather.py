@@ -370,6 +370,42 @@ async def test_a_hundred_questions_in_one_condition_do_not_push_out_those_in_ano
         assert books[:6].count(Condition.GOOD) == 3
 
 
+CONDITIONS = [frozenset({one}) for one in Condition] + [frozenset(Condition)]
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("batch", [0, 2])
+def test_a_customer_has_no_more_turns_for_asking_in_many_conditions(
+    batch: int, *, together: bool
+) -> None:
+    """Be it that those of the other travel with hers or not."""
+
+    @in_virtual_time
+    async def main() -> None:
+        acme = seller("acme", batch=batch)
+        async with fleet(acme) as mesh:
+            process = await mesh.process(admission=OneAtATime(VirtualClock()))
+
+            def ask(customer_id: str, number: int, conditions: frozenset[Condition]) -> None:
+                process.gatherer.ask(
+                    acme,
+                    replace(question(f"{customer_id}-{number}"), conditions=conditions),
+                    customer_id=customer_id,
+                    until_s=2000.0,
+                    on_answer=lambda _: None,
+                )
+
+            for number in range(60):
+                ask("many", number, CONDITIONS[number % 5])
+            for number in range(4):
+                ask("few", number, CONDITIONS[0 if together else 5])
+            await asyncio.sleep(3)
+            books = [book.split("-")[0] for call in mesh.sellers.calls for book in call.books]
+            assert books[: 9 if batch == 0 else 14].count("few") == 4
+
+    main()
+
+
 @in_virtual_time
 async def test_customers_have_turns() -> None:
     async with fleet(seller("acme", batch=10)) as mesh:
