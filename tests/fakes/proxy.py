@@ -12,11 +12,13 @@ class Proxy:
 
     Attributes:
         port: where it listens; the same after each ``restore``.
+        taken: how many connections it has taken.
 
     """
 
     def __init__(self, to_port: int) -> None:
         self.port = 0
+        self.taken = 0
         self._to_port = to_port
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -26,6 +28,10 @@ class Proxy:
     def hang(self) -> None:
         """Take what comes and pass nothing on, as one does that hangs."""
         self._passing.clear()
+
+    def go_on(self) -> None:
+        """Pass on what has come meanwhile, and all that comes."""
+        self._passing.set()
 
     async def restore(self) -> None:
         """Listen."""
@@ -42,6 +48,7 @@ class Proxy:
             writer.transport.abort()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.taken += 1
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to_port)
         pair = {writer, far_writer}
         self._writers |= pair

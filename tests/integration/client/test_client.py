@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -27,6 +28,7 @@ from bookmesh_client import (
 from mesh import errors
 from mesh.errors import FieldViolation, MeshError
 from tests.fakes.front import REQUEST_ID, TOKEN, Front, ended, fronted
+from tests.fakes.proxy import proxy
 
 
 @pytest.fixture
@@ -159,6 +161,17 @@ async def test_a_call_has_a_deadline(front: Front) -> None:
         with pytest.raises(Unavailable) as caught:
             await client.get(REQUEST_ID)
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_a_connection_over_a_long_way_is_made_at_the_first_try(front: Front) -> None:
+    async with proxy(int(front.address.rpartition(":")[2])) as slow:
+        slow.hang()
+        async with Client(f"127.0.0.1:{slow.port}", TOKEN) as client:
+            asking = asyncio.create_task(client.get(REQUEST_ID))
+            await asyncio.wait({asking}, timeout=1.0)
+            slow.go_on()
+            assert (await asking).request_id == REQUEST_ID
+            assert slow.taken == 1
 
 
 async def test_nobody_at_home_is_an_error_of_ours() -> None:

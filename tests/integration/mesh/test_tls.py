@@ -30,6 +30,7 @@ from mesh.grpc.interceptor import Context, ServiceInterceptor
 from mesh.grpc.tls import CertificateProblem, Certificates
 from mesh.settings import ServiceSettings
 from tests.fakes.clock import until
+from tests.fakes.proxy import proxy
 
 REGISTRY = "bookmesh.aggregator.v1.RegistryService"
 LONG_AGO = timedelta(days=400)
@@ -120,6 +121,19 @@ async def disable(channel: grpc.aio.Channel) -> int:
 async def test_a_service_that_may_call_is_answered(mesh: Mesh) -> None:
     target = await mesh.serve(mesh.shown("aggregator"))
     assert await disable(await mesh.connect(target, mesh.shown("operator"))) == 7
+
+
+async def test_a_connection_that_is_slow_to_make_fails_no_call(mesh: Mesh) -> None:
+    """The other end may be a second late, as on a busy machine."""
+    target = await mesh.serve(mesh.shown("aggregator"))
+    async with proxy(int(target.rpartition(":")[2])) as slow:
+        slow.hang()
+        channel = await mesh.connect(f"ipv4:127.0.0.1:{slow.port}", mesh.shown("operator"))
+        call = asyncio.create_task(disable(channel))
+        await asyncio.wait({call}, timeout=1.0)
+        slow.go_on()
+        assert await call == 7
+        assert slow.taken == 1
 
 
 @pytest.mark.parametrize("name", ["envoy", "gateway", "internal", "aggregator", "orchestrator"])
