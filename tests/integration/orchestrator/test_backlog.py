@@ -28,10 +28,11 @@ async def busy(world: World) -> World:
         "INSERT INTO orchestrator.purchase (request_id, customer_id, content_hmac, key_id, book_id, currency,"
         " max_price_minor, conditions, stage, due_at, turn, created_at)"
         " SELECT gen_random_uuid(), 'busy', '', 'k', 'b', 'USD', 1, '{}', 'authorize', now(),"
-        " now() + i * interval '10 seconds', now() - interval '1 minute' FROM generate_series(0, $1 - 1) i",
+        " now() + i * interval '1 hour', now() - interval '1 minute' FROM generate_series(0, $1 - 1) i",
         BACKLOG,
+        timeout=60,
     )
-    await world.pool.execute("ANALYZE orchestrator.purchase")
+    await world.pool.execute("ANALYZE orchestrator.purchase", timeout=60)
     return world
 
 
