@@ -27,7 +27,7 @@ class PaymentEventServicer(PaymentEventServiceServicer):
     ) -> pb.ReceivePaymentEventResponse:
         """Pass an event on."""
         signatures = callers.metadata(context, SIGNATURE)
-        if len(signatures) != 1 or not request.data:
+        if len(signatures) != 1 or not signatures[0] or not request.data:
             raise errors.InvalidArgument(
                 f"an event has a body and one header {SIGNATURE}", reason="SIGNATURE_INVALID"
             )

@@ -21,6 +21,8 @@ from deploy.local.mesh import LocalMesh
 
 Json = dict[str, Any]
 Metadata = tuple[tuple[str, str], ...]
+Asked = Json | Message
+"""A request: its fields, or all of it."""
 
 DOORS = ("rest", "grpc", "gateway")
 TIMEOUT_S = 15.0
@@ -59,7 +61,9 @@ class Rpc:
             if field.name != "book_id" and field.name.endswith(("_id", "page_token"))
         )
 
-    async def over_grpc(self, channel: grpc.aio.Channel, asked: Json, metadata: Metadata) -> Answer:
+    async def over_grpc(
+        self, channel: grpc.aio.Channel, asked: Asked, metadata: Metadata
+    ) -> Answer:
         """Call it with these fields; give all that a caller gets to see."""
         request = self._request(asked)
         gives = message_factory.GetMessageClass(self.gives)
@@ -78,7 +82,7 @@ class Rpc:
         shown = [_shown(answer) for answer in answers]
         return Answer(code.name, _compared(seen), shown, await call.details() or "")
 
-    async def over_rest(self, client: httpx.AsyncClient, asked: Json) -> Answer:
+    async def over_rest(self, client: httpx.AsyncClient, asked: Asked) -> Answer:
         """Call its route with these fields; give all that a caller gets to see."""
         request = self._request(asked)
         fields: Json = MessageToDict(request, preserving_proto_field_name=True)
@@ -102,7 +106,9 @@ class Rpc:
             response.text,
         )
 
-    def _request(self, asked: Json) -> Message:
+    def _request(self, asked: Asked) -> Message:
+        if isinstance(asked, Message):
+            return asked
         return ParseDict(asked, message_factory.GetMessageClass(self.takes)())
 
 
@@ -139,7 +145,7 @@ def rpcs() -> list[Rpc]:
 
 
 async def called(
-    mesh: LocalMesh, door: str, rpc: Rpc, asked: Json, metadata: Metadata = ()
+    mesh: LocalMesh, door: str, rpc: Rpc, asked: Asked, metadata: Metadata = ()
 ) -> Answer:
     """Call an RPC at a door: ``rest`` and ``grpc`` at the edge, ``gateway`` straight at one."""
     if door == "rest":
@@ -147,13 +153,15 @@ async def called(
             base_url=mesh.rest_url, headers=list(metadata), timeout=TIMEOUT_S, trust_env=False
         ) as client:
             return await rpc.over_rest(client, asked)
-    channel = (
-        grpc.aio.insecure_channel(mesh.grpc_address)
-        if door == "grpc"
-        else mesh.connect(mesh.replicas["gateway-1"], "gateway", by="internal")
-    )
-    async with channel:
+    async with channel_at(mesh, door) as channel:
         return await rpc.over_grpc(channel, asked, metadata)
+
+
+def channel_at(mesh: LocalMesh, door: str) -> grpc.aio.Channel:
+    """Open a channel to one of the doors that speak gRPC; the caller closes it."""
+    if door == "grpc":
+        return grpc.aio.insecure_channel(mesh.grpc_address)
+    return mesh.connect(mesh.replicas["gateway-1"], "gateway", by="internal")
 
 
 def bearer(mesh: LocalMesh, name: str) -> Metadata:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -16,7 +20,7 @@ from tests.e2e.canary import Canary, written
 from tests.e2e.conftest import SCENARIO, SELLERS
 from tests.e2e.customers import Json, Refused, Rest, buy, final
 from tests.e2e.waiting import eventually
-from tests.fakes.psp import API_KEY, PspSim, running_psp_sim
+from tests.fakes.psp import API_KEY, WEBHOOK_SECRET, PspSim, running_psp_sim
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
@@ -52,6 +56,8 @@ async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
     folder: Path = tmp_path_factory.mktemp("stripe")
     key = folder / "key"
     key.write_text(API_KEY)
+    secret = folder / "secret"
+    secret.write_text(WEBHOOK_SECRET)
     with running_psp_sim(folder / "psp") as sim:
         options = MeshOptions(
             data=tmp_path_factory.mktemp("mesh"),
@@ -66,6 +72,7 @@ async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
                 "BOOKMESH_PAYMENT_PROVIDER": "stripe",
                 "BOOKMESH_STRIPE_API_KEY_FILE": str(key),
                 "BOOKMESH_STRIPE_API_BASE": sim.url,
+                "BOOKMESH_STRIPE_WEBHOOK_SECRET_FILE": str(secret),
                 "BOOKMESH_LOG_LEVEL": "DEBUG",
             },
         )
@@ -127,11 +134,52 @@ async def test_is_charged_once_whatever_goes_wrong_between(shop: Shop, kind: str
     assert (await shop.payment(request_id))["amount_received"] == 2499
 
 
+def _signed(body: bytes, secret: str, at: datetime) -> str:
+    """Sign an event as Stripe does."""
+    seconds = int(at.timestamp())
+    signature = hmac.new(secret.encode(), f"{seconds}.".encode() + body, hashlib.sha256)
+    return f"t={seconds},v1={signature.hexdigest()}"
+
+
+async def test_api10_only_what_stripe_has_signed_is_taken(shop: Shop) -> None:
+    """OWASP API10, unsafe consumption of APIs: an event that others made up changes nothing."""
+    request_id = await shop.ask(EFFECTIVE_JAVA)
+    before = await final(shop.customer, request_id)
+    payment = (await shop.payment(request_id))["id"]
+    event = {
+        "id": "evt_1",
+        "object": "event",
+        "type": "charge.refunded",
+        "data": {"object": {"object": "charge", "payment_intent": payment}},
+    }
+    body, now = json.dumps(event).encode(), datetime.now(UTC)
+    good = _signed(body, WEBHOOK_SECRET, now)
+    forgeries = {
+        "guessed": (body, _signed(body, "whsec_guessed", now)),
+        "old": (body, _signed(body, WEBHOOK_SECRET, now - timedelta(hours=1))),
+        "of another event": (body, _signed(b"{}", WEBHOOK_SECRET, now)),
+        "changed": (body.replace(b"evt_1", b"evt_2"), good),
+        "nonsense": (body, "nonsense"),
+        "missing": (body, ""),
+    }
+    for content, signature in [*forgeries.values(), (body, good)]:
+        headers = {"stripe-signature": signature, "content-type": "application/json"}
+        async with httpx.AsyncClient(base_url=shop.mesh.rest_url, trust_env=False) as stripe:
+            answer = await stripe.post("/api/v1/payment-events", content=content, headers=headers)
+        if signature is good and content is body:
+            assert answer.status_code == 200, answer.text
+        else:
+            assert answer.status_code == 400
+            assert answer.json()["details"][0]["reason"] == "SIGNATURE_INVALID"
+    assert await shop.customer.get(request_id) == before
+
+
 async def test_neither_token_nor_key_is_written_anywhere(shop: Shop) -> None:
     """By a mesh that logs all it can."""
     canary = Canary()
     canary.add("payment tokens", "pm_card_")
     canary.add("Stripe's key", API_KEY)
+    canary.add("the secret of Stripe's events", WEBHOOK_SECRET)
     await buy(shop.customer, EFFECTIVE_JAVA, payment_token="pm_card_mastercard")
     with pytest.raises(Refused):
         await shop.ask(EFFECTIVE_JAVA, "pm_card_nobodys")
