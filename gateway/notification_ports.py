@@ -46,7 +46,13 @@ class NotificationCenter(Protocol):
     async def set_email(
         self, request: pb.SetNotificationEmailRequest
     ) -> pb.SetNotificationEmailResponse:
-        """Set the address that is told by e-mail."""
+        """Have a code mailed to the address that is to be told by e-mail."""
+        ...
+
+    async def confirm_email(
+        self, request: pb.ConfirmNotificationEmailRequest
+    ) -> pb.ConfirmNotificationEmailResponse:
+        """Confirm the address by the code that was mailed to it."""
         ...
 
     async def email(

@@ -78,13 +78,26 @@ class NotificationServicer(NotificationServiceServicer):
     async def SetNotificationEmail(
         self, request: pb.SetNotificationEmailRequest, context: Context
     ) -> pb.SetNotificationEmailResponse:
-        """Set the address that is told by e-mail."""
-        await self._center.set_email(
+        """Have a code mailed to the address that is to be told by e-mail."""
+        found = await self._center.set_email(
             notifications_pb2.SetNotificationEmailRequest(
                 customer_id=await self._customer(context), email=request.email
             )
         )
-        return pb.SetNotificationEmailResponse(email=request.email)
+        return pb.SetNotificationEmailResponse(
+            email=found.email, unconfirmed_email=found.unconfirmed_email or None
+        )
+
+    async def ConfirmNotificationEmail(
+        self, request: pb.ConfirmNotificationEmailRequest, context: Context
+    ) -> pb.ConfirmNotificationEmailResponse:
+        """Confirm the address by the code that was mailed to it."""
+        confirmed = await self._center.confirm_email(
+            notifications_pb2.ConfirmNotificationEmailRequest(
+                customer_id=await self._customer(context), code=request.code
+            )
+        )
+        return pb.ConfirmNotificationEmailResponse(email=confirmed.email)
 
     async def GetNotificationEmail(
         self, request: pb.GetNotificationEmailRequest, context: Context
@@ -93,7 +106,9 @@ class NotificationServicer(NotificationServiceServicer):
         found = await self._center.email(
             notifications_pb2.GetNotificationEmailRequest(customer_id=await self._customer(context))
         )
-        return pb.GetNotificationEmailResponse(email=found.email)
+        return pb.GetNotificationEmailResponse(
+            email=found.email, unconfirmed_email=found.unconfirmed_email or None
+        )
 
     async def ListDeliveries(
         self, request: pb.ListDeliveriesRequest, context: Context

@@ -107,6 +107,22 @@ class BegunTry:
     secrets: tuple[SealedToken, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """A customer's address that is told by e-mail, and one that waits for its code; None without."""
+
+    email: str | None
+    unconfirmed: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MailedCode:
+    """The code that was mailed to an address, sealed under its id."""
+
+    code_id: UUID
+    code: SealedToken
+
+
 class NotificationStore(Protocol):
     """Whom to tell, and what was told. Every method raises ``mesh.errors.Unavailable`` without its database."""
 
@@ -134,16 +150,28 @@ class NotificationStore(Protocol):
         """Remove an endpoint and give up what waits for it; False when this customer has none with this id."""
         ...
 
-    async def set_email(self, customer_id: str, email: str) -> None:
-        """Set the address that is told by e-mail."""
+    async def begin_email(self, customer_id: str, email: str, code: MailedCode) -> bool:
+        """Have an address wait for its code, instead of the one before; False when there were too many lately."""
+        ...
+
+    async def keep_email(self, customer_id: str) -> None:
+        """Have no address wait for its code any more."""
+        ...
+
+    async def try_code(self, customer_id: str) -> MailedCode | None:
+        """Give the code that an address waits for, and count that it is compared; None when there is none in force."""
+        ...
+
+    async def confirm_email(self, code_id: UUID) -> str | None:
+        """Have the address of a code told by e-mail and give it; None when the code was used or superseded."""
         ...
 
     async def remove_email(self, customer_id: str) -> None:
-        """Remove the address that is told by e-mail, and give up what waits for it."""
+        """Remove the address that is told by e-mail, and give up what waits for it, or for a code."""
         ...
 
-    async def email(self, customer_id: str) -> str | None:
-        """Give the address that is told by e-mail."""
+    async def email(self, customer_id: str) -> Addresses:
+        """Give the address that is told by e-mail, and the one that waits for its code."""
         ...
 
     async def deliveries(
@@ -190,7 +218,7 @@ class NotificationStore(Protocol):
         ...
 
     async def forget(self, days: int) -> None:
-        """Remove deliveries that are over and older than that, and secrets that are not in force any more."""
+        """Remove deliveries that are over and older than that, and secrets and codes that are of no use any more."""
         ...
 
 
@@ -203,6 +231,10 @@ class Contents(Protocol):
 
     def email(self, view: PurchaseView, kind: str) -> str:
         """Give an e-mail, in a form that ``Mailer.send`` reads."""
+        ...
+
+    def confirmation(self, code: str) -> str:
+        """Give the e-mail with the code by which its receiver confirms the address."""
         ...
 
 

@@ -64,16 +64,27 @@ class NotificationServicer(NotificationServiceServicer):
     async def SetNotificationEmail(
         self, request: pb.SetNotificationEmailRequest, context: Context
     ) -> pb.SetNotificationEmailResponse:
-        """Set the address that is told by e-mail."""
-        await self._notifications.set_email(request.customer_id, request.email)
-        return pb.SetNotificationEmailResponse()
+        """Mail a code to the address that is to be told by e-mail."""
+        found = await self._notifications.set_email(request.customer_id, request.email)
+        return pb.SetNotificationEmailResponse(
+            email=found.email or "", unconfirmed_email=found.unconfirmed or ""
+        )
+
+    async def ConfirmNotificationEmail(
+        self, request: pb.ConfirmNotificationEmailRequest, context: Context
+    ) -> pb.ConfirmNotificationEmailResponse:
+        """Have the address told to which this code was mailed."""
+        email = await self._notifications.confirm_email(request.customer_id, request.code)
+        return pb.ConfirmNotificationEmailResponse(email=email)
 
     async def GetNotificationEmail(
         self, request: pb.GetNotificationEmailRequest, context: Context
     ) -> pb.GetNotificationEmailResponse:
         """Give the address that is told by e-mail."""
-        email = await self._notifications.email(request.customer_id)
-        return pb.GetNotificationEmailResponse(email=email)
+        found = await self._notifications.email(request.customer_id)
+        return pb.GetNotificationEmailResponse(
+            email=found.email or "", unconfirmed_email=found.unconfirmed or ""
+        )
 
     async def ListDeliveries(
         self, request: pb.ListDeliveriesRequest, context: Context

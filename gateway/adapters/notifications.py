@@ -16,11 +16,11 @@ SERVICE = pb.DESCRIPTOR.services_by_name["NotificationService"].full_name
 RETRIED = (
     "ListWebhookEndpoints",
     "EnableWebhookEndpoint",
-    "SetNotificationEmail",
     "GetNotificationEmail",
     "ListDeliveries",
 )
-"""What is safe to repeat at another replica. Not to delete: a repetition would find nothing."""
+"""What is safe to repeat at another replica. Not to delete, or to confirm: a repetition would find nothing.
+Not to set an address: a repetition would send another code."""
 
 _Response = TypeVar("_Response")
 
@@ -73,7 +73,14 @@ class GrpcNotificationCenter:
         self, request: pb.SetNotificationEmailRequest
     ) -> pb.SetNotificationEmailResponse:
         return await _answered(
-            self._stub.SetNotificationEmail(request, timeout=deadline.timeout(_TIMEOUT_S))
+            self._stub.SetNotificationEmail(request, timeout=deadline.timeout(_CREATE_S))
+        )
+
+    async def confirm_email(
+        self, request: pb.ConfirmNotificationEmailRequest
+    ) -> pb.ConfirmNotificationEmailResponse:
+        return await _answered(
+            self._stub.ConfirmNotificationEmail(request, timeout=deadline.timeout(_TIMEOUT_S))
         )
 
     async def email(

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from mesh import errors
 from orchestrator.domain.notifications import (
+    MOST_EMAIL_CODES,
     MOST_ENDPOINTS,
     SECRET_BYTES,
     SECRET_OVERLAP_S,
+    Delivered,
+    NotDelivered,
+    Undeliverable,
+    write_code,
     write_secret,
 )
-from orchestrator.notification_ports import UnusableAddress
+from orchestrator.notification_ports import MailedCode, UnusableAddress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mesh.ids import NewId
     from orchestrator.notification_ports import (
+        Addresses,
+        Contents,
         Endpoint,
         LoggedDelivery,
+        Mailer,
         NotificationStore,
         WebhookSender,
     )
     from orchestrator.ports import TokenVault
 
 _DEFAULT_PAGE = 20
+_RETRY_MAIL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +57,17 @@ class Notifications:
         vault: TokenVault,
         webhooks: WebhookSender,
         *,
-        with_email: bool,
+        contents: Contents,
+        mailer: Mailer | None,
         new_id: NewId,
         random_bytes: Callable[[int], bytes],
     ) -> None:
-        """Keep what is needed; ``with_email`` says whether there is a mail server."""
+        """Keep what is needed; without a ``mailer`` no e-mail is sent."""
         self._store = store
         self._vault = vault
         self._webhooks = webhooks
-        self._with_email = with_email
+        self._contents = contents
+        self._mailer = mailer
         self._new_id = new_id
         self._random_bytes = random_bytes
 
@@ -129,25 +141,78 @@ class Notifications:
         if not await self._store.remove_endpoint(_endpoint_id(endpoint_id), customer_id):
             raise _not_found()
 
-    async def set_email(self, customer_id: str, email: str) -> None:
-        """Set the address that is told by e-mail; an empty one ends that.
+    async def set_email(self, customer_id: str, email: str) -> Addresses:
+        """Mail a code to the address that is to be told by e-mail; an empty one ends e-mail. Give what is set now.
 
         Raises:
-            FailedPrecondition: when there is no mail server to send with.
+            FailedPrecondition: reason EMAIL_UNAVAILABLE, when there is no mail server to send with.
+            ResourceExhausted: reason TOO_MANY_EMAIL_CODES, when this customer, or this address, got too many lately.
+            InvalidArgument: when the mail server refuses the address for good.
+            Unavailable: reason EMAIL_NOT_SENT, when it does not take the mail now.
 
         """
         if not email:
             await self._store.remove_email(customer_id)
-        elif self._with_email:
-            await self._store.set_email(customer_id, email)
-        else:
+        elif self._mailer is None:
             raise errors.FailedPrecondition(
                 "no e-mail is sent here: register a webhook endpoint", reason="EMAIL_UNAVAILABLE"
             )
+        elif (await self._store.email(customer_id)).email == email:
+            await self._store.keep_email(customer_id)
+        else:
+            await self._mail_code(self._mailer, customer_id, email)
+        return await self._store.email(customer_id)
 
-    async def email(self, customer_id: str) -> str:
-        """Give the address that is told by e-mail, empty for none."""
-        return await self._store.email(customer_id) or ""
+    async def confirm_email(self, customer_id: str, code: str) -> str:
+        """Have the address told by e-mail to which this code was mailed; give it.
+
+        Raises:
+            FailedPrecondition: reason EMAIL_CODE_WRONG, when the code is not the one, or not in force any more.
+
+        """
+        mailed = await self._store.try_code(customer_id)
+        if mailed is not None and self._is(mailed, code):
+            email = await self._store.confirm_email(mailed.code_id)
+            if email is not None:
+                return email
+        raise errors.FailedPrecondition(
+            "the code is wrong, used or too old, or there were too many wrong ones: set the address again for another",
+            reason="EMAIL_CODE_WRONG",
+        )
+
+    async def email(self, customer_id: str) -> Addresses:
+        """Give the address that is told by e-mail, and the one that waits for its code."""
+        return await self._store.email(customer_id)
+
+    async def _mail_code(self, mailer: Mailer, customer_id: str, email: str) -> None:
+        code_id = self._new_id()
+        code = write_code(self._random_bytes(8))
+        mailed = MailedCode(code_id, self._vault.seal(code, code_id))
+        if not await self._store.begin_email(customer_id, email, mailed):
+            raise errors.ResourceExhausted(
+                f"{MOST_EMAIL_CODES} codes a day are the most: try again tomorrow",
+                reason="TOO_MANY_EMAIL_CODES",
+            )
+        match await mailer.send(code_id, email, self._contents.confirmation(code)):
+            case Delivered():
+                return
+            case Undeliverable(error):
+                await self._store.keep_email(customer_id)
+                field = errors.FieldViolation("email", error)
+                raise errors.InvalidArgument(f"{field.field}: {field.description}", fields=(field,))
+            case NotDelivered(error):
+                raise errors.Unavailable(
+                    f"the code could not be sent ({error}): try again",
+                    reason="EMAIL_NOT_SENT",
+                    retry_after_s=_RETRY_MAIL_S,
+                )
+
+    def _is(self, mailed: MailedCode, code: str) -> bool:
+        try:
+            return hmac.compare_digest(self._vault.open(mailed.code, mailed.code_id), code)
+        except KeyError:
+            # The key that it is sealed under was taken out of the keyring since.
+            return False
 
     async def deliveries(
         self, customer_id: str, request_id: str, page_size: int, page_token: str

@@ -26,6 +26,17 @@ SECRET_BYTES: Final = 32
 SCHEDULE_S: Final = (0.0, 5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
 """How long after the one before each try is made, in seconds; as the Standard Webhooks specification proposes."""
 
+EMAIL_CODE_LIFE_S: Final = 3600.0
+"""How long the code that was mailed to an address is good for, in seconds."""
+
+EMAIL_CODE_TRIES: Final = 5
+"""Codes that are compared with the one that was mailed, at most."""
+
+MOST_EMAIL_CODES: Final = 5
+"""Codes for a customer, and to an address, at most in ``EMAIL_CODES_WITHIN_S``."""
+
+EMAIL_CODES_WITHIN_S: Final = 24 * 3600.0
+
 EMAIL: Final = UUID(int=0)
 """The lane of all e-mail; every webhook endpoint is a lane of its own."""
 
@@ -112,6 +123,11 @@ def judge(
         case NotDelivered(error, status):
             delay_s = schedule_s[tries] * rng.uniform(1 - _JITTER, 1 + _JITTER)
             return Verdict(DeliveryState.WAITING, error, status, next_in_s=delay_s)
+
+
+def write_code(random: bytes) -> str:
+    """Give the code of 8 digits that an address is confirmed by, out of 8 random bytes."""
+    return f"{int.from_bytes(random) % 10**8:08}"
 
 
 def write_secret(secret: bytes) -> str:

@@ -95,6 +95,7 @@ async def test_endpoints_are_kept_over_rest(doors: Doors) -> None:
         ("GET", f"{ENDPOINTS}/x", "DELETE"),
         ("GET", f"{ENDPOINTS}/x:enable", "POST"),
         ("POST", EMAIL, "GET, PUT"),
+        ("PUT", f"{EMAIL}:confirm", "POST"),
         ("POST", DELIVERIES, "GET"),
     ],
 )
@@ -111,3 +112,7 @@ async def test_email_is_refused_where_no_mail_server_is(rest: Rest) -> None:
     assert refused.status_code == 400
     assert refused.json()["details"][0]["reason"] == "EMAIL_UNAVAILABLE"
     assert await _answer(rest, "PUT", EMAIL, {"email": ""}) == {"email": ""}
+    for code, reason in (("12345678", "EMAIL_CODE_WRONG"), ("1234", "INVALID_ARGUMENT")):
+        refused = await rest.client.post(f"{EMAIL}:confirm", json={"code": code})
+        assert refused.status_code == 400
+        assert refused.json()["details"][0]["reason"] == reason

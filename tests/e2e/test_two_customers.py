@@ -75,6 +75,7 @@ NOTHING_IS_NAMED = {
     "CreateWebhookEndpoint",
     "ListWebhookEndpoints",
     "SetNotificationEmail",
+    "ConfirmNotificationEmail",
     "GetNotificationEmail",
     "ReceivePaymentEvent",
 }

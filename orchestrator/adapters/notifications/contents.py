@@ -10,7 +10,7 @@ from google.protobuf.json_format import MessageToDict
 
 from customers import form
 from orchestrator import convert
-from orchestrator.adapters.notifications.letters import Letter, letter
+from orchestrator.adapters.notifications.letters import Letter, confirmation, letter
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -39,6 +39,10 @@ class CustomerContents:
     def email(self, view: PurchaseView, kind: str) -> str:
         """Give an e-mail as JSON: ``subject``, ``text``, ``html``."""
         return write_letter(letter(convert.purchase(view), kind))
+
+    def confirmation(self, code: str) -> str:
+        """Give the e-mail with the code by which its receiver confirms the address; as JSON too."""
+        return write_letter(confirmation(code))
 
 
 def write_letter(words: Letter) -> str:

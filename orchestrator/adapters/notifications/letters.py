@@ -34,6 +34,7 @@ _ROW = '<tr><td style="padding:2px 16px 2px 0;color:#777">{name}</td><td style="
 _CLOSING = (
     "Bookmesh sends this because this address is set for notifications of your purchase requests."
 )
+_CLOSING_OF_A_CODE = "If it was not you, do nothing: without the code nothing more is sent here."
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,19 @@ def letter(purchase: pb.Purchase, kind: str) -> Letter:
     book = _plain(purchase.book_id)
     title, sentence = _said(purchase, kind, book)
     facts = [(name, _plain(value)) for name, value in _facts(purchase) if value]
+    return _written(title, sentence, facts, _CLOSING)
+
+
+def confirmation(code: str) -> Letter:
+    """Give somebody the code by which the address is confirmed; says nothing that whoever set it could have chosen."""
+    sentence = (
+        "Somebody, probably you, has set this address to be told of the end of purchase requests. To confirm it, send"
+        " this code back within an hour."
+    )
+    return _written("Your code for Bookmesh", sentence, [("Code", code)], _CLOSING_OF_A_CODE)
+
+
+def _written(title: str, sentence: str, facts: list[tuple[str, str]], closing: str) -> Letter:
     width = max(len(name) for name, _ in facts) + 2
     text = "\n".join(
         [
@@ -59,7 +73,7 @@ def letter(purchase: pb.Purchase, kind: str) -> Letter:
             "",
             *(f"{name + ':':<{width}}{value}" for name, value in facts),
             "",
-            _CLOSING,
+            closing,
             "",
         ]
     )
@@ -67,7 +81,7 @@ def letter(purchase: pb.Purchase, kind: str) -> Letter:
         _ROW.format(name=html.escape(name), value=html.escape(value)) for name, value in facts
     )
     page = _PAGE.format(
-        title=html.escape(title), sentence=html.escape(sentence), rows=rows, closing=_CLOSING
+        title=html.escape(title), sentence=html.escape(sentence), rows=rows, closing=closing
     )
     return Letter(title, text, page)
 

@@ -66,20 +66,22 @@ async def open_notifications(
             resolve, tls_context(settings.webhook_ca_file), loopback=settings.webhook_loopback
         )
         mailer = SmtpMailer(_mail_server(settings), clock) if settings.smtp_host else None
+        contents = CustomerContents()
         new_id = uuid7_factory(clock, rng)
         yield OpenNotifications(
             Notifications(
                 store,
                 vault,
                 webhooks,
-                with_email=mailer is not None,
+                contents=contents,
+                mailer=mailer,
                 new_id=new_id,
                 random_bytes=os.urandom,
             ),
             Notifier(
                 store,
                 purchases,
-                contents=CustomerContents(),
+                contents=contents,
                 webhooks=webhooks,
                 mailer=mailer,
                 vault=vault,

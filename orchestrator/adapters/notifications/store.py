@@ -5,8 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mesh import postgres
-from orchestrator.domain.notifications import REMOVED, SWITCHED_OFF, DeliveryState
-from orchestrator.notification_ports import BegunTry, Endpoint, LoggedDelivery, OutboxMessage
+from orchestrator.domain.notifications import (
+    EMAIL_CODE_LIFE_S,
+    EMAIL_CODE_TRIES,
+    EMAIL_CODES_WITHIN_S,
+    MOST_EMAIL_CODES,
+    REMOVED,
+    SWITCHED_OFF,
+    DeliveryState,
+)
+from orchestrator.notification_ports import (
+    Addresses,
+    BegunTry,
+    Endpoint,
+    LoggedDelivery,
+    MailedCode,
+    OutboxMessage,
+)
 from orchestrator.ports import SealedToken
 
 if TYPE_CHECKING:
@@ -76,18 +91,49 @@ class PostgresNotificationStore:
         """Remove an endpoint and give up what waits for it; False when this customer has none with this id."""
         return bool(await self._fetch("remove_endpoint", endpoint_id, customer_id, REMOVED))
 
-    async def set_email(self, customer_id: str, email: str) -> None:
-        """Set the address that is told by e-mail."""
-        await self._fetch("set_email", customer_id, email)
+    async def begin_email(self, customer_id: str, email: str, code: MailedCode) -> bool:
+        """Have an address wait for its code, instead of the one before; False when there were too many lately."""
+        with postgres.unavailable():
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(self._sql["lock_codes"])
+                begun = await connection.fetch(
+                    self._sql["begin_email"],
+                    code.code_id,
+                    customer_id,
+                    email,
+                    code.code.key_id,
+                    code.code.sealed,
+                    MOST_EMAIL_CODES,
+                    EMAIL_CODES_WITHIN_S,
+                )
+        return bool(begun)
+
+    async def keep_email(self, customer_id: str) -> None:
+        """Have no address wait for its code any more."""
+        await self._fetch("keep_email", customer_id)
+
+    async def try_code(self, customer_id: str) -> MailedCode | None:
+        """Give the code that an address waits for, and count that it is compared; None when there is none in force."""
+        rows = await self._fetch("try_code", customer_id, EMAIL_CODE_TRIES, EMAIL_CODE_LIFE_S)
+        if not rows:
+            return None
+        return MailedCode(
+            rows[0]["code_id"], SealedToken(rows[0]["key_id"], rows[0]["code_sealed"])
+        )
+
+    async def confirm_email(self, code_id: UUID) -> str | None:
+        """Have the address of a code told by e-mail and give it; None when the code was used or superseded."""
+        rows = await self._fetch("confirm_email", code_id)
+        return rows[0]["email"] if rows else None
 
     async def remove_email(self, customer_id: str) -> None:
-        """Remove the address that is told by e-mail, and give up what waits for it."""
+        """Remove the address that is told by e-mail, and give up what waits for it, or for a code."""
         await self._fetch("remove_email", customer_id, SWITCHED_OFF)
 
-    async def email(self, customer_id: str) -> str | None:
-        """Give the address that is told by e-mail."""
-        rows = await self._fetch("email", customer_id)
-        return rows[0]["email"] if rows else None
+    async def email(self, customer_id: str) -> Addresses:
+        """Give the address that is told by e-mail, and the one that waits for its code."""
+        [row] = await self._fetch("email", customer_id, EMAIL_CODE_TRIES, EMAIL_CODE_LIFE_S)
+        return Addresses(row["email"], row["unconfirmed_email"])
 
     async def deliveries(
         self, customer_id: str, request_id: UUID | None, before: UUID | None, limit: int
@@ -152,8 +198,8 @@ class PostgresNotificationStore:
         )
 
     async def forget(self, days: int) -> None:
-        """Remove deliveries that are over and older than that, and secrets that are not in force any more."""
-        await self._fetch("forget", days, _FORGOTTEN_AT_ONCE)
+        """Remove deliveries that are over and older than that, and secrets and codes that are of no use any more."""
+        await self._fetch("forget", days, _FORGOTTEN_AT_ONCE, EMAIL_CODES_WITHIN_S)
 
     async def _fetch(self, statement: str, *args: Any) -> list[asyncpg.Record]:  # noqa: ANN401  SQL's parameters
         with postgres.unavailable():

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -20,14 +21,15 @@ import pytest
 from mesh import postgres
 from mesh.clock import SystemClock
 from mesh.ids import uuid7_factory
-from orchestrator.adapters.notifications.contents import CustomerContents
+from orchestrator.adapters.notifications.contents import CustomerContents, read_letter
+from orchestrator.adapters.notifications.letters import Letter
 from orchestrator.adapters.notifications.store import PostgresNotificationStore
 from orchestrator.adapters.notifications.webhooks import HttpWebhookSender
 from orchestrator.adapters.postgres import PostgresPurchaseStore
 from orchestrator.adapters.vault import AesTokenVault
 from orchestrator.app.notifications import Notifications
 from orchestrator.app.notify import Notifier, NotifierSettings
-from orchestrator.domain.notifications import TryOutcome
+from orchestrator.domain.notifications import Delivered, TryOutcome
 from orchestrator.notification_ports import Mailer, WebhookSender
 from tests.fakes.receiver import Authority, Names
 
@@ -53,13 +55,23 @@ class World:
         self.new_id = uuid7_factory(CLOCK, Random())
         self.webhooks = HttpWebhookSender(self.names.resolve, authority.trusting(), loopback=True)
         self.mailer: Mailer | None = None
+        self.postman = Postman()
         self.notifications = Notifications(
             self.store,
             self.vault,
             self.webhooks,
-            with_email=True,
+            contents=CustomerContents(),
+            mailer=self.postman,
             new_id=self.new_id,
             random_bytes=os.urandom,
+        )
+
+    async def confirmed(self, customer_id: str, email: str) -> None:
+        """Have a customer told at an address, as if it had been confirmed."""
+        await self.pool.execute(
+            "INSERT INTO orchestrator.notification_email (customer_id, email) VALUES ($1, $2)",
+            customer_id,
+            email,
         )
 
     def notifier(
@@ -151,6 +163,27 @@ class World:
             return len(states) == deliveries and all(state != "waiting" for state, _ in states)
 
         await until(is_over)
+
+
+class Postman:
+    """A way to mail boxes that keeps what it is given; ``outcomes`` come before it takes something."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, Letter]] = []
+        self.outcomes: list[TryOutcome] = []
+
+    async def send(self, message_id: UUID, receiver: str, content: str) -> TryOutcome:
+        """Keep it."""
+        if self.outcomes:
+            return self.outcomes.pop(0)
+        self.sent.append((receiver, read_letter(content)))
+        return Delivered()
+
+    def code(self, receiver: str) -> str:
+        """Give the last code that was mailed to an address."""
+        text = [letter.text for to, letter in self.sent if to == receiver][-1]
+        [code] = re.findall(r"\b[0-9]{8}\b", text)
+        return str(code)
 
 
 class Scripted:

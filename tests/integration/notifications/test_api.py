@@ -25,12 +25,19 @@ from gateway.notification_servicer import NotificationServicer as GatewayService
 from mesh import errors
 from mesh.grpc.errors import translated
 from mesh.grpc.interceptor import ServiceInterceptor
-from orchestrator.domain.notifications import Delivered, NotDelivered, TryOutcome
+from orchestrator.domain.notifications import (
+    Delivered,
+    NotDelivered,
+    TryOutcome,
+    Undeliverable,
+)
+from orchestrator.notification_ports import Addresses
 from orchestrator.notification_servicer import NotificationServicer
 from tests.fakes.issuer import AUDIENCE, ISSUER, Issuer
 from tests.integration.notifications.conftest import Scripted, World, until
 
 URL = "https://receiver.test/hook"
+MAIL = "alice@customers.test"
 
 
 class Caller:
@@ -70,17 +77,23 @@ class Caller:
         with translated():
             return await self._stub.DeleteWebhookEndpoint(request, metadata=self._metadata)
 
-    async def set_email(self, email: str) -> str:
+    async def set_email(self, email: str) -> Addresses:
         request = pb.SetNotificationEmailRequest(email=email)
         with translated():
             answer = await self._stub.SetNotificationEmail(request, metadata=self._metadata)
+        return _addresses(answer)
+
+    async def confirm(self, code: str) -> str:
+        request = pb.ConfirmNotificationEmailRequest(code=code)
+        with translated():
+            answer = await self._stub.ConfirmNotificationEmail(request, metadata=self._metadata)
         return answer.email
 
-    async def email(self) -> str:
+    async def email(self) -> Addresses:
         request = pb.GetNotificationEmailRequest()
         with translated():
             answer = await self._stub.GetNotificationEmail(request, metadata=self._metadata)
-        return answer.email
+        return _addresses(answer)
 
     async def deliveries(
         self, size: int = 0, token: str = "", request_id: str = ""
@@ -207,15 +220,114 @@ async def test_each_secret_is_another_one(doors: Doors) -> None:
     assert len(secrets) == 3
 
 
-async def test_the_address_for_email_is_set_read_and_ended(doors: Doors) -> None:
+async def test_an_address_is_told_by_email_once_its_code_came_back(
+    world: World, doors: Doors
+) -> None:
     alice = doors.caller("alice")
-    assert await alice.email() == ""
-    assert await alice.set_email("alice@customers.test") == "alice@customers.test"
-    assert await alice.set_email("a@b.test") == "a@b.test"
-    assert await alice.email() == "a@b.test"
-    assert await doors.caller("bob").email() == ""
-    assert await alice.set_email("") == ""
-    assert await alice.email() == ""
+    assert await alice.email() == Addresses(None, None)
+    assert await alice.set_email(MAIL) == Addresses(None, MAIL)
+    await world.ended()
+    async with world.notifying():
+        await until(lambda: _all_spread(world))
+    assert await world.states() == []
+    [(receiver, letter)] = world.postman.sent
+    assert receiver == MAIL
+    assert world.postman.code(MAIL) in letter.html
+    assert await alice.confirm(world.postman.code(MAIL)) == MAIL
+    assert await alice.email() == Addresses(MAIL, None)
+    assert await doors.caller("bob").email() == Addresses(None, None)
+    assert await alice.set_email(MAIL) == Addresses(MAIL, None)
+    assert len(world.postman.sent) == 1
+    assert await alice.set_email("") == Addresses(None, None)
+
+
+async def test_the_address_that_is_confirmed_stays_until_the_next_one_is(
+    world: World, doors: Doors
+) -> None:
+    alice = doors.caller("alice")
+    await world.confirmed("alice", MAIL)
+    assert await alice.set_email("new@b.test") == Addresses(MAIL, "new@b.test")
+    assert await alice.set_email("newer@b.test") == Addresses(MAIL, "newer@b.test")
+    with pytest.raises(errors.FailedPrecondition):
+        await alice.confirm(world.postman.code("new@b.test"))
+    assert await alice.confirm(world.postman.code("newer@b.test")) == "newer@b.test"
+    assert await alice.email() == Addresses("newer@b.test", None)
+    await alice.set_email("other@b.test")
+    assert await alice.set_email("newer@b.test") == Addresses("newer@b.test", None)
+    with pytest.raises(errors.FailedPrecondition):
+        await alice.confirm(world.postman.code("other@b.test"))
+    await alice.set_email("other@b.test")
+    assert await alice.set_email("") == Addresses(None, None)
+    with pytest.raises(errors.FailedPrecondition):
+        await alice.confirm(world.postman.code("other@b.test"))
+
+
+@pytest.mark.parametrize("why", ["another's", "used", "old", "guessed", "sealed"])
+async def test_a_code_is_good_once_for_an_hour_for_its_customer_and_for_few_guesses(
+    world: World, doors: Doors, why: str
+) -> None:
+    alice, asks = doors.caller("alice"), doors.caller("alice")
+    await alice.set_email(MAIL)
+    code = world.postman.code(MAIL)
+    match why:
+        case "another's":
+            asks = doors.caller("bob")
+        case "used":
+            await alice.confirm(code)
+        case "old":
+            await world.pool.execute(
+                "UPDATE orchestrator.email_code SET sent_at = sent_at - interval '1 hour'"
+            )
+        case "guessed":
+            wrong = f"{(int(code) + 1) % 10**8:08}"
+            for _ in range(5):
+                with pytest.raises(errors.FailedPrecondition):
+                    await alice.confirm(wrong)
+            assert await alice.email() == Addresses(None, None)
+        case "sealed":
+            await world.pool.execute("UPDATE orchestrator.email_code SET key_id = 'taken-out'")
+    with pytest.raises(errors.FailedPrecondition) as caught:
+        await asks.confirm(code)
+    assert caught.value.reason == "EMAIL_CODE_WRONG"
+    assert (await alice.email()).email == (MAIL if why == "used" else None)
+
+
+async def test_nobody_is_sent_more_than_five_codes_a_day(world: World, doors: Doors) -> None:
+    """Neither by one customer nor by several: other people's boxes are not filled by way of us."""
+    alice, bob = doors.caller("alice"), doors.caller("bob")
+    answers = await asyncio.gather(
+        *(alice.set_email(f"{number}@b.test") for number in range(7)), return_exceptions=True
+    )
+    refused = [answer for answer in answers if isinstance(answer, errors.ResourceExhausted)]
+    assert [answer.reason for answer in refused] == ["TOO_MANY_EMAIL_CODES"] * 2
+    assert len(world.postman.sent) == 5
+    waits = (await alice.email()).unconfirmed
+    assert waits is not None
+    assert await alice.confirm(world.postman.code(waits)) == waits
+    for number in range(5):
+        await doors.caller(f"customer-{number}").set_email("Bob@B.test")
+    with pytest.raises(errors.ResourceExhausted):
+        await bob.set_email("bob@b.test")
+    await world.pool.execute(
+        "UPDATE orchestrator.email_code SET sent_at = sent_at - interval '1 day'"
+    )
+    assert await bob.set_email("bob@b.test") == Addresses(None, "bob@b.test")
+    await world.store.forget(30)
+    assert await world.pool.fetchval("SELECT count(*) FROM orchestrator.email_code") == 1
+
+
+async def test_a_code_that_cannot_be_sent_is_told_at_once(world: World, doors: Doors) -> None:
+    alice = doors.caller("alice")
+    world.postman.outcomes = [Undeliverable("the mail server refused it with code 550")]
+    with pytest.raises(errors.InvalidArgument) as refused:
+        await alice.set_email(MAIL)
+    assert [field.field for field in refused.value.fields] == ["email"]
+    assert await alice.email() == Addresses(None, None)
+    world.postman.outcomes = [NotDelivered("the mail server did not take it")]
+    with pytest.raises(errors.Unavailable) as later:
+        await alice.set_email(MAIL)
+    assert (later.value.reason, later.value.retry_after_s) == ("EMAIL_NOT_SENT", 60)
+    assert world.postman.sent == []
 
 
 @pytest.mark.parametrize("email", ["nobody", "a@b.test\r\nBcc: c@d.test", "a@b.test, c@d.test"])
@@ -275,3 +387,17 @@ async def test_nobody_gets_in_without_a_token(doors: Doors) -> None:
     for call in (nobody.endpoints, nobody.create, nobody.email, nobody.deliveries):
         with pytest.raises(errors.Unauthenticated):
             await call()
+
+
+def _addresses(
+    answer: pb.SetNotificationEmailResponse | pb.GetNotificationEmailResponse,
+) -> Addresses:
+    unconfirmed = answer.unconfirmed_email if answer.HasField("unconfirmed_email") else None
+    return Addresses(answer.email or None, unconfirmed)
+
+
+async def _all_spread(world: World) -> bool:
+    waiting = await world.pool.fetchval(
+        "SELECT count(*) FROM orchestrator.outbox WHERE spread_at IS NULL"
+    )
+    return bool(waiting == 0)

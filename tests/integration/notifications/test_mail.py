@@ -15,6 +15,7 @@ from orchestrator.adapters.notifications.contents import write_letter
 from orchestrator.adapters.notifications.letters import Letter
 from orchestrator.adapters.notifications.mail import MailServer, SmtpMailer
 from orchestrator.domain.notifications import Delivered, NotDelivered, Undeliverable
+from orchestrator.notification_ports import Addresses
 from tests.fakes.mailbox import Mailbox, mailbox
 from tests.integration.notifications.conftest import World, until
 
@@ -142,7 +143,7 @@ async def test_the_end_of_a_purchase_is_told_by_email_once(world: World) -> None
     async with mailbox() as box:
         world.mailer = mailer(box.port)
         box.refusals.append("451 later")
-        await world.notifications.set_email("alice", ALICE)
+        await world.confirmed("alice", ALICE)
         async with world.notifying(times=2):
             request_id = await world.ended(book_id="Ünïcode\r\nBcc: <b>x</b>")
             await world.over()
@@ -163,13 +164,13 @@ async def test_no_email_waits_for_an_address_that_was_removed(world: World) -> N
     async with mailbox() as box:
         world.mailer = mailer(box.port)
         box.refusals.extend(["451 later"] * 3)
-        await world.notifications.set_email("alice", ALICE)
+        await world.confirmed("alice", ALICE)
         await world.ended()
         async with world.notifying(schedule_s=(0.0, 3600.0)):
             await _refused(box)
             await world.notifications.set_email("alice", "")
             await world.over()
-    assert await world.notifications.email("alice") == ""
+    assert await world.notifications.email("alice") == Addresses(None, None)
     [(state, _)] = await world.states()
     assert state == "failed"
 

@@ -1564,13 +1564,63 @@ Global___SetNotificationEmailRequest: _TypeAlias = SetNotificationEmailRequest  
 
 @_typing.final
 class SetNotificationEmailResponse(_message.Message):
-    """The address is set."""
+    """The address is set, or waits for its code."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EMAIL_FIELD_NUMBER: _builtins.int
+    UNCONFIRMED_EMAIL_FIELD_NUMBER: _builtins.int
+    email: _builtins.str
+    """The address that is told by e-mail now; empty for none."""
+    unconfirmed_email: _builtins.str
+    """The address that was set and is not confirmed yet. Not set when there is none."""
+    def __init__(
+        self,
+        *,
+        email: _builtins.str = ...,
+        unconfirmed_email: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_unconfirmed_email", b"_unconfirmed_email", "unconfirmed_email", b"unconfirmed_email"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_unconfirmed_email", b"_unconfirmed_email", "email", b"email", "unconfirmed_email", b"unconfirmed_email"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__unconfirmed_email: _TypeAlias = _typing.Literal["unconfirmed_email"]  # noqa: Y015
+    _WhichOneofArgType__unconfirmed_email: _TypeAlias = _typing.Literal["_unconfirmed_email", b"_unconfirmed_email"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__unconfirmed_email) -> _WhichOneofReturnType__unconfirmed_email | None: ...
+
+Global___SetNotificationEmailResponse: _TypeAlias = SetNotificationEmailResponse  # noqa: Y015
+
+@_typing.final
+class ConfirmNotificationEmailRequest(_message.Message):
+    """Confirms the address for e-mail."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """The code that was mailed to the address, 8 digits. Required."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmNotificationEmailRequest: _TypeAlias = ConfirmNotificationEmailRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmNotificationEmailResponse(_message.Message):
+    """The address is confirmed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EMAIL_FIELD_NUMBER: _builtins.int
     email: _builtins.str
-    """As it is now; empty for none."""
+    """The address that is told by e-mail now."""
     def __init__(
         self,
         *,
@@ -1582,7 +1632,7 @@ class SetNotificationEmailResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SetNotificationEmailResponse: _TypeAlias = SetNotificationEmailResponse  # noqa: Y015
+Global___ConfirmNotificationEmailResponse: _TypeAlias = ConfirmNotificationEmailResponse  # noqa: Y015
 
 @_typing.final
 class GetNotificationEmailRequest(_message.Message):
@@ -1608,18 +1658,24 @@ class GetNotificationEmailResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EMAIL_FIELD_NUMBER: _builtins.int
+    UNCONFIRMED_EMAIL_FIELD_NUMBER: _builtins.int
     email: _builtins.str
-    """Empty for none."""
+    """The address that is told by e-mail; empty for none."""
+    unconfirmed_email: _builtins.str
+    """An address that was set in the last hour and is not confirmed yet. Not set when there is none."""
     def __init__(
         self,
         *,
         email: _builtins.str = ...,
+        unconfirmed_email: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_unconfirmed_email", b"_unconfirmed_email", "unconfirmed_email", b"unconfirmed_email"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_unconfirmed_email", b"_unconfirmed_email", "email", b"email", "unconfirmed_email", b"unconfirmed_email"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__unconfirmed_email: _TypeAlias = _typing.Literal["unconfirmed_email"]  # noqa: Y015
+    _WhichOneofArgType__unconfirmed_email: _TypeAlias = _typing.Literal["_unconfirmed_email", b"_unconfirmed_email"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__unconfirmed_email) -> _WhichOneofReturnType__unconfirmed_email | None: ...
 
 Global___GetNotificationEmailResponse: _TypeAlias = GetNotificationEmailResponse  # noqa: Y015
 

@@ -614,6 +614,11 @@ class NotificationServiceStub:
                 request_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.SetNotificationEmailRequest.SerializeToString,
                 response_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.SetNotificationEmailResponse.FromString,
                 _registered_method=True)
+        self.ConfirmNotificationEmail = channel.unary_unary(
+                '/bookmesh.customer.v1.NotificationService/ConfirmNotificationEmail',
+                request_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.ConfirmNotificationEmailRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.ConfirmNotificationEmailResponse.FromString,
+                _registered_method=True)
         self.GetNotificationEmail = channel.unary_unary(
                 '/bookmesh.customer.v1.NotificationService/GetNotificationEmail',
                 request_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.GetNotificationEmailRequest.SerializeToString,
@@ -675,15 +680,31 @@ class NotificationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetNotificationEmail(self, request, context):
-        """Sets the address that is told by e-mail; an empty one ends that. FAILED_PRECONDITION (400), reason
-        EMAIL_UNAVAILABLE, where no mail server is configured.
+        """Sets the address that is told by e-mail, once it is confirmed: a code of 8 digits is mailed to it, good for an hour, for
+        ConfirmNotificationEmail. Until then nothing else is sent there, and an address that was confirmed before stays. Each
+        call sends a new code, and only the last one counts; for the address that is confirmed already none is sent. An empty
+        address ends e-mail at once.
+
+        FAILED_PRECONDITION (400), reason EMAIL_UNAVAILABLE, where no mail server is configured. RESOURCE_EXHAUSTED (429),
+        reason TOO_MANY_EMAIL_CODES, after 5 codes in 24 hours for the caller, or to this address for anybody. INVALID_ARGUMENT
+        (400), naming email, when it is no address or the mail server refuses it. UNAVAILABLE (503), reason EMAIL_NOT_SENT,
+        when the mail server does not take the mail now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmNotificationEmail(self, request, context):
+        """Confirms the address that was set last, by the code that was mailed to it: it is told by e-mail from now on.
+        FAILED_PRECONDITION (400), reason EMAIL_CODE_WRONG, when the code is wrong, older than an hour or used, and for every
+        code after 5 that were wrong: set the address again for another one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetNotificationEmail(self, request, context):
-        """Gives the address that is told by e-mail.
+        """Gives the address that is told by e-mail, and one that is not confirmed yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -728,6 +749,11 @@ def add_NotificationServiceServicer_to_server(servicer, server):
                     servicer.SetNotificationEmail,
                     request_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.SetNotificationEmailRequest.FromString,
                     response_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.SetNotificationEmailResponse.SerializeToString,
+            ),
+            'ConfirmNotificationEmail': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmNotificationEmail,
+                    request_deserializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.ConfirmNotificationEmailRequest.FromString,
+                    response_serializer=bookmesh_dot_customer_dot_v1_dot_customer__pb2.ConfirmNotificationEmailResponse.SerializeToString,
             ),
             'GetNotificationEmail': grpc.unary_unary_rpc_method_handler(
                     servicer.GetNotificationEmail,
@@ -910,6 +936,33 @@ class NotificationService:
             '/bookmesh.customer.v1.NotificationService/SetNotificationEmail',
             bookmesh_dot_customer_dot_v1_dot_customer__pb2.SetNotificationEmailRequest.SerializeToString,
             bookmesh_dot_customer_dot_v1_dot_customer__pb2.SetNotificationEmailResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmNotificationEmail(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.customer.v1.NotificationService/ConfirmNotificationEmail',
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.ConfirmNotificationEmailRequest.SerializeToString,
+            bookmesh_dot_customer_dot_v1_dot_customer__pb2.ConfirmNotificationEmailResponse.FromString,
             options,
             channel_credentials,
             insecure,

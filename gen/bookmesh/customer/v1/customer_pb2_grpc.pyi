@@ -347,11 +347,23 @@ class NotificationServiceStub:
     DeleteWebhookEndpoint: _grpc.UnaryUnaryMultiCallable[_customer_pb2.DeleteWebhookEndpointRequest, _customer_pb2.DeleteWebhookEndpointResponse]
     """Removes an endpoint. NOT_FOUND when the caller has none of this id."""
     SetNotificationEmail: _grpc.UnaryUnaryMultiCallable[_customer_pb2.SetNotificationEmailRequest, _customer_pb2.SetNotificationEmailResponse]
-    """Sets the address that is told by e-mail; an empty one ends that. FAILED_PRECONDITION (400), reason
-    EMAIL_UNAVAILABLE, where no mail server is configured.
+    """Sets the address that is told by e-mail, once it is confirmed: a code of 8 digits is mailed to it, good for an hour, for
+    ConfirmNotificationEmail. Until then nothing else is sent there, and an address that was confirmed before stays. Each
+    call sends a new code, and only the last one counts; for the address that is confirmed already none is sent. An empty
+    address ends e-mail at once.
+
+    FAILED_PRECONDITION (400), reason EMAIL_UNAVAILABLE, where no mail server is configured. RESOURCE_EXHAUSTED (429),
+    reason TOO_MANY_EMAIL_CODES, after 5 codes in 24 hours for the caller, or to this address for anybody. INVALID_ARGUMENT
+    (400), naming email, when it is no address or the mail server refuses it. UNAVAILABLE (503), reason EMAIL_NOT_SENT,
+    when the mail server does not take the mail now.
+    """
+    ConfirmNotificationEmail: _grpc.UnaryUnaryMultiCallable[_customer_pb2.ConfirmNotificationEmailRequest, _customer_pb2.ConfirmNotificationEmailResponse]
+    """Confirms the address that was set last, by the code that was mailed to it: it is told by e-mail from now on.
+    FAILED_PRECONDITION (400), reason EMAIL_CODE_WRONG, when the code is wrong, older than an hour or used, and for every
+    code after 5 that were wrong: set the address again for another one.
     """
     GetNotificationEmail: _grpc.UnaryUnaryMultiCallable[_customer_pb2.GetNotificationEmailRequest, _customer_pb2.GetNotificationEmailResponse]
-    """Gives the address that is told by e-mail."""
+    """Gives the address that is told by e-mail, and one that is not confirmed yet."""
     ListDeliveries: _grpc.UnaryUnaryMultiCallable[_customer_pb2.ListDeliveriesRequest, _customer_pb2.ListDeliveriesResponse]
     """Lists what was sent or tried, the newest first."""
 
@@ -382,11 +394,23 @@ class NotificationServiceAsyncStub(NotificationServiceStub):
     DeleteWebhookEndpoint: _aio.UnaryUnaryMultiCallable[_customer_pb2.DeleteWebhookEndpointRequest, _customer_pb2.DeleteWebhookEndpointResponse]  # type: ignore[assignment]
     """Removes an endpoint. NOT_FOUND when the caller has none of this id."""
     SetNotificationEmail: _aio.UnaryUnaryMultiCallable[_customer_pb2.SetNotificationEmailRequest, _customer_pb2.SetNotificationEmailResponse]  # type: ignore[assignment]
-    """Sets the address that is told by e-mail; an empty one ends that. FAILED_PRECONDITION (400), reason
-    EMAIL_UNAVAILABLE, where no mail server is configured.
+    """Sets the address that is told by e-mail, once it is confirmed: a code of 8 digits is mailed to it, good for an hour, for
+    ConfirmNotificationEmail. Until then nothing else is sent there, and an address that was confirmed before stays. Each
+    call sends a new code, and only the last one counts; for the address that is confirmed already none is sent. An empty
+    address ends e-mail at once.
+
+    FAILED_PRECONDITION (400), reason EMAIL_UNAVAILABLE, where no mail server is configured. RESOURCE_EXHAUSTED (429),
+    reason TOO_MANY_EMAIL_CODES, after 5 codes in 24 hours for the caller, or to this address for anybody. INVALID_ARGUMENT
+    (400), naming email, when it is no address or the mail server refuses it. UNAVAILABLE (503), reason EMAIL_NOT_SENT,
+    when the mail server does not take the mail now.
+    """
+    ConfirmNotificationEmail: _aio.UnaryUnaryMultiCallable[_customer_pb2.ConfirmNotificationEmailRequest, _customer_pb2.ConfirmNotificationEmailResponse]  # type: ignore[assignment]
+    """Confirms the address that was set last, by the code that was mailed to it: it is told by e-mail from now on.
+    FAILED_PRECONDITION (400), reason EMAIL_CODE_WRONG, when the code is wrong, older than an hour or used, and for every
+    code after 5 that were wrong: set the address again for another one.
     """
     GetNotificationEmail: _aio.UnaryUnaryMultiCallable[_customer_pb2.GetNotificationEmailRequest, _customer_pb2.GetNotificationEmailResponse]  # type: ignore[assignment]
-    """Gives the address that is told by e-mail."""
+    """Gives the address that is told by e-mail, and one that is not confirmed yet."""
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_customer_pb2.ListDeliveriesRequest, _customer_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
     """Lists what was sent or tried, the newest first."""
 
@@ -450,8 +474,26 @@ class NotificationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _customer_pb2.SetNotificationEmailRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_customer_pb2.SetNotificationEmailResponse, _abc.Awaitable[_customer_pb2.SetNotificationEmailResponse]]:
-        """Sets the address that is told by e-mail; an empty one ends that. FAILED_PRECONDITION (400), reason
-        EMAIL_UNAVAILABLE, where no mail server is configured.
+        """Sets the address that is told by e-mail, once it is confirmed: a code of 8 digits is mailed to it, good for an hour, for
+        ConfirmNotificationEmail. Until then nothing else is sent there, and an address that was confirmed before stays. Each
+        call sends a new code, and only the last one counts; for the address that is confirmed already none is sent. An empty
+        address ends e-mail at once.
+
+        FAILED_PRECONDITION (400), reason EMAIL_UNAVAILABLE, where no mail server is configured. RESOURCE_EXHAUSTED (429),
+        reason TOO_MANY_EMAIL_CODES, after 5 codes in 24 hours for the caller, or to this address for anybody. INVALID_ARGUMENT
+        (400), naming email, when it is no address or the mail server refuses it. UNAVAILABLE (503), reason EMAIL_NOT_SENT,
+        when the mail server does not take the mail now.
+        """
+
+    @_abc_1.abstractmethod
+    def ConfirmNotificationEmail(
+        self,
+        request: _customer_pb2.ConfirmNotificationEmailRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_customer_pb2.ConfirmNotificationEmailResponse, _abc.Awaitable[_customer_pb2.ConfirmNotificationEmailResponse]]:
+        """Confirms the address that was set last, by the code that was mailed to it: it is told by e-mail from now on.
+        FAILED_PRECONDITION (400), reason EMAIL_CODE_WRONG, when the code is wrong, older than an hour or used, and for every
+        code after 5 that were wrong: set the address again for another one.
         """
 
     @_abc_1.abstractmethod
@@ -460,7 +502,7 @@ class NotificationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _customer_pb2.GetNotificationEmailRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_customer_pb2.GetNotificationEmailResponse, _abc.Awaitable[_customer_pb2.GetNotificationEmailResponse]]:
-        """Gives the address that is told by e-mail."""
+        """Gives the address that is told by e-mail, and one that is not confirmed yet."""
 
     @_abc_1.abstractmethod
     def ListDeliveries(

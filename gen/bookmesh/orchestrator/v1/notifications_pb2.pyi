@@ -329,20 +329,77 @@ Global___SetNotificationEmailRequest: _TypeAlias = SetNotificationEmailRequest  
 
 @_typing.final
 class SetNotificationEmailResponse(_message.Message):
-    """The address is set."""
+    """The address is set, or waits for its code."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    EMAIL_FIELD_NUMBER: _builtins.int
+    UNCONFIRMED_EMAIL_FIELD_NUMBER: _builtins.int
+    email: _builtins.str
+    """The address that is told by e-mail now; empty for none."""
+    unconfirmed_email: _builtins.str
+    """The address to which a code was mailed; empty for none."""
     def __init__(
         self,
+        *,
+        email: _builtins.str = ...,
+        unconfirmed_email: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "unconfirmed_email", b"unconfirmed_email"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetNotificationEmailResponse: _TypeAlias = SetNotificationEmailResponse  # noqa: Y015
+
+@_typing.final
+class ConfirmNotificationEmailRequest(_message.Message):
+    """Confirms the address for e-mail."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """The customer. Required."""
+    code: _builtins.str
+    """The code that was mailed, 8 digits. Required."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "customer_id", b"customer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmNotificationEmailRequest: _TypeAlias = ConfirmNotificationEmailRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmNotificationEmailResponse(_message.Message):
+    """The address is confirmed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EMAIL_FIELD_NUMBER: _builtins.int
+    email: _builtins.str
+    """The address that is told by e-mail now."""
+    def __init__(
+        self,
+        *,
+        email: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmNotificationEmailResponse: _TypeAlias = ConfirmNotificationEmailResponse  # noqa: Y015
 
 @_typing.final
 class GetNotificationEmailRequest(_message.Message):
@@ -373,16 +430,20 @@ class GetNotificationEmailResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EMAIL_FIELD_NUMBER: _builtins.int
+    UNCONFIRMED_EMAIL_FIELD_NUMBER: _builtins.int
     email: _builtins.str
-    """Empty for none."""
+    """The address that is told by e-mail; empty for none."""
+    unconfirmed_email: _builtins.str
+    """An address that is not confirmed yet; empty for none."""
     def __init__(
         self,
         *,
         email: _builtins.str = ...,
+        unconfirmed_email: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "unconfirmed_email", b"unconfirmed_email"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -65,6 +65,11 @@ class NotificationServiceStub:
                 request_serializer=bookmesh_dot_orchestrator_dot_v1_dot_notifications__pb2.SetNotificationEmailRequest.SerializeToString,
                 response_deserializer=bookmesh_dot_orchestrator_dot_v1_dot_notifications__pb2.SetNotificationEmailResponse.FromString,
                 _registered_method=True)
+        self.ConfirmNotificationEmail = channel.unary_unary(
+                '/bookmesh.orchestrator.v1.NotificationService/ConfirmNotificationEmail',
+                request_serializer=bookmesh_dot_orchestrator_dot_v1_dot_notifications__pb2.ConfirmNotificationEmailRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_orchestrator_dot_v1_dot_notifications__pb2.ConfirmNotificationEmailResponse.FromString,
+                _registered_method=True)
         self.GetNotificationEmail = channel.unary_unary(
                 '/bookmesh.orchestrator.v1.NotificationService/GetNotificationEmail',
                 request_serializer=bookmesh_dot_orchestrator_dot_v1_dot_notifications__pb2.GetNotificationEmailRequest.SerializeToString,
@@ -120,15 +125,26 @@ class NotificationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetNotificationEmail(self, request, context):
-        """Sets the address that is told by e-mail, or removes it. Idempotent. FAILED_PRECONDITION, reason EMAIL_UNAVAILABLE, for
-        an address where no mail server is configured. INVALID_ARGUMENT when it cannot stand in the header of a mail.
+        """Mails a code to the address that is to be told by e-mail, or ends e-mail; not idempotent, since each call sends a
+        code. FAILED_PRECONDITION, reason EMAIL_UNAVAILABLE, for an address where no mail server is configured.
+        RESOURCE_EXHAUSTED, reason TOO_MANY_EMAIL_CODES, after 5 codes in 24 hours for the customer or to the address.
+        INVALID_ARGUMENT when it is no address or the mail server refuses it; UNAVAILABLE, reason EMAIL_NOT_SENT, when the
+        mail server does not take the mail now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmNotificationEmail(self, request, context):
+        """Has the address told by e-mail to which the code was mailed. FAILED_PRECONDITION, reason EMAIL_CODE_WRONG, when it is
+        wrong, older than an hour or used, and after 5 wrong ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetNotificationEmail(self, request, context):
-        """Gives the address that is told by e-mail.
+        """Gives the address that is told by e-mail, and one that is not confirmed yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,6 +190,11 @@ def add_NotificationServiceServicer_to_server(servicer, server):
                     servicer.SetNotificationEmail,
                     request_deserializer=bookmesh_dot_orchestrator_dot_v1_dot_notifications__pb2.SetNotificationEmailRequest.FromString,
                     response_serializer=bookmesh_dot_orchestrator_dot_v1_dot_notifications__pb2.SetNotificationEmailResponse.SerializeToString,
+            ),
+            'ConfirmNotificationEmail': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmNotificationEmail,
+                    request_deserializer=bookmesh_dot_orchestrator_dot_v1_dot_notifications__pb2.ConfirmNotificationEmailRequest.FromString,
+                    response_serializer=bookmesh_dot_orchestrator_dot_v1_dot_notifications__pb2.ConfirmNotificationEmailResponse.SerializeToString,
             ),
             'GetNotificationEmail': grpc.unary_unary_rpc_method_handler(
                     servicer.GetNotificationEmail,
@@ -349,6 +370,33 @@ class NotificationService:
             '/bookmesh.orchestrator.v1.NotificationService/SetNotificationEmail',
             bookmesh_dot_orchestrator_dot_v1_dot_notifications__pb2.SetNotificationEmailRequest.SerializeToString,
             bookmesh_dot_orchestrator_dot_v1_dot_notifications__pb2.SetNotificationEmailResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmNotificationEmail(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.orchestrator.v1.NotificationService/ConfirmNotificationEmail',
+            bookmesh_dot_orchestrator_dot_v1_dot_notifications__pb2.ConfirmNotificationEmailRequest.SerializeToString,
+            bookmesh_dot_orchestrator_dot_v1_dot_notifications__pb2.ConfirmNotificationEmailResponse.FromString,
             options,
             channel_credentials,
             insecure,

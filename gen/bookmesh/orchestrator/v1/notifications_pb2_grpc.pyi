@@ -49,11 +49,18 @@ class NotificationServiceStub:
     DeleteWebhookEndpoint: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.DeleteWebhookEndpointRequest, _notifications_pb2.DeleteWebhookEndpointResponse]
     """Removes an endpoint; what was not delivered to it is given up. NOT_FOUND as for RotateWebhookSecret."""
     SetNotificationEmail: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.SetNotificationEmailRequest, _notifications_pb2.SetNotificationEmailResponse]
-    """Sets the address that is told by e-mail, or removes it. Idempotent. FAILED_PRECONDITION, reason EMAIL_UNAVAILABLE, for
-    an address where no mail server is configured. INVALID_ARGUMENT when it cannot stand in the header of a mail.
+    """Mails a code to the address that is to be told by e-mail, or ends e-mail; not idempotent, since each call sends a
+    code. FAILED_PRECONDITION, reason EMAIL_UNAVAILABLE, for an address where no mail server is configured.
+    RESOURCE_EXHAUSTED, reason TOO_MANY_EMAIL_CODES, after 5 codes in 24 hours for the customer or to the address.
+    INVALID_ARGUMENT when it is no address or the mail server refuses it; UNAVAILABLE, reason EMAIL_NOT_SENT, when the
+    mail server does not take the mail now.
+    """
+    ConfirmNotificationEmail: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.ConfirmNotificationEmailRequest, _notifications_pb2.ConfirmNotificationEmailResponse]
+    """Has the address told by e-mail to which the code was mailed. FAILED_PRECONDITION, reason EMAIL_CODE_WRONG, when it is
+    wrong, older than an hour or used, and after 5 wrong ones.
     """
     GetNotificationEmail: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.GetNotificationEmailRequest, _notifications_pb2.GetNotificationEmailResponse]
-    """Gives the address that is told by e-mail."""
+    """Gives the address that is told by e-mail, and one that is not confirmed yet."""
     ListDeliveries: _grpc.UnaryUnaryMultiCallable[_notifications_pb2.ListDeliveriesRequest, _notifications_pb2.ListDeliveriesResponse]
     """Lists what was sent or tried for a customer, the newest first. INVALID_ARGUMENT, naming page_token, when it is not
     one that was given out.
@@ -80,11 +87,18 @@ class NotificationServiceAsyncStub(NotificationServiceStub):
     DeleteWebhookEndpoint: _aio.UnaryUnaryMultiCallable[_notifications_pb2.DeleteWebhookEndpointRequest, _notifications_pb2.DeleteWebhookEndpointResponse]  # type: ignore[assignment]
     """Removes an endpoint; what was not delivered to it is given up. NOT_FOUND as for RotateWebhookSecret."""
     SetNotificationEmail: _aio.UnaryUnaryMultiCallable[_notifications_pb2.SetNotificationEmailRequest, _notifications_pb2.SetNotificationEmailResponse]  # type: ignore[assignment]
-    """Sets the address that is told by e-mail, or removes it. Idempotent. FAILED_PRECONDITION, reason EMAIL_UNAVAILABLE, for
-    an address where no mail server is configured. INVALID_ARGUMENT when it cannot stand in the header of a mail.
+    """Mails a code to the address that is to be told by e-mail, or ends e-mail; not idempotent, since each call sends a
+    code. FAILED_PRECONDITION, reason EMAIL_UNAVAILABLE, for an address where no mail server is configured.
+    RESOURCE_EXHAUSTED, reason TOO_MANY_EMAIL_CODES, after 5 codes in 24 hours for the customer or to the address.
+    INVALID_ARGUMENT when it is no address or the mail server refuses it; UNAVAILABLE, reason EMAIL_NOT_SENT, when the
+    mail server does not take the mail now.
+    """
+    ConfirmNotificationEmail: _aio.UnaryUnaryMultiCallable[_notifications_pb2.ConfirmNotificationEmailRequest, _notifications_pb2.ConfirmNotificationEmailResponse]  # type: ignore[assignment]
+    """Has the address told by e-mail to which the code was mailed. FAILED_PRECONDITION, reason EMAIL_CODE_WRONG, when it is
+    wrong, older than an hour or used, and after 5 wrong ones.
     """
     GetNotificationEmail: _aio.UnaryUnaryMultiCallable[_notifications_pb2.GetNotificationEmailRequest, _notifications_pb2.GetNotificationEmailResponse]  # type: ignore[assignment]
-    """Gives the address that is told by e-mail."""
+    """Gives the address that is told by e-mail, and one that is not confirmed yet."""
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_notifications_pb2.ListDeliveriesRequest, _notifications_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
     """Lists what was sent or tried for a customer, the newest first. INVALID_ARGUMENT, naming page_token, when it is not
     one that was given out.
@@ -144,8 +158,21 @@ class NotificationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _notifications_pb2.SetNotificationEmailRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_notifications_pb2.SetNotificationEmailResponse, _abc.Awaitable[_notifications_pb2.SetNotificationEmailResponse]]:
-        """Sets the address that is told by e-mail, or removes it. Idempotent. FAILED_PRECONDITION, reason EMAIL_UNAVAILABLE, for
-        an address where no mail server is configured. INVALID_ARGUMENT when it cannot stand in the header of a mail.
+        """Mails a code to the address that is to be told by e-mail, or ends e-mail; not idempotent, since each call sends a
+        code. FAILED_PRECONDITION, reason EMAIL_UNAVAILABLE, for an address where no mail server is configured.
+        RESOURCE_EXHAUSTED, reason TOO_MANY_EMAIL_CODES, after 5 codes in 24 hours for the customer or to the address.
+        INVALID_ARGUMENT when it is no address or the mail server refuses it; UNAVAILABLE, reason EMAIL_NOT_SENT, when the
+        mail server does not take the mail now.
+        """
+
+    @_abc_1.abstractmethod
+    def ConfirmNotificationEmail(
+        self,
+        request: _notifications_pb2.ConfirmNotificationEmailRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_notifications_pb2.ConfirmNotificationEmailResponse, _abc.Awaitable[_notifications_pb2.ConfirmNotificationEmailResponse]]:
+        """Has the address told by e-mail to which the code was mailed. FAILED_PRECONDITION, reason EMAIL_CODE_WRONG, when it is
+        wrong, older than an hour or used, and after 5 wrong ones.
         """
 
     @_abc_1.abstractmethod
@@ -154,7 +181,7 @@ class NotificationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _notifications_pb2.GetNotificationEmailRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_notifications_pb2.GetNotificationEmailResponse, _abc.Awaitable[_notifications_pb2.GetNotificationEmailResponse]]:
-        """Gives the address that is told by e-mail."""
+        """Gives the address that is told by e-mail, and one that is not confirmed yet."""
 
     @_abc_1.abstractmethod
     def ListDeliveries(

@@ -1,10 +1,13 @@
--- forget: removes deliveries that are over and old, and secrets that are not in force any more.
--- $1 days integer (age)   $2 limit integer
+-- forget: removes deliveries that are over and old, secrets that are not in force any more, and codes of old.
+-- $1 days integer (age)   $2 limit integer   $3 code_age double precision (seconds)
 -- Result: nothing.
 WITH secrets AS (
     UPDATE orchestrator.webhook_endpoint
     SET previous_key_id = NULL, previous_sealed = NULL, previous_until = NULL
     WHERE previous_until <= now()
+),
+codes AS (
+    DELETE FROM orchestrator.email_code WHERE sent_at <= now() - $3 * interval '1 second'
 )
 DELETE FROM orchestrator.delivery
 WHERE delivery_id IN (
