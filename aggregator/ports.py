@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from aggregator.domain.collection import Answer, Question
 from aggregator.domain.history import CollectionRecord
+from aggregator.selection.columns import (
+    BookColumns,
+    CategoryColumns,
+    Floats,
+    GeneralColumns,
+    SellerColumns,
+)
 from sellers.admission.model import (
     Ask,
     Decision,
@@ -218,4 +228,83 @@ class FleetHealth(Protocol):
 
     async def health(self, sellers: Sequence[Limits]) -> Sequence[SellerHealth]:
         """Say how sellers are doing, in their order, in one round trip. Never raises."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What sellers answered about one book in one collection.
+
+    Attributes:
+        book_id: which.
+        at_s: when it began, in seconds since 1970.
+        seller_ids: who was asked, none twice.
+        state: a ``State`` each.
+        total_minor: their totals, 0 where there is none.
+        latency_s: how long each took; nan where that is not known.
+
+    """
+
+    book_id: str
+    at_s: float
+    seller_ids: Sequence[str]
+    state: NDArray[np.uint8]
+    total_minor: NDArray[np.int32]
+    latency_s: Floats
+
+
+class MarketStore(Protocol):
+    """Remembers what was learned of the market. In its columns a row is a seller's number.
+
+    Its methods raise ``mesh.errors.Unavailable`` while it cannot be reached. What it cannot read it gives as unknown.
+    """
+
+    async def numbers(self, seller_ids: Sequence[str]) -> Mapping[str, int]:
+        """Give the sellers' numbers, which they keep for good."""
+        ...
+
+    async def books(self, book_ids: Sequence[str]) -> Sequence[BookColumns]:
+        """Give what is known of books, of those of which anything is."""
+        ...
+
+    async def merge_books(self, books: Sequence[BookColumns]) -> None:
+        """Remember books, beside what others have learned of them: of each seller the newest answer stays."""
+        ...
+
+    async def sellers(self) -> SellerColumns | None:
+        """Give what this process has learned of sellers; what another one has, if this one has nothing."""
+        ...
+
+    async def general(self) -> GeneralColumns | None:
+        """Give what holds for all sellers together; as ``sellers``."""
+        ...
+
+    async def category(self, name: str) -> CategoryColumns | None:
+        """Give what this process has learned of a category; as ``sellers``."""
+        ...
+
+    async def put_learned(
+        self,
+        sellers: SellerColumns,
+        general: GeneralColumns,
+        categories: Sequence[CategoryColumns],
+        now: datetime,
+    ) -> None:
+        """Remember what this process has learned of sellers and of some categories, in place of what was."""
+        ...
+
+    async def drop_books(self, before: datetime) -> None:
+        """Forget books of which nothing was learned since."""
+        ...
+
+
+class Past(Protocol):
+    """Knows what sellers answered in collections that are over."""
+
+    async def count_past(self) -> int:
+        """Give how many collections there are."""
+        ...
+
+    def past(self, currency: str) -> AsyncIterator[Sequence[Lesson]]:
+        """Give what those in one currency teach, the oldest first, many at a time."""
         ...

@@ -13,6 +13,7 @@ _COMMANDS = {
     "cancel": "Cancel a purchase, as far as that is still possible.",
     "demo": "Buy three books from 50 sellers through the whole mesh, then exit.",
     "list": "List your purchases.",
+    "market": "See what is remembered of prices and stock, or work it out anew.",
     "migrate": "Bring a database up to date.",
     "operator": "See and decide what no rule can: flagged purchases.",
     "payables": "Print what is owed to sellers, by day.",
