@@ -284,7 +284,8 @@ async def test_a_code_is_good_once_for_an_hour_for_its_customer_and_for_few_gues
                 with pytest.raises(errors.FailedPrecondition):
                     await alice.confirm(wrong)
             assert await alice.email() == Addresses(None, None)
-        case "sealed":
+        case _:
+            assert why == "sealed"
             await world.pool.execute("UPDATE orchestrator.email_code SET key_id = 'taken-out'")
     with pytest.raises(errors.FailedPrecondition) as caught:
         await asks.confirm(code)
