@@ -48,8 +48,9 @@ class EdgeSettings(BaseSettings):
     edge_address_burst: int = Field(default=3000, ge=1, le=1_000_000)
     """How many may come from it at once, after a pause."""
 
-    edge_connections: int = Field(default=10_000, ge=1)
-    """How many connections may be open; each takes a file descriptor (``ulimit -n``)."""
+    edge_connections: int = Field(default=12_000, ge=1)
+    """How many connections may be open; each takes a file descriptor (``ulimit -n``). More than streams, each of which
+    may have a connection of its own: else those who watch leave no connection to others."""
 
     edge_streams: int = Field(default=10_000, ge=1)
     """How many streams, such as watches, may be open at a time."""

@@ -10,8 +10,10 @@ belong to others (capabilities(7), CAP_DAC_OVERRIDE): the project may well lie b
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import resource
 import sys
 
 _PR_SET_PDEATHSIG = 1
@@ -23,7 +25,11 @@ _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
 
 def main(parent: str, death_signal: str, user: str, group: str, *command: str) -> None:
-    """Become ``command``."""
+    """Become ``command``, with as many open files as there may be: each connection of a customer is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Where there is no limit in name, the system has one, and does not take more than that.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     linux = ctypes.CDLL(None) if sys.platform == "linux" else None
     if user != "-":
         if linux is not None:

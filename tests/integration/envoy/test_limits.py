@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from contextlib import AsyncExitStack
 
 import grpc
 import httpx
@@ -13,12 +14,15 @@ import pytest_asyncio
 from bookmesh.customer.v1 import customer_pb2, customer_pb2_grpc
 from mesh import errors
 from mesh.grpc.errors import from_rpc
+from tests.e2e import hostile
+from tests.e2e.waiting import eventually
 from tests.integration.envoy.conftest import PATH, Edge, MakeEdge
 from tests.integration.envoy.test_rest import BODY, reason
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BURST = 3
+STREAMS = 3
 RETRY_IN_A_SECOND = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retry_delay": "1s"}
 
 
@@ -125,3 +129,53 @@ async def test_too_many_or_too_large_headers_are_refused(
         refused = await customer.get(f"{PATH}/r1", headers=headers)
         assert refused.status_code == 431
         assert (await customer.get(f"{PATH}/r1")).status_code == 200
+
+
+@pytest.mark.parametrize("way", ["watch", "events"])
+async def test_beyond_so_many_streams_there_is_none_but_calls_go_on(
+    make_edge: MakeEdge, way: str
+) -> None:
+    """A stream more than there may be is answered at once: 503, and when to come back."""
+    edge = await make_edge(edge_streams=STREAMS)
+    metadata = (("authorization", f"Bearer {edge.token()}"),)
+    async with edge.client() as customer, grpc.aio.insecure_channel(edge.grpc_address) as channel:
+        stub = customer_pb2_grpc.PurchaseServiceStub(channel)
+        async with AsyncExitStack() as opened:
+            for _ in range(STREAMS):
+                stream = customer.stream("GET", f"{PATH}/r1:{way}", timeout=None)
+                assert (await opened.enter_async_context(stream)).status_code == 200
+            refused = await customer.get(f"{PATH}/r1:{way}")
+            assert (refused.status_code, reason(refused)) == (503, "UNAVAILABLE")
+            assert refused.headers["retry-after"] == "1"
+            request = customer_pb2.WatchPurchaseRequestRequest(request_id="r1")
+            with pytest.raises(grpc.aio.AioRpcError) as over_grpc:
+                await stub.WatchPurchaseRequest(request, metadata=metadata, timeout=10).read()
+            assert over_grpc.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert (await customer.get(f"{PATH}/r1")).status_code == 200
+            edge.go_on.set()
+        # Those that have ended make room.
+        async with customer.stream("GET", f"{PATH}/r1:{way}", timeout=None) as again:
+            assert again.status_code == 200
+
+
+async def test_beyond_so_many_connections_new_ones_are_closed_until_others_end(
+    make_edge: MakeEdge,
+) -> None:
+    edge = await make_edge(edge_connections=STREAMS)
+    door = edge.rest_url.removeprefix("http://")
+
+    async def taken() -> bool | None:
+        async with hostile.connected(door) as (reader, writer):
+            writer.write(b"GET / HTTP/1.1\r\nhost: bookmesh\r\nconnection: close\r\n\r\n")
+            try:
+                return await reader.read() != b"" or None
+            except ConnectionError:
+                return None
+
+    async with AsyncExitStack() as opened:
+        for _ in range(STREAMS):
+            reader, writer = await opened.enter_async_context(hostile.connected(door))
+            writer.write(b"GET / HTTP/1.1\r\nhost: bookmesh\r\n\r\n")
+            assert b" 401 " in await reader.readuntil(b"\r\n")
+        assert await taken() is None
+    assert await eventually(taken, 20)

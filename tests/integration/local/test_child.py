@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -25,6 +26,23 @@ async def test_it_is_started_when_it_is_healthy(make_child: MakeChild) -> None:
     child = make_child("time.sleep(0.1); ready.touch()\n" + UNTIL_TOLD)
     await child.start()
     assert child.pid is not None
+
+
+async def test_it_may_have_as_many_files_open_as_anybody_may(
+    make_child: MakeChild, data: DataFolder
+) -> None:
+    """Whatever the shell, or the supervisor, was content with."""
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most - 1, most))
+    try:
+        child = make_child(
+            "import resource, signal; print(resource.getrlimit(resource.RLIMIT_NOFILE), flush=True); ready.touch();"
+            f" {UNTIL_TOLD}"
+        )
+        await child.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
+    assert str((most, most)) in data.log("program").read_text()
 
 
 async def test_one_that_dies_while_it_starts_is_a_problem_with_its_last_words(
