@@ -6,7 +6,7 @@ import asyncio
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,9 +57,14 @@ class Bought:
 
 @asynccontextmanager
 async def shop(
-    groups: Mapping[str, Mapping[str, Any]], counts: Mapping[str, int]
+    groups: Mapping[str, Mapping[str, Any]],
+    counts: Mapping[str, int],
+    books: Sequence[Mapping[str, Any]] = (),
 ) -> AsyncIterator[LocalMesh]:
-    """Run the whole mesh with simulated sellers of these kinds (``seller_sim/scenarios/demo.yaml`` describes them)."""
+    """Run the whole mesh with simulated sellers of these kinds (``seller_sim/scenarios/demo.yaml`` describes them).
+
+    Of ``books`` more is known, as there.
+    """
     scenario = {
         "seed": 7,
         "groups": [
@@ -71,6 +76,7 @@ async def shop(
             }
             for name, behaviour in groups.items()
         ],
+        "books": [dict(book) for book in books],
     }
     with tempfile.TemporaryDirectory(prefix="bookmesh-bench-") as folder:
         file = Path(folder) / "scenario.yaml"
