@@ -335,7 +335,7 @@ class Flight:
         """Say what came of a seller that nobody waits for any longer, for a reason: STOPPED or TIMED_OUT."""
         waiting = self._waiting.get(seller_id)
         outcome: CallFailed | Skipped
-        if self._following if waiting is None else waiting.sent:
+        if self._following if waiting is None else waiting.asked:
             outcome = _TIMED_OUT if reason is MissReason.TIMED_OUT else Skipped(reason)
         else:
             never = MissReason.TOO_SLOW if reason is MissReason.TIMED_OUT else reason
@@ -461,6 +461,7 @@ class Flight:
             until_s=self._until_s,
             on_answer=self._answered,
             purpose=Purpose.BROWSE if self.key.browsing else Purpose.QUOTE,
+            fresh=self.key.fresh,
         )
         self._waiting[seller.seller_id] = waiting
         for customer_id in others:

@@ -150,6 +150,8 @@ class Waiting:
         "call",
         "context",
         "customers",
+        "followers",
+        "follows",
         "lot",
         "on_answer",
         "part",
@@ -182,13 +184,21 @@ class Waiting:
         self.lot: _Lot | None = None
         self.call: _Call | None = None
         self.sent = False
+        self.follows: Waiting | None = None
+        self.followers: list[Waiting] = []
         self.part = _USUAL
         self.search: _Search | None = None
 
     @property
     def lacking(self) -> MissReason | None:
         """What it waits for, as far as that is known; None once it is sent."""
-        return None if self.lot is None else self.lot.lacking
+        lot = self.lot if self.follows is None else self.follows.lot
+        return None if lot is None else lot.lacking
+
+    @property
+    def asked(self) -> bool:
+        """Whether its seller has been asked."""
+        return self.sent if self.follows is None else self.follows.sent
 
 
 @dataclass(slots=True)
@@ -476,6 +486,8 @@ class Gatherer:
         self._parts = itertools.count(_FIRST_PART)
         # Of sellers with questions in several lots.
         self._turns: dict[str, _Turns] = {}
+        # What is asked before somebody waits for it.
+        self._ahead: dict[tuple[str, Question], Waiting] = {}
 
     def ask(
         self,
@@ -486,8 +498,13 @@ class Gatherer:
         until_s: float,
         on_answer: Callable[[Answer], None],
         purpose: Purpose = Purpose.QUOTE,
+        ahead: bool = False,
+        fresh: bool = False,
     ) -> Waiting:
         """Ask a seller; ``on_answer`` is called once, unless the question is cancelled before.
+
+        What is being asked ahead is not asked twice: who comes meanwhile has its answer too, or is asked for if there
+        is none in time.
 
         Args:
             seller: whom.
@@ -496,6 +513,8 @@ class Gatherer:
             until_s: when the answer must be there, by the monotonic clock.
             on_answer: gets the answer, or why there is none.
             purpose: what for; only questions of one purpose travel in one call.
+            ahead: whether it is asked before somebody waits for it.
+            fresh: whether what has been asked before is not good enough.
 
         """
         waiting = Waiting(
@@ -506,6 +525,14 @@ class Gatherer:
             on_answer=on_answer,
             purpose=purpose,
         )
+        key = (seller.seller_id, question)
+        first = self._ahead.get(key)
+        if first is not None and not fresh:
+            waiting.follows = first
+            first.followers.append(waiting)
+            return waiting
+        if ahead:
+            self._ahead[key] = waiting
         self._put(seller, waiting)
         return waiting
 
@@ -859,13 +886,21 @@ class Gatherer:
         refusals = self._refusals.get(seller.seller_id)
         return refusals is not None and now <= refusals.wary_s and not is_isbn(question.book_id)
 
-    @staticmethod
     def _answer(
-        seller: Seller, waiting: Waiting, outcome: QuoteOutcome | Skipped, now: float
+        self, seller: Seller, waiting: Waiting, outcome: QuoteOutcome | Skipped, now: float
     ) -> None:
+        key = (seller.seller_id, waiting.question)
+        if self._ahead.get(key) is waiting:
+            del self._ahead[key]
         on_answer, waiting.on_answer = waiting.on_answer, None
         if on_answer is not None:
             on_answer(Answer(seller.seller_id, outcome, now - waiting.asked_s))
+        for follower in waiting.followers:
+            follower.follows = None
+            if follower.on_answer is not None and isinstance(outcome, Skipped):
+                self._put(seller, follower)
+            else:
+                self._answer(seller, follower, outcome, now)
 
 
 def _rounds(due: Sequence[tuple[_Lot, int]]) -> Iterator[Sequence[tuple[_Lot, int]]]:

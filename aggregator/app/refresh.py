@@ -130,7 +130,7 @@ class Refresher:
         until_s = started_s + self._settings.seller_s
         for seller in sellers.values():
             self._gatherer.ask(
-                seller, question, customer_id="", until_s=until_s, on_answer=on_answer
+                seller, question, customer_id="", until_s=until_s, on_answer=on_answer, ahead=True
             )
         await lead_until(ended, self._cache, question)
         self._on_ended(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from aggregator.app.collect import Wish
 from aggregator.app.gather import GatherSettings
-from aggregator.domain.collection import MissReason
+from aggregator.domain.collection import Answer, MissReason, Skipped
 from aggregator.domain.latency import BOUNDS_S
 from bench.virtual_time import VirtualClock, run_virtually
 from sellers.admission.model import (
@@ -455,6 +455,59 @@ async def test_who_joins_with_more_time_has_it_while_the_question_waits_for_budg
         assert patient.quoted == {"acme"}
         assert (await hasty).quoted == set()
         await before
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_what_is_asked_ahead_is_not_asked_twice_unless_it_must_be_fresh(*, fresh: bool) -> None:
+    @in_virtual_time
+    async def main() -> None:
+        async with fleet(seller("acme")) as mesh:
+            mesh.sellers.latency_s["acme"] = 2.0
+            process = await mesh.process()
+            ahead: list[Answer] = []
+            process.gatherer.ask(
+                seller("acme"),
+                QUESTION,
+                customer_id="",
+                until_s=2000.0,
+                on_answer=ahead.append,
+                ahead=True,
+            )
+            await asyncio.sleep(0.5)
+            hasty = asyncio.create_task(process.collect(time_left_s=1))
+            result = await process.collect(wish=Wish(fresh=fresh))
+            assert result.quoted == {"acme"}
+            assert len(ahead) == 1
+            assert len(mesh.sellers.calls) == (2 if fresh else 1)
+            assert result.elapsed_s == pytest.approx(2.0 if fresh else 1.5, abs=0.01)
+            assert (await hasty).misses == {"acme": MissReason.TIMED_OUT}
+            assert (await hasty).summary.asked == 1
+            await process.collect("another")
+            assert len(ahead) == 1
+            assert not process.gatherer._ahead
+
+    main()
+
+
+@in_virtual_time
+async def test_who_has_more_time_than_what_is_asked_ahead_is_asked_for() -> None:
+    rules = replace(ALONE, window_s=2.0, warm_up_s=7.0)
+    acme = seller("acme", calls_per_minute=10)
+    async with fleet(acme, rules=rules) as mesh:
+        process = await mesh.process()
+        await ask_for(process, 9)
+        ahead: list[Answer] = []
+        process.gatherer.ask(
+            acme,
+            QUESTION,
+            customer_id="",
+            until_s=1001.0,
+            on_answer=ahead.append,
+            ahead=True,
+        )
+        result = await process.collect()
+        assert result.quoted == {"acme"}
+        assert [answer.outcome for answer in ahead] == [Skipped(MissReason.NO_BUDGET, asked=False)]
 
 
 @in_virtual_time

@@ -491,6 +491,7 @@ async def test_a_crowd_of_collections_asks_side_by_side_and_lets_the_loop_have_i
         until_s: float,
         on_answer: Callable[[Answer], None],
         purpose: Purpose,
+        fresh: bool,
     ) -> Waiting:
         asked.append((turn, seller.seller_id))
         return ask(
@@ -501,6 +502,7 @@ async def test_a_crowd_of_collections_asks_side_by_side_and_lets_the_loop_have_i
             until_s=until_s,
             on_answer=on_answer,
             purpose=purpose,
+            fresh=fresh,
         )
 
     monkeypatch.setattr(Gatherer, "ask", counted)
