@@ -48,7 +48,7 @@ def main() -> None:
         try:
             right = replay(options.replay, options.bug, console, in_postgres=options.postgres)
         except ValueError as error:
-            parser.error(str(error))
+            parser.exit(2, f"{error}\n")
     else:
         seeds = range(options.from_seed, options.from_seed + options.seeds)
         right = run(options.only, seeds, options.in_postgres, options.processes, console)

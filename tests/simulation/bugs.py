@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count
+from uuid import uuid5
 
 import asyncpg
 
 from mesh.money import Money
 from orchestrator.adapters.postgres import PostgresPurchaseStore
+from orchestrator.app.notify import Notifier
 from orchestrator.app.steps import Steps, Work
 from orchestrator.app.worker import Worker, _Live
-from orchestrator.domain.events import Collected
+from orchestrator.domain.events import Collected, Event
+from orchestrator.domain.notifications import (
+    DeliveryState,
+    NotDelivered,
+    TryOutcome,
+    Undeliverable,
+    Verdict,
+)
+from orchestrator.domain.observations import Decision, Resolve
 from orchestrator.domain.purchase import (
     Attempt,
     Candidate,
@@ -22,8 +32,9 @@ from orchestrator.domain.purchase import (
     Stage,
     Status,
 )
-from orchestrator.domain.saga import Moment, Next, Resolution, Saga
-from orchestrator.ports import AuthorizeOutcome, Commit, Committed, Loaded, VoidOutcome
+from orchestrator.domain.saga import Moment, Next, PaymentFound, Resolution, Saga
+from orchestrator.notification_ports import BegunTry
+from orchestrator.ports import AuthorizeOutcome, Commit, Committed, Loaded, Submission, VoidOutcome
 from tests.fakes.purchase_store import MemoryPurchaseStore, Row
 from tests.simulation.ways import ProviderWay
 from tests.simulation.world import REAL, Parts
@@ -281,6 +292,95 @@ class TellsTwice(MemoryPurchaseStore):
         row.outbox += [*commit.news, *commit.news]
 
 
+class VoidsWhatIsCharged(Steps):
+    """A void that finds a charge is taken for done."""
+
+    async def _void(self, work: Work) -> Next:
+        following = await super()._void(work)
+        if following.purchase.stage is Stage.FLAGGED:
+            return self._saga.voided(work.purchase, work.moment())
+        return following
+
+
+class RefundsRegardless(Steps):
+    """All that was charged is given back, whatever was given back by hand before."""
+
+    async def _refund(self, work: Work) -> Next:
+        following = await super()._refund(work)
+        charged = work.purchase.authorization.captured
+        provider_id = work.purchase.authorization.provider_id
+        if following.purchase.stage is Stage.FLAGGED and charged and provider_id:
+            key = f"{work.purchase.request_id}:refund"
+            await self._provider.refund(key, provider_id, charged)
+        return following
+
+
+class OrdersAgainOnRetry(Saga):
+    """An operator's retry of an order sends it again, as if it had never been sent."""
+
+    def _resolve(self, purchase: Purchase, what: Resolve, by: str, moment: Moment) -> Next:
+        following = super()._resolve(purchase, what, by, moment)
+        if purchase.resume is not Stage.ORDER or what.decision is not Decision.RETRY:
+            return following
+        return replace(following, purchase=replace(following.purchase, stage=Stage.ORDER))
+
+
+class TakesTheDearerOrder(Saga):
+    """What the seller charges is compared with max_price alone, not with what was agreed."""
+
+    def ordered(self, purchase: Purchase, order_id: str, total: Money) -> Next:
+        following = super().ordered(purchase, order_id, total)
+        if total.minor > purchase.max_price.minor:
+            return following
+        return replace(following, purchase=replace(following.purchase, stage=Stage.CAPTURE))
+
+
+class ClosesWithTheReservation(Saga):
+    """What is still reserved when a purchase was closed is left to lapse."""
+
+    def payment_checked(
+        self, purchase: Purchase, payment: PaymentFound | None, moment: Moment
+    ) -> Next:
+        return self._rest(purchase, moment)
+
+
+class AcceptsTwice(MemoryPurchaseStore):
+    """Any number of purchases is made of an offer."""
+
+    async def submit(self, submission: Submission, events: Sequence[Event]) -> bool:
+        offer = submission.purchase.accepted_offer_of
+        unbound = replace(submission.purchase, accepted_offer_of=None)
+        done = await super().submit(replace(submission, purchase=unbound), events)
+        if done and offer is not None:
+            row = self.rows[submission.purchase.request_id]
+            row.purchase = replace(row.purchase, accepted_offer_of=offer)
+        return done
+
+
+class DeliveredBeforeItIsSent(Notifier):
+    """A try is taken for a success before it is made."""
+
+    async def _try(self, begun: BegunTry) -> None:
+        await self._store.finish(begun, Verdict(DeliveryState.DELIVERED))
+        await super()._try(begun)
+
+
+class AnotherIdPerTry(Notifier):
+    """Each try of a message has an id of its own."""
+
+    async def _send(self, begun: BegunTry) -> TryOutcome:
+        message_id = uuid5(begun.message_id, str(begun.tries))
+        return await super()._send(replace(begun, message_id=message_id))
+
+
+class GivesUpAfterTheFirstTry(Notifier):
+    """What did not arrive is not sent again."""
+
+    async def _send(self, begun: BegunTry) -> TryOutcome:
+        outcome = await super()._send(begun)
+        return Undeliverable(outcome.error) if isinstance(outcome, NotDelivered) else outcome
+
+
 class GivesUpAnUnknownAuthorization(Saga):
     """An authorization without an answer is taken for declined."""
 
@@ -430,6 +530,61 @@ BUGS: dict[str, Bug] = {
             replace(REAL, steps=ActsBeforeTheCommit),
             "hold",
             frozenset({"I5"}),
+        ),
+        Bug(
+            "void of a charge is done",
+            replace(REAL, steps=VoidsWhatIsCharged),
+            "charged_by_hand",
+            frozenset({"I8", "I12"}),
+        ),
+        Bug(
+            "refund regardless",
+            replace(REAL, steps=RefundsRegardless),
+            "recalled_partly_refunded",
+            frozenset({"I10"}),
+        ),
+        Bug(
+            "retry orders again",
+            replace(REAL, saga=OrdersAgainOnRetry),
+            "operator_retries",
+            frozenset({"I9"}),
+            faults=2,
+        ),
+        Bug(
+            "dearer order taken",
+            replace(REAL, saga=TakesTheDearerOrder),
+            "overcharges",
+            frozenset({"I3"}),
+        ),
+        Bug(
+            "reservation left at the close",
+            replace(REAL, saga=ClosesWithTheReservation),
+            "operator_writes_it_off",
+            frozenset({"I9"}),
+        ),
+        Bug(
+            "offer accepted twice",
+            replace(REAL, store=AcceptsTwice),
+            "accept_offer_new_token",
+            frozenset({"I5"}),
+        ),
+        Bug(
+            "delivered before it is sent",
+            replace(REAL, notifier=DeliveredBeforeItIsSent),
+            "told",
+            frozenset({"I11"}),
+        ),
+        Bug(
+            "another id per try",
+            replace(REAL, notifier=AnotherIdPerTry),
+            "told",
+            frozenset({"I11"}),
+        ),
+        Bug(
+            "given up after the first try",
+            replace(REAL, notifier=GivesUpAfterTheFirstTry),
+            "told_when_it_listens",
+            frozenset({"I11"}),
         ),
         Bug(
             "token erased too early",

@@ -37,6 +37,8 @@ class Fault(StrEnum):
     """The process is told to stop, for a deploy; another is started in its place."""
     CANCEL = "cancel"
     """The customer cancels."""
+    WEAR_OUT = "wear_out"
+    """The process is killed, as were so many before it that what it worked on is left to an operator."""
 
 
 class Kind(StrEnum):
@@ -46,6 +48,8 @@ class Kind(StrEnum):
     """A call that changes something at a seller."""
     PAYMENT = "payment"
     """A call that changes something at the provider."""
+    RECEIVER = "receiver"
+    """A message to a customer."""
     QUESTION = "question"
     """A call that changes nothing."""
     COMMIT = "commit"
@@ -68,6 +72,7 @@ _REFUSALS = (Fault.UNAVAILABLE, Fault.CLAIMED)
 ALL: dict[Kind, tuple[Fault, ...]] = {
     Kind.SELLER: (*_STOPS, *_LOSSES, *_REFUSALS, Fault.SESSION_LOST),
     Kind.PAYMENT: (*_STOPS, *_LOSSES, *_REFUSALS, Fault.SESSION_LOST),
+    Kind.RECEIVER: (*_STOPS, *_LOSSES, *_REFUSALS),
     Kind.QUESTION: (*_STOPS, Fault.LOST_REQUEST, Fault.UNAVAILABLE, Fault.SESSION_LOST),
     Kind.COMMIT: (*_STOPS, *_LOSSES, Fault.SESSION_LOST),
     Kind.FENCED: (*_STOPS, *_LOSSES, Fault.SESSION_LOST),
@@ -81,6 +86,7 @@ _WORK = (Fault.CRASH_AFTER, Fault.FREEZE_BEFORE, Fault.FREEZE_AFTER, *_LOSSES)
 PAIRED: dict[Kind, tuple[Fault, ...]] = {
     Kind.SELLER: (*_WORK, Fault.UNAVAILABLE),
     Kind.PAYMENT: _WORK,
+    Kind.RECEIVER: _WORK,
     Kind.QUESTION: (Fault.FREEZE_AFTER, Fault.LOST_REQUEST),
     Kind.COMMIT: (Fault.CRASH_AFTER, Fault.FREEZE_AFTER, *_LOSSES),
     Kind.FENCED: (Fault.CRASH_AFTER, Fault.FREEZE_AFTER, Fault.LOST_ANSWER),
@@ -121,7 +127,7 @@ Schedule = tuple[Planned, ...]
 
 _PLANNED = re.compile(r"(?P<crossing>\d+):(?P<fault>[a-z_]+)(=(?P<seconds>\d+(\.\d+)?))?")
 
-EVENTS = frozenset({Fault.DRAIN, Fault.CANCEL})
+EVENTS = (Fault.DRAIN, Fault.CANCEL, Fault.WEAR_OUT)
 """What may happen at any crossing, whatever its kind."""
 _TIMED = frozenset({Fault.LATE, Fault.FREEZE_BEFORE, Fault.FREEZE_AFTER, Fault.STALL})
 

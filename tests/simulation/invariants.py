@@ -13,6 +13,7 @@ from uuid import UUID
 
 from mesh.money import Money
 from orchestrator.domain.events import Collected, Finished, Step, StepName
+from orchestrator.domain.observations import Decision
 from orchestrator.domain.purchase import (
     AuthorizationState,
     Candidate,
@@ -21,7 +22,7 @@ from orchestrator.domain.purchase import (
     Status,
 )
 from orchestrator.domain.saga import MOST_TRIES_AT_A_SELLER, Limits
-from orchestrator.ports import Commit, PaymentState
+from orchestrator.ports import Commit, PaymentState, Refused
 from sellers.model import Confirmed, TooLate
 from tests.simulation.ledgers import (
     PROVIDER,
@@ -55,7 +56,7 @@ EDGES: dict[Stage, frozenset[Stage]] = {
     Stage.OFFER: _CHECKS | {Stage.DONE},
     Stage.DONE: _CHECKS,
     Stage.CHECK_ORDER: _RESTING | {Stage.CANCEL_ORDER, Stage.REFUND, Stage.FLAGGED},
-    Stage.CHECK_PAYMENT: _RESTING | {Stage.FLAGGED},
+    Stage.CHECK_PAYMENT: _RESTING | {Stage.VOID, Stage.FLAGGED},
     Stage.SETTLE_PAYMENT: _RESTING | {Stage.VOID, Stage.FLAGGED},
     Stage.REFUND: _RESTING | {Stage.FLAGGED},
     Stage.FLAGGED: frozenset(Stage),
@@ -184,7 +185,7 @@ def i2_one_live_order_and_hold(ledgers: Ledgers, effect: Effect) -> str | None:
 
 
 def i3_one_capture_of_the_orders_total(ledgers: Ledgers, effect: Effect) -> str | None:
-    """At most one capture; its amount is the order's total, at most what is authorized, at most max_price."""
+    """At most one capture, of the order's total: at most what was agreed with the seller, authorized, max_price."""
     if effect.name != "capture" or not effect.done:
         return None
     entries = ledgers.provider.of(effect.request_id)
@@ -196,6 +197,9 @@ def i3_one_capture_of_the_orders_total(ledgers: Ledgers, effect: Effect) -> str 
     row = ledgers.seen[effect.request_id].row
     if row is None or not captured <= authorized <= row.purchase.max_price.minor:
         return f"captured {captured} of {authorized} authorized"
+    attempt = row.purchase.attempt
+    if attempt is None or captured > attempt.agreed.minor:
+        return f"captured {captured}, which was never agreed: {attempt}"
     totals = [
         order.total.minor
         for seller in ledgers.sellers.values()
@@ -212,7 +216,9 @@ def i5_no_effect_without_intent(ledgers: Ledgers, effect: Effect) -> str | None:
     if effect.name == "get_order":
         return None
     seen = ledgers.seen.get(effect.request_id)
-    asked = (effect.name, effect.party, effect.key, effect.amount, effect.source)
+    # How much was charged, and is given back, only the provider knows.
+    amount = None if effect.name == "refund" else effect.amount
+    asked = (effect.name, effect.party, effect.key, amount, effect.source)
     if effect.name == "release":
         committed = seen is not None and (effect.party, effect.key) in seen.releases
     else:
@@ -220,11 +226,21 @@ def i5_no_effect_without_intent(ledgers: Ledgers, effect: Effect) -> str | None:
     return None if committed else f"{' '.join(map(str, asked))} was not committed to"
 
 
+def i10_no_more_given_back_than_charged(ledgers: Ledgers, effect: Effect) -> str | None:
+    """Nobody asks the provider to give back more than is left of what was charged."""
+    if effect.name != "refund" or not isinstance(effect.answer, Refused):
+        return None
+    [entry] = ledgers.provider.of(effect.request_id)
+    left = entry.captured - entry.refunded
+    return f"{effect.amount} was asked back, when {left} of {entry.captured} was left"
+
+
 AT_EFFECTS: dict[str, Callable[[Ledgers, Effect], str | None]] = {
     "I1": i1_capture_after_confirmation,
     "I2": i2_one_live_order_and_hold,
     "I3": i3_one_capture_of_the_orders_total,
     "I5": i5_no_effect_without_intent,
+    "I10": i10_no_more_given_back_than_charged,
 }
 
 
@@ -386,28 +402,42 @@ def i11_told_once(ledgers: Ledgers, row: OurRow) -> str | None:
 
 def i12_ledgers_are_equal(ledgers: Ledgers, row: OurRow) -> str | None:
     """The provider's and the sellers' ledgers equal ours."""
-    purchase = row.purchase
+    return payment_disagrees(ledgers, row) or order_disagrees(ledgers, row)
+
+
+def payment_disagrees(ledgers: Ledgers, row: OurRow) -> str | None:
+    """Say in what the provider's ledger and ours differ."""
     theirs = [
         (entry.provider_id, entry.state, entry.captured, entry.refunded)
-        for entry in ledgers.provider.of(purchase.request_id)
+        for entry in ledgers.provider.of(row.purchase.request_id)
     ]
-    ours = purchase.authorization
+    ours = row.purchase.authorization
     captured = ours.captured.minor if ours.captured else 0
     refunded = ours.refunded.minor if ours.refunded else 0
     state = _AT_PROVIDER[ours.state]
     expected = [(ours.provider_id, state, captured, refunded)] if state is not None else []
-    if theirs != expected:
-        return f"the provider has {theirs}, we have {expected}"
+    at_rest = row.purchase.status is not Status.PENDING
+    left = at_rest and any(state is PaymentState.AUTHORIZED for _, state, _, _ in theirs)
+    return f"the provider has {theirs}, we have {expected}" if left or theirs != expected else None
+
+
+def order_disagrees(ledgers: Ledgers, row: OurRow) -> str | None:
+    """Say in what the sellers' ledgers and ours differ."""
+    purchase = row.purchase
     bought = {
         (seller.seller_id, key, order.order_id, order.total)
         for seller in ledgers.sellers.values()
         for key, order in seller.orders.items()
         if order.state is OrderState.CONFIRMED and key.startswith(str(purchase.request_id))
     }
+    closed = Step(StepName.RESOLVED, reason=Decision.CLOSE.value)
+    over = purchase.authorization.state is AuthorizationState.REFUNDED or any(
+        recorded.event == closed for recorded in row.events
+    )
     kept = {
         (attempt.seller_id, attempt.key, attempt.order_id, attempt.charged)
         for attempt in row.attempts.values()
-        if attempt.outcome == "confirmed" and ours.state is not AuthorizationState.REFUNDED
+        if attempt.outcome == "confirmed" and not over
     }
     return None if bought == kept else f"sellers have {bought}, we have {kept}"
 
@@ -506,7 +536,7 @@ _PAYMENTS: dict[Stage, tuple[str, Callable[[Purchase], Money | None]]] = {
         lambda purchase: purchase.attempt.charged if purchase.attempt else None,
     ),
     Stage.VOID: ("void", lambda _purchase: None),
-    Stage.REFUND: ("refund", lambda purchase: purchase.authorization.captured),
+    Stage.REFUND: ("refund", lambda _purchase: None),
 }
 
 

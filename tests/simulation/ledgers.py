@@ -339,6 +339,11 @@ class SellerLedger:
             self.orders[key].state = OrderState.CANCELLED
         return keys
 
+    def close_by_hand(self, key: str) -> None:
+        """Have a key closed under which there is nothing, without a call."""
+        assert key not in self.orders
+        self.orders[key] = OrderEntry(OrderState.CLOSED, reason=RejectionReason.KEY_CLOSED)
+
     def live_orders(self, request_id: UUID) -> list[OrderEntry]:
         """Give the orders of a purchase that stand or may still come to stand."""
         return [
@@ -594,6 +599,21 @@ class ProviderLedger:
             entry.expires_at,
             entry.created_at,
         )
+
+    def charge_by_hand(self, request_id: UUID, minor: int | None = None) -> None:
+        """Charge what is reserved, or a part of it, without a call of ours."""
+        for entry in self.of(request_id):
+            if entry.state is PaymentState.AUTHORIZED:
+                entry.state = PaymentState.CAPTURED
+                entry.captured = entry.authorized if minor is None else minor
+                entry.captures = 1
+                entry.released = entry.authorized - entry.captured
+
+    def give_back_by_hand(self, request_id: UUID, minor: int | None = None) -> None:
+        """Give back what was charged, or a part of it, without a call of ours."""
+        for entry in self.of(request_id):
+            left = entry.captured - entry.refunded
+            entry.refunded += left if minor is None else min(minor, left)
 
     async def list_since(self, since: datetime) -> AsyncIterator[ProviderPayment]:
         """Tell of all payments."""

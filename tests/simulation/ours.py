@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 from uuid import UUID
 
+from bench.virtual_time import VirtualClock
 from orchestrator.domain.flags import Flag
+from orchestrator.domain.observations import PaymentChanged
 from orchestrator.domain.purchase import Attempt, Purchase
+from orchestrator.notification_ports import NotificationStore
+from orchestrator.operator_ports import Dossier, FlagRecord, PaymentRecord, PurchaseRecords
 from orchestrator.ports import PurchaseStore, Recorded
+from tests.fakes.notification_store import MemoryNotificationStore
 from tests.fakes.purchase_store import MemoryPurchaseStore, Row
 
 T = TypeVar("T")
@@ -58,6 +63,10 @@ class Books(Protocol):
         """Have a worker's session end, as when its process is killed."""
         ...
 
+    async def wear_out(self, owner: int, claims: int) -> None:
+        """Have what a worker works on claimed so often as if many before it had ended with it."""
+        ...
+
     async def anything_due(self) -> bool:
         """Say whether a claim would take something."""
         ...
@@ -70,12 +79,31 @@ class Books(Protocol):
         """Give when something may be claimed next, within ``run``."""
         ...
 
+    @property
+    def notifications(self) -> NotificationStore:
+        """Whom to tell, and what was told; to be used within ``run``."""
+        ...
+
+    async def any_try_due(self) -> bool:
+        """Say whether a notifier would begin to tell something."""
+        ...
+
+    async def anything_to_tell(self) -> bool:
+        """Say whether somebody has still to be told something."""
+        ...
+
+    @property
+    def records(self) -> PurchaseRecords:
+        """Purchases as operators see them; to be used within ``run``."""
+        ...
+
 
 class MemoryBooks:
     """Books in memory."""
 
     def __init__(self, store: MemoryPurchaseStore) -> None:
         self._store = store
+        self._notifications = MemoryNotificationStore(store, VirtualClock())
         self._known: dict[UUID, OurRow] = {}
 
     @property
@@ -109,6 +137,11 @@ class MemoryBooks:
     async def end_session(self, owner: int) -> None:
         self._store.end_session(owner)
 
+    async def wear_out(self, owner: int, claims: int) -> None:
+        for row in self._store.rows.values():
+            if row.owner == owner:
+                row.claims = claims
+
     async def anything_due(self) -> bool:
         return self._store.anything_due()
 
@@ -118,3 +151,83 @@ class MemoryBooks:
     async def next_due(self) -> datetime | None:
         due = [row.due_at for row in self._store.rows.values() if row.due_at is not None]
         return min(due, default=None)
+
+    @property
+    def records(self) -> PurchaseRecords:
+        return MemoryRecords(self._store)
+
+    @property
+    def notifications(self) -> NotificationStore:
+        return cast("NotificationStore", self._notifications)
+
+    async def any_try_due(self) -> bool:
+        return self._notifications.anything_due()
+
+    async def anything_to_tell(self) -> bool:
+        return self._notifications.anything_waits()
+
+
+class MemoryRecords:
+    """Implements ``PurchaseRecords`` on the store in memory, as far as decisions and events need it."""
+
+    def __init__(self, store: MemoryPurchaseStore) -> None:
+        self._store = store
+
+    async def open_flags(self, after: int, limit: int) -> list[FlagRecord]:
+        """Give the open flags of all purchases."""
+        flags = [
+            record
+            for request_id, row in self._store.rows.items()
+            for record in _flag_records(request_id, row)
+            if record.resolved_at is None and record.flag_id > after
+        ]
+        return flags[:limit]
+
+    async def inspect(self, request_id: UUID) -> Dossier | None:
+        """Give what is known of a purchase."""
+        row = self._store.rows.get(request_id)
+        if row is None:
+            return None
+        purchase, money = row.purchase, row.purchase.authorization
+        view = await self._store.get(request_id, purchase.customer_id)
+        assert view is not None
+        return Dossier(
+            view=view,
+            customer_id=purchase.customer_id,
+            stage=purchase.stage.value,
+            tries=purchase.tries,
+            epoch=purchase.epoch,
+            due_at=row.due_at,
+            purchase=purchase,
+            payment=PaymentRecord(
+                money.state.value,
+                money.provider_id,
+                purchase.max_price,
+                money.captured,
+                money.refunded,
+                money.capture_before,
+            ),
+            attempts=(),
+            flags=tuple(_flag_records(request_id, row)),
+            observations=(),
+            events=tuple(row.events),
+        )
+
+    async def of_payment(self, provider_id: str, event_id: str) -> UUID | None:
+        """Give the purchase of a payment, unless an observation of it has this event already."""
+        for request_id, row in self._store.rows.items():
+            told = {
+                observation.what.detail
+                for observation in row.observations
+                if isinstance(observation.what, PaymentChanged)
+            }
+            if row.purchase.authorization.provider_id == provider_id and event_id not in told:
+                return request_id
+        return None
+
+
+def _flag_records(request_id: UUID, row: Row) -> Iterator[FlagRecord]:
+    at = row.purchase.created_at
+    for number, raised in enumerate(row.flags, 1):
+        resolved_at = at if raised.settled else None
+        yield FlagRecord(number, request_id, number, raised.flag, at, resolved_at, raised.settled)

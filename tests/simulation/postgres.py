@@ -18,13 +18,17 @@ import asyncpg
 from bench.virtual_time import VirtualClock
 from mesh.money import Money
 from mesh.postgres import migrate
+from orchestrator.adapters.notifications.store import PostgresNotificationStore
 from orchestrator.adapters.postgres import (
     WORKER_LOCK_CLASS,
     PostgresPurchaseStore,
     PostgresSession,
 )
+from orchestrator.adapters.records import PostgresPurchaseRecords
 from orchestrator.adapters.rows import _attempt
 from orchestrator.domain.flags import Flag, Invariant
+from orchestrator.notification_ports import NotificationStore
+from orchestrator.operator_ports import PurchaseRecords
 from orchestrator.ports import Claim, Loaded, PurchaseStore, WorkerSession
 from tests.simulation.faults import Schedule
 from tests.simulation.ours import OurRow
@@ -148,6 +152,13 @@ class PostgresBooks:
 
         await self.run(end_it)
 
+    async def wear_out(self, owner: int, claims: int) -> None:
+        await self.run(
+            lambda: self._pool.execute(
+                "UPDATE orchestrator.purchase SET claims = $2 WHERE owner = $1", owner, claims
+            )
+        )
+
     async def anything_due(self) -> bool:
         return await self._any("SELECT FROM orchestrator.purchase WHERE due_at <= now()")
 
@@ -163,6 +174,24 @@ class PostgresBooks:
             "SELECT min(due_at) FROM orchestrator.purchase"
         )
         return due
+
+    @property
+    def notifications(self) -> NotificationStore:
+        return PostgresNotificationStore(self._pool)
+
+    async def any_try_due(self) -> bool:
+        return await self._any("SELECT FROM orchestrator.delivery WHERE next_try_at <= now()")
+
+    async def anything_to_tell(self) -> bool:
+        return await self._any(
+            "SELECT FROM orchestrator.delivery WHERE state = 'waiting' UNION ALL"
+            " SELECT FROM orchestrator.outbox JOIN orchestrator.webhook_endpoint USING (customer_id)"
+            " WHERE spread_at IS NULL AND disabled_reason IS NULL"
+        )
+
+    @property
+    def records(self) -> PurchaseRecords:
+        return PostgresPurchaseRecords(self._pool)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[WorkerSession]:
@@ -242,7 +271,7 @@ def simulate_in_postgres(
         pool = await asyncpg.create_pool(
             dsn, min_size=1, max_size=2, max_inactive_connection_lifetime=0
         )
-        await pool.execute("TRUNCATE orchestrator.purchase CASCADE")
+        await pool.execute("TRUNCATE orchestrator.purchase, orchestrator.webhook_endpoint CASCADE")
         loop.passing.in_flight -= 1
         try:
             books = PostgresBooks(make_store(pool, dsn), pool, loop)

