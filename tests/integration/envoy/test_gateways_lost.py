@@ -36,3 +36,19 @@ async def test_one_gateway_lost_costs_one_call_at_most_and_none_left_is_503(
         "@type": "type.googleapis.com/google.rpc.RetryInfo",
         "retry_delay": "1s",
     }
+
+
+@pytest.mark.parametrize("way", ["r1:watch", "r1:events"])
+async def test_one_gateway_lost_costs_no_stream_that_is_only_being_opened(
+    make_edge: MakeEdge, way: str
+) -> None:
+    """It only reads: the other gateway is asked."""
+    envoy = await make_edge()
+    envoy.go_on.set()
+    async with envoy.client() as client:
+        for _ in range(10):
+            assert (await client.get(f"{PATH}/{way}")).status_code == 200
+        assert {call.gateway for call in envoy.calls} == {0, 1}
+        await envoy.gateways[0].stop(None)
+        answers = [(await client.get(f"{PATH}/{way}")).status_code for _ in range(20)]
+    assert set(answers) == {200}
