@@ -114,7 +114,7 @@ async def run(settings: Settings) -> None:
             admission,
             registry,
             directory,
-            settings=CapabilitySettings(),
+            settings=CapabilitySettings(every_s=settings.capabilities_every_s),
             clock=clock,
             rng=rng,
         )
@@ -131,7 +131,7 @@ async def run(settings: Settings) -> None:
         refresher = Refresher(
             gatherer,
             cache,
-            RefreshSettings(),
+            RefreshSettings(ahead_s=settings.refresh_ahead_s, hot=settings.refresh_demand),
             clock=clock,
             new_id=new_id,
             on_ended=history.record,

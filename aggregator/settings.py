@@ -43,6 +43,15 @@ class Settings(SellerCallerSettings):
     longest_linger_s: float = Field(default=1.5, ge=0, le=5)
     """How long it waits while the seller allows hardly anything more, in seconds."""
 
+    refresh_ahead_s: float = Field(default=10.0, ge=0, le=600)
+    """How long before it runs out what is known of a book in demand is asked for again, in seconds. 0 for never."""
+
+    refresh_demand: float = Field(default=3.0, ge=1, le=1000)
+    """A book is in demand when it was asked for so many times lately; what is half a minute old counts half."""
+
+    capabilities_every_s: float = Field(default=3600.0, ge=60, le=86_400)
+    """How often sellers are asked what they can do, in seconds."""
+
     history_buffer_quotes: int = Field(default=100_000, ge=1)
     """Most quotes that wait in memory to be written to the history, 600 bytes each; then the oldest are dropped."""
 

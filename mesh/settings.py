@@ -69,8 +69,18 @@ class SellerCallerSettings(ServiceSettings):
     """Which of them this is, from 0. No two that run may share one."""
 
     quiet_start: bool = False
-    """Whether it is certain that no process with this index has called a seller in the last 65 s. If not, this one
-    leaves its share of the limits alone for so long."""
+    """Whether it is certain that no process with this index has called a seller in the last ``warm_up_s``. If not, this
+    one leaves its share of the limits alone for so long."""
+
+    warm_up_s: float = Field(default=65.0, ge=65, le=600)
+    """For how long nothing is granted by what does not know the time before, in seconds: a minute and the longest
+    call. All processes must agree on this."""
+
+    send_within_s: float = Field(default=0.25, ge=0.01, le=0.5)
+    """A call that was granted and is not sent in this time is not made, in seconds."""
+
+    valkey_timeout_s: float = Field(default=0.25, ge=0.01, le=5)
+    """How long admission waits for Valkey until it goes on with the share that needs none, in seconds."""
 
     local_share: float = Field(default=0.2, ge=0, le=1)
     """How much of each seller's limit needs no Valkey. All processes must agree on this and on what follows."""

@@ -18,6 +18,9 @@ def told(settings: SellerCallerSettings, browse_share: float) -> AdmissionSettin
     return AdmissionSettings(
         processes=settings.processes,
         process_index=settings.process_index,
+        warm_up_s=settings.warm_up_s,
+        send_within_s=settings.send_within_s,
+        valkey_timeout_s=settings.valkey_timeout_s,
         local_percent=round(settings.local_share * 100),
         reserve_percent=round(settings.reserve_share * 100),
         browse_percent=round(browse_share * 100),

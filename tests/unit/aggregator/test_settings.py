@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from aggregator.app.capabilities import CapabilitySettings
 from aggregator.app.gather import GatherSettings
+from aggregator.app.refresh import RefreshSettings
 from aggregator.domain.cached import CacheSettings
 from aggregator.settings import Settings
 
@@ -32,3 +34,8 @@ def test_the_defaults_are_those_of_the_parts() -> None:
         )
         == CacheSettings()
     )
+    assert (
+        RefreshSettings(ahead_s=settings.refresh_ahead_s, hot=settings.refresh_demand)
+        == RefreshSettings()
+    )
+    assert CapabilitySettings(every_s=settings.capabilities_every_s) == CapabilitySettings()

@@ -20,6 +20,9 @@ def test_each_limit_can_be_told() -> None:
     more = {
         "processes": 4,
         "process_index": 3,
+        "warm_up_s": 70.0,
+        "send_within_s": 0.1,
+        "valkey_timeout_s": 1.5,
         "local_share": 0.29,
         "reserve_share": 0.1,
         "calls_at_once": 3,
@@ -32,6 +35,9 @@ def test_each_limit_can_be_told() -> None:
     assert told(settings, 0.14) == AdmissionSettings(
         processes=4,
         process_index=3,
+        warm_up_s=70.0,
+        send_within_s=0.1,
+        valkey_timeout_s=1.5,
         local_percent=29,
         reserve_percent=10,
         browse_percent=14,
