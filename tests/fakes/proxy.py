@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from deploy.local.ports import Ports
 
 
 class Proxy:
     """Passes connections on to a port of this machine.
 
     Attributes:
-        port: where it listens; the same after each ``restore``.
+        port: where it listens; nobody else is given it while it does not.
         taken: how many connections it has taken.
 
     """
 
-    def __init__(self, to_port: int) -> None:
-        self.port = 0
+    def __init__(self, port: int, to_port: int) -> None:
+        self.port = port
         self.taken = 0
         self._to_port = to_port
         self._server: asyncio.Server | None = None
@@ -36,7 +40,6 @@ class Proxy:
     async def restore(self) -> None:
         """Listen."""
         self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
         """Refuse new connections and break those that there are."""
@@ -71,9 +74,10 @@ class Proxy:
 @asynccontextmanager
 async def proxy(to_port: int) -> AsyncIterator[Proxy]:
     """Run a proxy until the block ends."""
-    running = Proxy(to_port)
-    await running.restore()
-    try:
-        yield running
-    finally:
-        await running.cut()
+    with Ports(Path(os.devnull)) as ports:
+        running = Proxy(ports.take("proxy"), to_port)
+        await running.restore()
+        try:
+            yield running
+        finally:
+            await running.cut()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ from urllib.parse import parse_qsl, urlencode
 
 import httpx
 from aiohttp import web
+
+from deploy.local.ports import Ports
 
 API_KEY = "sk_test_simulated"
 WEBHOOK_SECRET = "whsec_simulated"
@@ -75,12 +76,13 @@ def running_psp_sim(folder: Path, **settings: str) -> Iterator[PspSim]:
 @contextmanager
 def running_localstripe() -> Iterator[str]:
     """Run localstripe; give its URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, "-m", "localstripe", "--from-scratch", "--port", url.split(":")[2]]
+    command = [sys.executable, "-m", "localstripe", "--from-scratch", "--port"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with _program(command, text=True, **quiet) as process:
+    with (
+        Ports(Path(os.devnull)) as ports,
+        _program([*command, str(port := ports.take("localstripe"))], text=True, **quiet) as process,
+    ):
+        url = f"http://127.0.0.1:{port}"
         while not _answers(url):
             assert process.poll() is None, "localstripe did not start: it needs IPv6"
             time.sleep(0.05)

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from deploy.local.ports import Ports
 from tests.e2e.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
@@ -30,9 +30,8 @@ async def test_the_commands_start_the_simulator_and_name_it_to_the_mesh(tmp_path
         pytest.skip("bash is missing: the commands need a shell with jobs")
     page = (ROOT / "docs" / "stripe.md").read_text()
     commands = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    with Ports(tmp_path / "ports.json") as ports:
+        port = str(ports.take("psp_sim"))
     assert commands.count("12111") == 2
     (tmp_path / ".venv").symlink_to(Path(sys.prefix))
     process = await asyncio.create_subprocess_exec(
