@@ -4,6 +4,7 @@ HTTP_PORT = 8080
 GRPC_PORT = 9090
 SELLERS = 50
 DATA = .local
+JOBS = 2
 
 BIN := .venv/bin
 # Where tools/breaking.sh finds buf.
@@ -23,8 +24,8 @@ demo: install ## Buy three books from 50 sellers through the whole mesh, then ex
 up: install ## Run the whole mesh until Ctrl-C (HTTP_PORT=8080 GRPC_PORT=9090 SELLERS=50 DATA=.local; TLS=1: https)
 	@$(BIN)/bookmesh up --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --sellers $(SELLERS) --data '$(DATA)' $(if $(TLS),--tls)
 
-test: lint ## All checks, then all tests
-	$(BIN)/python -m pytest
+test: lint ## All checks, then all tests, in JOBS=2 processes
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: install gen-check breaking ## All checks: style, types, imports, contracts
 	$(BIN)/ruff check
