@@ -11,7 +11,7 @@ scatter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,11 @@ from aggregator.selection.statistics import (
     CATEGORY_PRICE_PRIOR,
     CATEGORY_STOCK_PRIOR,
     SELLER_PRICE_PRIOR,
-    SELLER_STOCK_PRIOR,
     Book,
+    Category,
     Statistics,
 )
+from aggregator.selection.topics import PRIOR
 
 _LOGISTIC = np.float32(np.sqrt(3.0) / np.pi)
 _ANSWERS_PRIOR = np.float32(1.0)
@@ -34,6 +35,7 @@ _SCATTER_PRIOR = np.float32(6.0)
 _MOST = np.float32(0.98)
 _CARRIED_PRIOR = 4.0
 _LEAST_SIGMA = 0.02
+_MOST_STRENGTH = np.float32(12.0)
 _STEEPEST = np.float32(30.0)
 
 
@@ -111,94 +113,91 @@ class Belief:
         return saving
 
 
-def believe(statistics: Statistics, book_id: str, category: str, now_s: float) -> Belief:
-    """Give what is to be expected before anybody is asked."""
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the collection under way has shown.
+
+    Attributes:
+        rows: who has answered.
+        had: whether each has the book.
+        level: the logarithm of the book's level by these answers; None if they do not say.
+
+    """
+
+    rows: Rows
+    had: NDArray[np.bool_]
+    level: float | None
+
+
+def believe(
+    statistics: Statistics, book_id: str, category: str, now_s: float, heard: Heard | None = None
+) -> Belief:
+    """Give what is to be expected of everybody, answers of the collection under way taken into account."""
+    book = statistics.book(book_id)
     cells = statistics.category(category)
-    rate = (statistics.had + np.float32(SELLER_STOCK_PRIOR * statistics.rate)) / (
-        statistics.asked + np.float32(SELLER_STOCK_PRIOR)
+    rows, had = _first(book, heard)
+    fit = statistics.topics.fit(rows, had)
+    if book is not None:
+        fit += book.fit
+    rate, weight = statistics.topics.rates(statistics.topics.posterior(category, fit))
+    mu, doubt, sigma = _prices(statistics, cells)
+    if cells is None:
+        available, strength = rate, weight + PRIOR
+        best = statistics.best_mean
+    else:
+        prior = np.float32(CATEGORY_STOCK_PRIOR)
+        available = (cells.had + prior * rate) / (cells.asked + prior)
+        strength = cells.asked + np.minimum(weight + PRIOR, _MOST_STRENGTH)
+        best = cells.best_mean + (statistics.best_mean - cells.best_mean) / (
+            cells.best_weight + 1.0
+        )
+    if book is not None:
+        rows = np.concatenate([book.rows, rows])
+        had = np.concatenate([book.state == State.IN_STOCK, had])
+    available = available * np.float32(_commonness(had, available[rows]))
+    answers = np.float32(1.0) - (statistics.failed + _ANSWERS_PRIOR * _FAILS) / (
+        statistics.calls + _ANSWERS_PRIOR
     )
+    level = None if heard is None else heard.level
+    recalled = _NOTHING
+    if book is not None:
+        recalled = _recall(statistics, book, now_s)
+        available[recalled.rows] = recalled.available
+        priced = np.isfinite(recalled.log_total)
+        of_old, logs = recalled.rows[priced], recalled.log_total[priced]
+        if level is None:
+            level = statistics.level(category, of_old, logs)
+        if level is not None:
+            mu[of_old] = logs - np.float32(level)
+    available = np.minimum(available * answers, _MOST)
+    recalled = replace(recalled, available=available[recalled.rows])
+    return Belief(available, strength, mu, doubt, sigma, level, recalled, best)
+
+
+def _first(book: Book | None, heard: Heard | None) -> tuple[Rows, NDArray[np.bool_]]:
+    """Give who has answered about this book for the first time, and whether they have it."""
+    if heard is None:
+        return np.empty(0, np.int32), np.empty(0, np.bool_)
+    if book is None:
+        return heard.rows, heard.had
+    first = np.isin(heard.rows, book.rows, invert=True)
+    return heard.rows[first], heard.had[first]
+
+
+def _prices(statistics: Statistics, cells: Category | None) -> tuple[Floats, Floats, Floats]:
+    """Give what totals are expected to be above the level of a book, the doubt about that, and their scatter."""
     variance = np.float32(statistics.variance)
     own = (statistics.price_square * statistics.price_weight + variance * _SCATTER_PRIOR) / (
         statistics.price_weight + _SCATTER_PRIOR
     )
     doubt = variance / (statistics.price_weight + np.float32(SELLER_PRICE_PRIOR))
     if cells is None:
-        available, strength, mu = rate, statistics.asked + np.float32(1.0), statistics.price_mean
+        mu = statistics.price_mean.copy()
         doubt += variance / np.float32(CATEGORY_PRICE_PRIOR)
-        best = statistics.best_mean
     else:
-        prior = np.float32(CATEGORY_STOCK_PRIOR)
-        available = (cells.had + prior * rate) / (cells.asked + prior)
-        strength = cells.asked + prior
         mu = statistics.price_mean + cells.price_mean
         doubt += variance / (cells.price_weight + np.float32(CATEGORY_PRICE_PRIOR))
-        best = cells.best_mean + (statistics.best_mean - cells.best_mean) / (
-            cells.best_weight + 1.0
-        )
-    answers = np.float32(1.0) - (statistics.failed + _ANSWERS_PRIOR * _FAILS) / (
-        statistics.calls + _ANSWERS_PRIOR
-    )
-    book = statistics.book(book_id)
-    level = None
-    recalled = _NOTHING
-    if book is not None:
-        factor = _commonness(book.state != State.NOT_CARRIED, available[book.rows])
-        available = available * np.float32(factor)
-        recalled = _recall(statistics, book, now_s)
-        available[recalled.rows] = recalled.available
-        priced = np.isfinite(recalled.log_total)
-        if np.any(priced):
-            rows = recalled.rows[priced]
-            level = statistics.level(category, rows, recalled.log_total[priced])
-            if level is not None:
-                mu = mu.copy() if cells is None else mu
-                mu[rows] = recalled.log_total[priced] - np.float32(level)
-    available = np.minimum(available * answers, _MOST)
-    if len(recalled.rows):
-        recalled = Recalled(
-            recalled.rows,
-            recalled.log_total,
-            available[recalled.rows],
-            recalled.changed,
-            recalled.sigma,
-        )
-    return Belief(available, strength, mu, np.sqrt(doubt), np.sqrt(own), level, recalled, best)
-
-
-def revised(
-    before: Belief,
-    level: float | None,
-    rows: Rows,
-    carried: NDArray[np.bool_],
-) -> Belief:
-    """Give what is to be expected after some sellers have answered.
-
-    Args:
-        before: what was expected before any had.
-        level: the logarithm of the book's level as it shows now.
-        rows: who has answered.
-        carried: whether each has the book, with or without stock.
-
-    """
-    fresh = np.isin(rows, before.recalled.rows, invert=True)
-    factor = np.float32(_commonness(carried[fresh], before.available[rows[fresh]]))
-    available = np.minimum(before.available * factor, _MOST)
-    available[before.recalled.rows] = before.recalled.available
-    mu = before.mu
-    if level is not None and before.level is not None:
-        # What was said of the book before is a price, not a place above the level.
-        mu = mu.copy()
-        mu[before.recalled.rows] += np.float32(before.level - level)
-    return Belief(
-        available,
-        before.strength,
-        mu,
-        before.doubt,
-        before.sigma,
-        level if level is not None else before.level,
-        before.recalled,
-        before.best,
-    )
+    return mu, np.sqrt(doubt), np.sqrt(own)
 
 
 def _commonness(carried: NDArray[np.bool_], expected: Floats) -> float:

@@ -92,6 +92,24 @@ class CategoryColumns:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TopicColumns:
+    """What is known of sellers in the kinds of books that were told apart by who has them.
+
+    Attributes:
+        rows: the sellers of which anything is known.
+        asked: weight of the answers, a row for each topic.
+        had: weight of those with a price, likewise.
+        mixtures: by category, the weight of its books in each topic.
+
+    """
+
+    rows: Rows
+    asked: Floats
+    had: Floats
+    mixtures: Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BookColumns:
     """What sellers last answered about one book.
 

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from aggregator.selection.columns import Floats
 
 _KEPT = 4000
+_HALF_LIFE = 200.0
+"""In collections."""
+
 _REFIT_EVERY = 5
 _RIDGE = 2.0
 _NEWTON_STEPS = 12
@@ -118,13 +121,17 @@ class Calibration:
 
     def _fit(self) -> None:
         said, true = np.array(self._said), np.array(self._true, np.float64)
+        # What is believed becomes better and the world changes: old ones count for less.
+        weight = 0.5 ** (np.arange(len(said))[::-1] / _HALF_LIFE)
         weights = np.array([self._slope, self._offset])
         prior = np.array([1.0, 0.0])
         design = np.stack([said, np.ones_like(said)])
         for _ in range(_NEWTON_STEPS):
             chance = 1.0 / (1.0 + np.exp(-np.clip(weights @ design, -30.0, 30.0)))
-            gradient = design @ (chance - true) + _RIDGE * (weights - prior)
-            curvature = (design * (chance * (1.0 - chance))) @ design.T + _RIDGE * np.eye(2)
+            gradient = (design * weight) @ (chance - true) + _RIDGE * (weights - prior)
+            curvature = (design * (weight * chance * (1.0 - chance))) @ design.T + _RIDGE * np.eye(
+                2
+            )
             step = np.linalg.solve(curvature, gradient)
             # Far from the answer a whole step may lead further away.
             weights = weights - step / max(1.0, float(np.linalg.norm(step)))

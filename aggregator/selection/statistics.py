@@ -34,7 +34,9 @@ from aggregator.selection.columns import (
     Rows,
     SellerColumns,
     State,
+    TopicColumns,
 )
+from aggregator.selection.topics import Topics
 
 AGE_BOUNDS_S = np.array([60.0, 600.0, 3600.0, 6 * 3600.0, 86400.0, 4 * 86400.0, 16 * 86400.0])
 """Answers that are about as old as each other are believed alike."""
@@ -122,6 +124,8 @@ class Book:
     state: NDArray[np.uint8]
     total_minor: NDArray[np.int32]
     at_s: NDArray[np.float64]
+    fit: NDArray[np.float64]
+    """The likelihood of all first answers about it under each topic, as ``Topics.fit`` gives it."""
 
 
 class Statistics:
@@ -145,9 +149,10 @@ class Statistics:
         self.capacity = 0
         self._columns: dict[str, Floats] = {}
         self._since_s = np.empty(0)
-        self._grow(sellers)
+        self.topics = Topics(0)
         self.variance = 0.01
         self.rate = 0.05
+        self._grow(sellers)
         self.best_mean = -0.1
         # Before anything is known: what was there is there, what was not is not, and a third of prices change in a day.
         self.still = np.zeros((len(State) - 1, AGES, 2))
@@ -253,9 +258,18 @@ class Statistics:
         if known is not None:
             self._learn_lasting(known, rows, state, totals, now_s)
         had = state == State.IN_STOCK
-        self._learn_prices(cells, rows[had], np.log(totals[had]).astype(np.float32))
-        self._learn_stock(cells, rows, had)
-        self._keep(book_id, known, rows, state, totals, now_s)
+        logs = np.log(totals[had]).astype(np.float32)
+        # To say the same of the same book again is nothing new about the seller.
+        new = np.ones(len(rows), np.bool_)
+        if known is not None:
+            new = np.isin(rows, known.rows, invert=True)
+        self._learn_prices(cells, rows[had], logs, new[had])
+        self._learn_stock(cells, rows[new], had[new])
+        fit = self.topics.fit(rows[new], had[new])
+        if known is not None:
+            fit += known.fit
+        self._learn_topics(category, fit, rows[new], had[new])
+        self._keep(book_id, known, Book(rows, state, totals, np.full(len(rows), now_s), fit))
         self._changed_categories.add(category)
         self._changed_books.add(book_id)
 
@@ -271,6 +285,7 @@ class Statistics:
             column[row] = 0.0
         # What it said of books is left out when these are read.
         self._since_s[row] = now_s
+        self.topics.forget(row, self.rate)
         for name, cells in self._categories.items():
             if cells.asked[row]:
                 self._changed_categories.add(name)
@@ -353,8 +368,19 @@ class Statistics:
         """Take over what was known of a book, in place of what is."""
         if len(columns.rows):
             self.reach(int(columns.rows.max()) + 1)
-        book = Book(columns.rows, columns.state, columns.total_minor, columns.at_s)
+        fit = self.topics.fit(columns.rows, columns.state == State.IN_STOCK)
+        book = Book(columns.rows, columns.state, columns.total_minor, columns.at_s, fit)
         self._hold_book(columns.book_id, book)
+
+    def dump_topics(self) -> TopicColumns:
+        """Give what is known of kinds of books."""
+        return self.topics.dump()
+
+    def load_topics(self, columns: TopicColumns) -> None:
+        """Take over what was known of kinds of books; after sellers, before books, which are read by it."""
+        if len(columns.rows):
+            self.reach(int(columns.rows.max()) + 1)
+        self.topics.load(columns, self.rates(columns.rows))
 
     def dump_general(self) -> GeneralColumns:
         """Give what holds for all sellers together."""
@@ -398,36 +424,40 @@ class Statistics:
         cells.asked[rows] = cells.asked[rows] * fade + 1.0
         cells.had[rows] = cells.had[rows] * fade + had
 
-    def _learn_prices(self, cells: Category, rows: Rows, logs: Floats) -> None:
+    def _learn_prices(
+        self, cells: Category, rows: Rows, logs: Floats, new: NDArray[np.bool_]
+    ) -> None:
         count = len(rows)
         if count < 2:  # noqa: PLR2004  one price alone says nothing about how its seller stands to others
             return
         expected = self.price_mean[rows] + cells.price_mean[rows]
         level = np.median(logs - expected)
-        error = logs - level - expected
+        best = float(np.min(logs) - level)
+        cells.best_weight = min(cells.best_weight + 1.0, self._settings.most_price)
+        cells.best_mean += (best - cells.best_mean) / (cells.best_weight + 1.0)
+        self.best_mean += (best - self.best_mean) / 100.0
+        rows, error = rows[new], (logs - level - expected)[new]
+        if not len(rows):
+            return
         # The level is made of the same prices: the fewer there are, the less they say.
-        new = np.float32(1.0 - 1.0 / count)
+        says = np.float32(1.0 - 1.0 / count)
         variance = np.float32(self.variance)
         doubt = variance / (self.price_weight[rows] + SELLER_PRICE_PRIOR)
         category_doubt = variance / (cells.price_weight[rows] + CATEGORY_PRICE_PRIOR)
         spread = doubt + category_doubt + variance
         bound = _OUTLIER * np.sqrt(spread)
         error = np.clip(error, -bound, bound)
-        self.price_mean[rows] += new * error * doubt / spread
-        cells.price_mean[rows] += new * error * category_doubt / spread
+        self.price_mean[rows] += says * error * doubt / spread
+        cells.price_mean[rows] += says * error * category_doubt / spread
         fade = np.float32(1.0 - 1.0 / self._settings.most_price)
-        self.price_weight[rows] = self.price_weight[rows] * fade + new
-        cells.price_weight[rows] = cells.price_weight[rows] * fade + new
+        self.price_weight[rows] = self.price_weight[rows] * fade + says
+        cells.price_weight[rows] = cells.price_weight[rows] * fade + says
         scatter = error**2 * variance / spread
         self.price_square[rows] += (scatter - self.price_square[rows]) / (
             self.price_weight[rows] + 1.0
         )
-        share = count / (count + 5_000.0)
+        share = len(rows) / (len(rows) + 5_000.0)
         self.variance += share * (max(float(np.mean(scatter)), _LEAST_VARIANCE) - self.variance)
-        best = float(np.min(logs) - level)
-        cells.best_weight = min(cells.best_weight + 1.0, self._settings.most_price)
-        cells.best_mean += (best - cells.best_mean) / (cells.best_weight + 1.0)
-        self.best_mean += (best - self.best_mean) / 100.0
 
     def _learn_lasting(
         self,
@@ -461,16 +491,15 @@ class Statistics:
         self.changed[:, 1] += np.bincount(age[differs], minlength=AGES)
         self.changed[:, 2] += np.bincount(age[differs], weights=by[differs] ** 2, minlength=AGES)
 
-    def _keep(  # noqa: PLR0917  the columns of a collection
-        self,
-        book_id: str,
-        known: Book | None,
-        rows: Rows,
-        state: NDArray[np.uint8],
-        totals: NDArray[np.int32],
-        now_s: float,
+    def _learn_topics(
+        self, category: str, fit: NDArray[np.float64], rows: Rows, had: NDArray[np.bool_]
     ) -> None:
-        at_s = np.full(len(rows), now_s)
+        if len(rows):
+            posterior = self.topics.posterior(category, fit)
+            self.topics.learn(category, posterior, rows, had, self.rates(rows))
+
+    def _keep(self, book_id: str, known: Book | None, new: Book) -> None:
+        rows, state, totals, at_s = new.rows, new.state, new.total_minor, new.at_s
         if known is not None:
             old = np.isin(known.rows, rows, invert=True)
             rows = np.concatenate([known.rows[old], rows])
@@ -482,7 +511,17 @@ class Statistics:
             kept = self._most_telling(rows, state, totals)[:most]
             rows, state, totals, at_s = rows[kept], state[kept], totals[kept], at_s[kept]
         order = np.argsort(rows)
-        self._hold_book(book_id, Book(rows[order], state[order], totals[order], at_s[order]))
+        self._hold_book(
+            book_id, Book(rows[order], state[order], totals[order], at_s[order], new.fit)
+        )
+
+    def rates(self, rows: Rows) -> Floats:
+        """Give the part of the answers of these sellers that are a price."""
+        prior = np.float32(SELLER_STOCK_PRIOR)
+        rates: Floats = (self.had[rows] + prior * np.float32(self.rate)) / (
+            self.asked[rows] + prior
+        )
+        return rates
 
     def _most_telling(
         self, rows: Rows, state: NDArray[np.uint8], totals: NDArray[np.int32]
@@ -548,6 +587,7 @@ class Statistics:
         since_s = np.full(rows, -np.inf)
         since_s[: self.capacity] = self._since_s
         self._since_s = since_s
+        self.topics.grow(rows, self.rate)
         for name in SellerColumns.__slots__:
             if name != "rows":
                 column = np.zeros(rows, np.float32)
@@ -571,7 +611,9 @@ def _places(known: Rows, rows: Rows) -> tuple[NDArray[np.intp], NDArray[np.intp]
 
 
 def _only(book: Book, which: NDArray[np.bool_]) -> Book:
-    return Book(book.rows[which], book.state[which], book.total_minor[which], book.at_s[which])
+    return Book(
+        book.rows[which], book.state[which], book.total_minor[which], book.at_s[which], book.fit
+    )
 
 
 def _known(

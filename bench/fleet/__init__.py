@@ -1,0 +1,1 @@
+"""Ten thousand simulated sellers in virtual time, and policies that choose whom to ask: see docs/selection.md."""

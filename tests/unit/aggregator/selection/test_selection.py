@@ -1,0 +1,234 @@
+"""Whom policies choose, when a collection goes on, and what it states about those it did not ask."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aggregator.selection.columns import Rows, State
+from aggregator.selection.coverage import Calibration
+from aggregator.selection.policy import Policy, RandomChoice, Thompson, WeightedScore
+from aggregator.selection.selection import Phase, Selection, SelectionSettings, Session
+from aggregator.selection.statistics import Answers, Statistics, StatisticsSettings
+
+NOW_S = 1_700_000_000.0
+SELLERS = 60
+ALL = np.ones(SELLERS, np.bool_)
+FULL = np.ones(SELLERS, np.float32)
+SETTINGS = SelectionSettings(
+    phases=(Phase(10, 4.0), Phase(20, 8.0), Phase(20, 13.0)), most=40, worth=0.005
+)
+PRICES = 1000 + 5 * np.arange(SELLERS, dtype=np.int32)
+"""Who has a book asks this; the lower the row, the less."""
+
+POLICIES = [RandomChoice(), WeightedScore(), Thompson()]
+
+
+def told(rows: Rows, *, has: Rows | None = None, prices: Rows = PRICES) -> Answers:
+    """Give what these sellers say: all those in ``has`` have the book, or all."""
+    had = np.ones(len(rows), np.bool_) if has is None else np.isin(rows, has)
+    return Answers(
+        rows=rows,
+        state=np.where(had, State.IN_STOCK, State.NOT_CARRIED).astype(np.uint8),
+        total_minor=np.where(had, prices[rows], 0).astype(np.int32),
+        latency_s=np.full(len(rows), 0.3, np.float32),
+    )
+
+
+def selection(policy: Policy, settings: SelectionSettings = SETTINGS, seed: int = 1) -> Selection:
+    return Selection(
+        statistics=Statistics(StatisticsSettings(), SELLERS),
+        policy=policy,
+        settings=settings,
+        calibration=Calibration(),
+        rng=np.random.default_rng(seed),
+    )
+
+
+def begin(selected: Selection, book_id: str = "book") -> Session:
+    return selected.begin(book_id, "novels", NOW_S, ALL)
+
+
+def teach(selected: Selection, *, has: Rows, books: int = 40) -> None:
+    """Let it know what all sellers say of some books."""
+    rows = np.arange(SELLERS, dtype=np.int32)
+    for number in range(books):
+        selected.statistics.learn(f"old-{number}", "novels", NOW_S, told(rows, has=has))
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
+def test_only_who_is_open_is_chosen_and_nobody_twice(policy: Policy) -> None:
+    selected = selection(policy)
+    teach(selected, has=np.arange(0, SELLERS, 2, dtype=np.int32))
+    open_ = ALL.copy()
+    open_[::3] = False
+    session = begin(selected)
+    first = session.next_phase(open_, FULL)
+    session.answered(told(first, has=np.empty(0, np.int32)))
+    second = session.next_phase(open_, FULL)
+    chosen = np.concatenate([first, second])
+    assert len(first) == 10
+    assert len(second) == 20
+    assert len(set(chosen.tolist())) == 30
+    assert open_[chosen].all()
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
+def test_where_few_are_open_all_of_these_are_chosen(policy: Policy) -> None:
+    open_ = np.zeros(SELLERS, np.bool_)
+    open_[[3, 7, 11]] = True
+    chosen = begin(selection(policy)).next_phase(open_, FULL)
+    assert sorted(chosen.tolist()) == [3, 7, 11]
+    assert begin(selection(policy)).next_phase(~ALL, FULL).tolist() == []
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
+def test_the_same_seed_chooses_the_same(policy: Policy) -> None:
+    chosen = [begin(selection(policy, seed=5)).next_phase(ALL, FULL).tolist() for _ in range(2)]
+    assert chosen[0] == chosen[1]
+
+
+def test_no_more_are_asked_than_the_most() -> None:
+    session = begin(selection(RandomChoice()))
+    for expected in (10, 20, 10):
+        rows = session.next_phase(ALL, FULL)
+        assert len(rows) == expected
+        session.answered(told(rows, has=np.empty(0, np.int32)))
+    assert session.asked == SETTINGS.most
+    assert not session.goes_on(10**6)
+    assert session.next_phase(ALL, FULL).tolist() == []
+
+
+@pytest.mark.parametrize("policy", [WeightedScore(), Thompson()], ids=lambda policy: policy.name)
+def test_who_has_the_books_and_is_cheap_is_asked_first(policy: Policy) -> None:
+    selected = selection(policy)
+    has = np.arange(0, 20, dtype=np.int32)
+    teach(selected, has=has)
+    chosen = begin(selected, "a new book").next_phase(ALL, FULL)
+    assert np.isin(chosen, has).sum() >= 8
+    assert 0 in chosen
+
+
+@pytest.mark.parametrize("policy", [WeightedScore(), Thompson()], ids=lambda policy: policy.name)
+def test_who_had_this_very_book_is_asked_first(policy: Policy) -> None:
+    selected = selection(policy)
+    teach(selected, has=np.arange(0, 20, dtype=np.int32))
+    rows = np.arange(SELLERS, dtype=np.int32)
+    selected.statistics.learn(
+        "rare", "novels", NOW_S, told(rows, has=np.array([50, 51, 52], np.int32))
+    )
+    assert set(begin(selected, "rare").next_phase(ALL, FULL)[:3].tolist()) == {50, 51, 52}
+
+
+def test_thompson_comes_to_ask_an_unknown_seller_and_keeps_it_if_it_is_cheap() -> None:
+    selected = selection(Thompson())
+    has = np.arange(0, 40, dtype=np.int32)
+    teach(selected, has=has)
+    selected.statistics.forget(55, NOW_S)
+    has = np.append(has, np.int32(55))
+    prices = PRICES.copy()
+    prices[55] = 700
+    found = []
+    for number in range(100):
+        session = begin(selected, f"new-{number}")
+        rows = session.next_phase(ALL, FULL)
+        session.answered(told(rows, has=has, prices=prices))
+        session.close()
+        found.append(55 in rows)
+    assert any(found[:60])
+    assert all(found[-20:])
+
+
+def test_who_has_little_budget_left_is_spared() -> None:
+    selected = selection(Thompson(explore=0.0))
+    teach(selected, has=np.arange(0, 40, dtype=np.int32))
+    budget = FULL.copy()
+    budget[0] = 0.001
+    assert 0 in begin(selected).next_phase(ALL, FULL)
+    assert 0 not in begin(selected).next_phase(ALL, budget)
+
+
+def test_who_refuses_to_sell_what_it_quotes_is_asked_no_more() -> None:
+    selected = selection(Thompson())
+    teach(selected, has=np.arange(0, 40, dtype=np.int32))
+    for _ in range(5):
+        selected.statistics.learn_purchase(0, refused=True)
+    assert 0 not in begin(selected).next_phase(ALL, FULL)
+
+
+def test_a_collection_goes_on_while_nothing_is_affordable() -> None:
+    session = begin(selection(RandomChoice()))
+    session.answered(told(session.next_phase(ALL, FULL)))
+    assert session.goes_on(100)
+    session.answered(told(session.next_phase(ALL, FULL)))
+    assert session.goes_on(100), "the last resort"
+
+
+def test_the_last_resort_is_only_for_a_collection_that_found_nothing_affordable() -> None:
+    selected = selection(RandomChoice())
+    session = begin(selected)
+    for _ in range(2):
+        session.answered(told(session.next_phase(ALL, FULL)))
+    assert not session.goes_on(10**6)
+
+
+def test_a_collection_ends_when_those_left_can_hardly_be_cheaper() -> None:
+    selected = selection(Thompson(explore=0.0))
+    rows = np.arange(SELLERS, dtype=np.int32)
+    teach(selected, has=rows)
+    selected.statistics.learn("known", "novels", NOW_S, told(rows))
+    session = begin(selected, "known")
+    session.answered(told(session.next_phase(ALL, FULL)))
+    assert not session.goes_on(10**6)
+    assert session.coverage().chance_cheaper < 0.1
+
+
+def test_a_collection_goes_on_where_somebody_known_to_be_cheaper_is_left() -> None:
+    selected = selection(Thompson(explore=0.0))
+    rows = np.arange(SELLERS, dtype=np.int32)
+    teach(selected, has=rows)
+    selected.statistics.learn("known", "novels", NOW_S, told(rows))
+    open_ = ALL.copy()
+    open_[:10] = False
+    session = begin(selected, "known")
+    session.answered(told(session.next_phase(open_, FULL)))
+    assert session.goes_on(10**6)
+    coverage = session.coverage()
+    assert coverage.chance_cheaper > 0.9
+    assert coverage.asked == 10
+    assert coverage.of == SELLERS
+    assert coverage.expected_saving_minor is not None
+    assert 5 <= coverage.expected_saving_minor <= 100
+
+
+def test_nothing_is_said_of_a_saving_where_nobody_has_the_book() -> None:
+    session = begin(selection(Thompson()))
+    session.answered(told(session.next_phase(ALL, FULL), has=np.empty(0, np.int32)))
+    assert session.coverage().expected_saving_minor is None
+    assert 0 <= session.coverage().chance_cheaper <= 1
+
+
+def test_a_full_collection_asks_the_rest_and_teaches_how_true_coverage_is() -> None:
+    selected = selection(Thompson(), SelectionSettings(phases=(Phase(10, 4.0),), full_share=1.0))
+    assert selected.is_full()
+    for number in range(60):
+        session = begin(selected, f"book-{number}")
+        rows = session.next_phase(ALL, FULL)
+        session.answered(told(rows))
+        rest = session.rest(ALL)
+        assert sorted([*rows, *rest]) == list(range(SELLERS))
+        session.rest_answered(told(rest))
+        session.close()
+    book = selected.statistics.book("book-59")
+    assert book is not None
+    assert len(book.rows) == SELLERS
+    assert len(selected.calibration.dump()) == 60
+
+
+def test_sellers_beyond_the_first_rows_have_a_place() -> None:
+    selected = selection(Thompson())
+    more = np.ones(5 * SELLERS, np.bool_)
+    session = selected.begin("book", "novels", NOW_S, more)
+    open_ = np.zeros(5 * SELLERS, np.bool_)
+    open_[-1] = True
+    assert session.next_phase(open_, np.ones(5 * SELLERS, np.float32)).tolist() == [5 * SELLERS - 1]
