@@ -123,6 +123,8 @@ class PurchaseView:
             self._board.apply(quotes)
         elif collection := event.get("collection"):
             self.collection = collection
+            if coverage := collection.get("coverage"):
+                return self._add(at, _coverage_line(coverage))
         elif result := event.get("result"):
             self.result = result
             style = _FINAL_STYLES.get(result["status"], "")
@@ -153,6 +155,16 @@ def _when(quote: dict[str, Any]) -> str:
     if age_ms := quote.get("age_ms"):
         return f"{age_ms / 1000:.0f} s ago"
     return f"{quote.get('latency_ms', 0)} ms"
+
+
+def _coverage_line(coverage: dict[str, Any]) -> Text:
+    """Say what was missed by asking some sellers of many: 0 is not there in JSON."""
+    chance = coverage.get("chance_cheaper", 0.0)
+    saving = coverage.get("expected_saving")
+    told = f"asked {coverage.get('asked', 0):,} of {coverage['of']:,}; "
+    if saving is None:
+        return Text(f"{told}the chance that one of the others has it is {chance:.0%}")
+    return Text(f"{told}the chance of a cheaper one is {chance:.0%}, by {saving:.2f} on average")
 
 
 def _step_line(step: dict[str, Any]) -> Text:

@@ -23,6 +23,7 @@ PURCHASES_PATH = "/api/v1/purchase-requests"
 IDEMPOTENCY_KEY = "idempotency-key"
 """The metadata, over REST the header, with the customer's idempotency key."""
 
+_CHANCE_DECIMALS = 4
 _LONGEST_KEY = 255
 _FIRST_VISIBLE, _LAST_VISIBLE = "!", "~"
 
@@ -289,6 +290,17 @@ def collection(summary: common_pb.CollectionSummary) -> pb.Collection:
     )
     if summary.HasField("best_total"):
         message.best_total = double(summary.best_total)
+    if summary.HasField("coverage"):
+        message.coverage.CopyFrom(_coverage(summary.coverage))
+    return message
+
+
+def _coverage(said: common_pb.Coverage) -> pb.Coverage:
+    message = pb.Coverage(
+        asked=said.asked, of=said.of, chance_cheaper=round(said.chance_cheaper, _CHANCE_DECIMALS)
+    )
+    if said.HasField("expected_saving"):
+        message.expected_saving = double(said.expected_saving)
     return message
 
 

@@ -410,6 +410,23 @@ def test_the_end_of_a_collection_has_its_counts_and_the_lowest_total() -> None:
     assert "best_total" not in shown(convert.collection(summary))
 
 
+def test_what_may_have_been_missed_is_said_where_not_all_were_asked() -> None:
+    summary = common_pb.CollectionSummary(
+        coverage=common_pb.Coverage(
+            asked=150, of=10_000, chance_cheaper=0.0213579, expected_saving=dollars(140)
+        )
+    )
+    assert shown(convert.collection(summary))["coverage"] == {
+        "asked": 150,
+        "of": 10_000,
+        "chance_cheaper": 0.0214,
+        "expected_saving": 1.4,
+    }
+    summary.coverage.ClearField("expected_saving")
+    assert "expected_saving" not in shown(convert.collection(summary))["coverage"]
+    assert "coverage" not in shown(convert.collection(common_pb.CollectionSummary()))
+
+
 def test_prices_to_compare_come_with_the_lowest_total_first_and_their_age() -> None:
     old = quote("s-9", 2499)
     old.age.CopyFrom(mesh_convert.duration(12.5))
