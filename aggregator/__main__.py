@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from functools import partial
-from random import SystemRandom
+from random import Random, SystemRandom
+
+import numpy as np
 
 from aggregator.adapters.capabilities import PostgresCapabilityChecks
 from aggregator.adapters.history import PostgresHistoryStore
+from aggregator.adapters.market import PostgresMarketStore
 from aggregator.adapters.measured import measure
 from aggregator.adapters.postgres import PostgresSellerStore
 from aggregator.adapters.valkey import ValkeyQuoteCache, open_client
@@ -17,11 +20,17 @@ from aggregator.app.collect import Limits, QuoteCollector
 from aggregator.app.gather import Gatherer, GatherSettings
 from aggregator.app.health import HealthObserver
 from aggregator.app.history import HistorySettings, WriteBehindHistory
+from aggregator.app.market import Market, MarketSettings
 from aggregator.app.refresh import Refresher, RefreshSettings
 from aggregator.app.registry import Registry
+from aggregator.app.selecting import Selector
 from aggregator.domain.cached import CacheSettings
 from aggregator.domain.history import CollectionRecord
 from aggregator.domain.outlook import Outlooks
+from aggregator.selection.categories import category_of
+from aggregator.selection.policy import Policy, RandomChoice, Thompson, WeightedScore
+from aggregator.selection.selection import PHASES, Phase, Selection, SelectionSettings
+from aggregator.selection.statistics import Statistics, StatisticsSettings
 from aggregator.servicer import (
     DEFAULT_TIMEOUT_S,
     QuoteServicer,
@@ -52,6 +61,11 @@ _SERVICES = aggregator_pb2.DESCRIPTOR.services_by_name
 QUOTES = _SERVICES["QuoteService"].full_name
 REGISTRY = _SERVICES["RegistryService"].full_name
 HEALTH = _SERVICES["SellerHealthService"].full_name
+
+
+POLICIES: dict[str, type[Policy]] = {
+    policy.name: policy for policy in (RandomChoice, Thompson, WeightedScore)
+}
 
 
 async def run(settings: Settings) -> None:
@@ -100,6 +114,7 @@ async def run(settings: Settings) -> None:
             active = {seller.seller_id for seller in snapshot.active}
             outlooks.retain(active)
             gatherer.retain(active)
+            selector.on_change(snapshot)
 
         registry = Registry(
             PostgresSellerStore(pool),
@@ -137,9 +152,26 @@ async def run(settings: Settings) -> None:
             on_ended=history.record,
         )
 
+        market = Market(
+            Statistics(StatisticsSettings(books=settings.market_books)),
+            PostgresMarketStore(pool, settings.process_index),
+            category_of,
+            clock,
+            MarketSettings(currency=settings.market_currency, days=settings.market_days),
+        )
+        selector = Selector(
+            market,
+            _selection(settings, market, rng),
+            category_of,
+            clock,
+            above=settings.select_above,
+            currency=settings.market_currency,
+        )
+
         def on_ended(record: CollectionRecord) -> None:
             measure(record)
             history.record(record)
+            selector.record(record)
 
         collector = QuoteCollector(
             directory,
@@ -151,6 +183,7 @@ async def run(settings: Settings) -> None:
             limits=Limits(merge_margin_s=settings.merge_margin_s),
             on_known=refresher.served,
             on_ended=on_ended,
+            selector=selector,
         )
 
         observer = HealthObserver(directory, admission, outlooks, look_every_s=1.0)
@@ -200,11 +233,25 @@ async def run(settings: Settings) -> None:
                     refresher.run(),
                     capabilities.run(),
                     history.run(),
+                    market.run(),
                 )
             ]
             await serve(serving, settings, clock)
             for helper in helpers:
                 helper.cancel()
+
+
+def _selection(settings: Settings, market: Market, rng: Random) -> Selection:
+    """Say whom to choose where there are too many sellers."""
+    sizes = (settings.select_first, settings.select_next, settings.select_last)
+    phases = [Phase(most, phase.until_s) for most, phase in zip(sizes, PHASES, strict=True) if most]
+    return Selection(
+        statistics=market.statistics,
+        policy=POLICIES[settings.select_policy](),
+        settings=SelectionSettings(phases=phases, most=settings.select_most),
+        calibration=market.calibration,
+        rng=np.random.default_rng(rng.getrandbits(128)),
+    )
 
 
 def main() -> None:

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 from aggregator.app.collect import Wish
 from aggregator.app.registry import Chunk
-from aggregator.domain.collection import Answer, MissReason, Question, Summary, miss_reason
+from aggregator.domain.collection import (
+    Answer,
+    Coverage,
+    MissReason,
+    Question,
+    Summary,
+    miss_reason,
+)
 from aggregator.domain.health import Health
 from aggregator.domain.stopping import Policy
 from bookmesh.aggregator.v1 import aggregator_pb2 as pb
@@ -39,6 +46,7 @@ _MISS_REASONS: dict[MissReason, quote_pb2.Miss.Reason.ValueType] = {
     MissReason.BUSY: quote_pb2.Miss.REASON_BUSY,
     MissReason.TOO_SLOW: quote_pb2.Miss.REASON_TOO_SLOW,
     MissReason.NO_CREDENTIAL: quote_pb2.Miss.REASON_NO_CREDENTIAL,
+    MissReason.NOT_SELECTED: quote_pb2.Miss.REASON_NOT_SELECTED,
 }
 
 
@@ -146,6 +154,15 @@ def summary(result: Summary) -> quote_pb2.CollectionSummary:
     )
     if result.best is not None:
         message.best_total.CopyFrom(convert.money_to_proto(result.best))
+    if result.coverage is not None:
+        message.coverage.CopyFrom(_coverage(result.coverage))
+    return message
+
+
+def _coverage(said: Coverage) -> quote_pb2.Coverage:
+    message = quote_pb2.Coverage(asked=said.asked, of=said.of, chance_cheaper=said.chance_cheaper)
+    if said.expected_saving is not None:
+        message.expected_saving.CopyFrom(convert.money_to_proto(said.expected_saving))
     return message
 
 

@@ -41,7 +41,7 @@ class QuoteServicer(QuoteServiceServicer):
         async with self._collector.open(question, time_left_s, wish) as collection:
             yield pb.CollectQuotesResponse(
                 started=pb.CollectionStarted(
-                    collection_id=str(collection.collection_id), sellers=len(collection.sellers)
+                    collection_id=str(collection.collection_id), sellers=collection.of
                 )
             )
             async for answers in collection.batches():

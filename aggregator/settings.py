@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from mesh.settings import SellerCallerSettings
@@ -57,3 +59,30 @@ class Settings(SellerCallerSettings):
 
     history_days: int = Field(default=30, ge=1, le=3650)
     """For how many days the history of quotes is kept."""
+
+    select_above: int = Field(default=200, ge=0, le=1_000_000)
+    """Up to so many active sellers all are asked about every book; of more, some are chosen."""
+
+    select_policy: Literal["thompson", "weighted", "random"] = "thompson"
+    """Whom to choose: those who can be expected to save most, some by a draw; by a sum of five weights; anyone."""
+
+    select_first: int = Field(default=50, ge=1, le=10_000)
+    """How many sellers are asked at first, for up to 4 s."""
+
+    select_next: int = Field(default=100, ge=0, le=10_000)
+    """How many are asked after them, for up to 8 s, if that can still matter."""
+
+    select_last: int = Field(default=150, ge=0, le=10_000)
+    """How many are asked as a last resort, for up to 13 s or as there is time, if nothing affordable was found."""
+
+    select_most: int = Field(default=150, ge=1, le=10_000)
+    """How many are asked in all."""
+
+    market_currency: str = Field(default="USD", pattern="^[A-Z]{3}$")
+    """The currency whose prices are learned."""
+
+    market_books: int = Field(default=20_000, ge=100, le=1_000_000)
+    """What sellers said of so many books is in memory, 2 to 4 KB each; that of all others in PostgreSQL."""
+
+    market_days: int = Field(default=90, ge=1, le=3650)
+    """For how many days it is remembered what sellers said of a book."""

@@ -15,6 +15,7 @@ import structlog
 
 from aggregator.app.gather import Gatherer, Waiting
 from aggregator.app.leading import lead_until
+from aggregator.app.selecting import ANY_PRICE, Choice, Selector
 from aggregator.domain.collection import Answer, MissReason, Question, Skipped, Summary, summarise
 from aggregator.domain.history import CollectionRecord
 from aggregator.domain.outlook import Outlooks
@@ -49,6 +50,9 @@ _ASKED_AT_ONCE = 256
 """Questions that are put to sellers in one turn of the event loop, for all collections together: some 5 ms."""
 
 _LACK_OF_TIME = frozenset({MissReason.TOO_SLOW, MissReason.NO_BUDGET, MissReason.BUSY})
+
+_LEAST_PHASE_S = 0.5
+"""A phase for which there is less time is not begun."""
 
 _CLEARLY_MORE = 0.1
 """Who joins has clearly more time if so much of its time is left when the others' is over. So a crowd that comes one by
@@ -119,9 +123,11 @@ class QuoteCollector:
         limits: Limits,
         on_known: OnKnown = lambda _question, _sellers, _good_for_s, _lives_s: None,
         on_ended: OnEnded = lambda _record: None,
+        selector: Selector | None = None,
     ) -> None:
         """Keep what is needed.
 
+        Without a ``selector`` all sellers are asked, however many they are.
         ``on_known`` is told, once for each who asks, what is known of its question, for how long it is good
         and for how long it was from the beginning (infinite where that does not matter), ``on_ended`` each collection
         once.
@@ -135,6 +141,7 @@ class QuoteCollector:
         self._clock = clock
         self._new_id = new_id
         self._limits = limits
+        self._selector = selector
         self._flights: dict[FlightKey, Flight] = {}
         self._asking = Asking()
 
@@ -176,6 +183,9 @@ class QuoteCollector:
         flight = self._flights.get(key)
         too_old = wish.fresh and flight is not None and flight.age_s > _FRESH_S
         if flight is None or flight.over or too_old:
+            selector = self._selector
+            if selector is not None and not selector.selects:
+                selector = None
             flight = self._flights[key] = Flight(
                 key,
                 self._new_id(),
@@ -188,6 +198,7 @@ class QuoteCollector:
                 clock=self._clock,
                 on_known=self._on_known,
                 on_ended=self._on_ended,
+                selector=selector,
             )
         return flight
 
@@ -214,7 +225,9 @@ class Flight:
     Attributes:
         key: the question, and what those who share it want alike.
         collection_id: names it.
-        sellers: who is asked.
+        of: how many sellers could be asked.
+        sellers: who is asked; where sellers are chosen, so far.
+        choosing: whether more may be chosen.
         answers: what has arrived, in that order.
         asked_again: whether some answers have been taken back, because somebody has time for better ones.
         started_at: when it began.
@@ -238,10 +251,13 @@ class Flight:
         clock: Clock,
         on_known: OnKnown,
         on_ended: OnEnded,
+        selector: Selector | None,
     ) -> None:
         self.key = key
         self.collection_id = collection_id
-        self.sellers = sellers
+        self.of = len(sellers)
+        self.choosing = selector is not None
+        self.sellers: list[Seller] = [] if self.choosing else [*sellers]
         self.answers: list[Answer] = []
         self.asked_again = False
         self.started_at = clock.now()
@@ -259,7 +275,10 @@ class Flight:
         self._clock = clock
         self._on_known = on_known
         self._on_ended = on_ended
-        self._open = {seller.seller_id: seller for seller in sellers}
+        self._selector = selector
+        self._choice: Choice | None = None
+        self._settled = asyncio.Event()
+        self._open = {seller.seller_id: seller for seller in self.sellers}
         self._waiting: dict[str, Waiting] = {}
         self._short_of_time: dict[str, float] = {}
         self._known: Known | None = None
@@ -272,7 +291,7 @@ class Flight:
     @property
     def over(self) -> bool:
         """Whether every seller has its answer."""
-        return not self._open
+        return not self._open and not self.choosing
 
     @property
     def age_s(self) -> float:
@@ -345,14 +364,20 @@ class Flight:
         return Answer(seller_id, outcome, self._clock.monotonic() - since_s)
 
     def summary_of(self, answers: Sequence[Answer]) -> Summary:
-        """Count answers, one of each seller."""
-        return summarise(
+        """Count answers, one of each seller that was chosen."""
+        summary = summarise(
             answers,
             collection_id=self.collection_id,
             book_id=self._question.book_id,
             started_at=self.started_at,
             elapsed_s=self._clock.monotonic() - self.started_s,
         )
+        if self._selector is None:
+            return summary
+        if self._choice is None:
+            return summary.of(self.of, None)
+        self._choice.answered(self.answers)
+        return summary.of(self.of, self._choice.coverage())
 
     def summary(self) -> Summary:
         """Count all answers, once it is over: once for all who waited for it."""
@@ -392,6 +417,41 @@ class Flight:
         return worth_waiting(best, book_level, outstanding, policy)
 
     async def _run(self) -> None:
+        if self._selector is None:
+            await self._find_out()
+        else:
+            await self._find_out_in_phases(self._selector)
+
+    async def _find_out_in_phases(self, selector: Selector) -> None:
+        """Choose some sellers and find out about them; then more, as long as that can matter and there is time.
+
+        A phase ends with its last answer, or with its time; who has not answered by then is waited for all the same.
+        """
+        choice = self._choice = await selector.begin(self._question)
+        while (chosen := choice.next()) is not None:
+            self._settled.clear()
+            self.sellers += chosen.sellers
+            self._open |= {seller.seller_id: seller for seller in chosen.sellers}
+            with suppress(TimeoutError):
+                async with asyncio.timeout(
+                    self.started_s + chosen.until_s - self._clock.monotonic()
+                ):
+                    await self._find_out()
+                    await self._settled.wait()
+            choice.answered(self.answers)
+            in_time = self._clock.monotonic() + _LEAST_PHASE_S < self._until_s
+            if not in_time or not choice.goes_on(self._highest_minor()):
+                break
+        self.choosing = False
+        self.looked.set()
+        self._take(())
+
+    def _highest_minor(self) -> int:
+        """Give the most that anybody who waits will pay."""
+        limits = (collection.wish.affordable_minor for collection in self._joined)
+        return max((ANY_PRICE if limit is None else limit for limit in limits), default=ANY_PRICE)
+
+    async def _find_out(self) -> None:
         """Find out what is known, and ask the rest, or follow whoever in the fleet is asking."""
         with self._cache.changes(self._question) as changed:
             while self._open:
@@ -417,7 +477,7 @@ class Flight:
                 if opened.leading:
                     try:
                         await self._ask()
-                        await lead_until(self.ended, self._cache, self._question)
+                        await lead_until(self._settled, self._cache, self._question)
                     finally:
                         self._cache.close(self._question)
                     return
@@ -447,7 +507,7 @@ class Flight:
                 if begin:
                     await self._clock.sleep(0)
                 for seller in self.sellers[begin : begin + step]:
-                    if seller.seller_id in self._open:
+                    if seller.seller_id in self._open and seller.seller_id not in self._waiting:
                         self._ask_one(seller)
         finally:
             self._asking.flights -= 1
@@ -500,6 +560,8 @@ class Flight:
             del self._open[answer.seller_id]
         self.answers += answers
         if not self._open:
+            self._settled.set()
+        if self.over:
             self.ended.set()
         for collection in self._joined:
             collection.take(answers)
@@ -548,9 +610,9 @@ class Collection:
         return self._flight.collection_id
 
     @property
-    def sellers(self) -> Sequence[Seller]:
-        """Who is asked."""
-        return self._flight.sellers
+    def of(self) -> int:
+        """How many sellers could be asked."""
+        return self._flight.of
 
     def take(self, answers: Iterable[Answer]) -> None:
         """Take answers that have arrived; a seller's first one stays."""
@@ -558,7 +620,7 @@ class Collection:
             if answer.seller_id not in self._have:
                 self._have.add(answer.seller_id)
                 self._new.append(answer)
-        if len(self._have) == len(self.sellers):
+        if len(self._have) == len(self._flight.sellers) and not self._flight.choosing:
             self._complete.set()
         self._arrived.set()
 

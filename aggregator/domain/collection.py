@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 from uuid import UUID
 
 from mesh.money import Money
@@ -49,6 +50,7 @@ class MissReason(StrEnum):
     BUSY = "busy"
     TOO_SLOW = "too_slow"
     NO_CREDENTIAL = "no_credential"
+    NOT_SELECTED = "not_selected"
 
 
 _NOT_ASKED = frozenset(
@@ -134,6 +136,24 @@ def miss_reason(outcome: Unavailable | CallFailed | Skipped) -> MissReason:
 
 
 @dataclass(frozen=True, slots=True)
+class Coverage:
+    """What is said of the sellers that were not asked, where not all were.
+
+    Attributes:
+        asked: how many were chosen.
+        of: of how many that could have been.
+        chance_cheaper: the chance that one of the others is cheaper than the best; 1 if there is no best.
+        expected_saving: by how much, if so, on average; None if there is no best.
+
+    """
+
+    asked: int
+    of: int
+    chance_cheaper: float
+    expected_saving: Money | None
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """How a collection came out.
 
@@ -149,6 +169,7 @@ class Summary:
         started_at: when it began.
         elapsed_s: how long it took.
         best: the lowest total; None where there is no price.
+        coverage: what is said of the sellers that were not chosen; None where all were.
 
     """
 
@@ -163,6 +184,17 @@ class Summary:
     started_at: datetime
     elapsed_s: float
     best: Money | None
+    coverage: Coverage | None = None
+
+    def of(self, sellers: int, coverage: Coverage | None) -> Self:
+        """Give the summary where these were chosen of so many sellers."""
+        misses = {**self.misses, MissReason.NOT_SELECTED: sellers - self.sellers}
+        return replace(
+            self,
+            sellers=sellers,
+            misses={reason: count for reason, count in misses.items() if count},
+            coverage=coverage,
+        )
 
 
 def summarise(

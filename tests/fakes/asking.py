@@ -11,12 +11,21 @@ from functools import wraps
 from random import Random
 from typing import ParamSpec
 
+import numpy as np
+
 from aggregator.app.collect import Limits, OnKnown, QuoteCollector, Wish
 from aggregator.app.gather import Gatherer, GatherSettings
+from aggregator.app.market import Market, MarketSettings
+from aggregator.app.selecting import Selector
 from aggregator.domain.cached import CacheSettings
 from aggregator.domain.collection import Answer, MissReason, Question, Summary, miss_reason
 from aggregator.domain.outlook import Outlooks
 from aggregator.ports import CallAdmission
+from aggregator.selection.categories import category_of
+from aggregator.selection.columns import Rows
+from aggregator.selection.policy import View
+from aggregator.selection.selection import Selection, SelectionSettings
+from aggregator.selection.statistics import Statistics, StatisticsSettings
 from bench.virtual_time import VirtualClock, run_virtually
 from mesh.ids import uuid7_factory
 from mesh.money import Money
@@ -34,6 +43,7 @@ from sellers.model import (
     Seller,
 )
 from sellers.registry import Directory
+from tests.fakes.market_store import MemoryMarketStore
 from tests.fakes.quote_cache import Memory, MemoryQuoteCache
 from tests.fakes.seller import registered
 
@@ -328,8 +338,11 @@ class Fleet:
         limits: Limits | None = None,
         admission: CallAdmission | None = None,
         on_known: OnKnown = lambda _question, _sellers, _good_for_s, _lives_s: None,
+        *,
+        selection: SelectionSettings | None = None,
+        select_above: int = 0,
     ) -> Process:
-        """Start one more."""
+        """Start one more; with a ``selection`` it chooses among more sellers than ``select_above``, the first first."""
         clock, outlooks = VirtualClock(), Outlooks()
         tasks = []
         if admission is None:
@@ -340,6 +353,12 @@ class Fleet:
         gatherer = Gatherer(self.sellers, counting, outlooks, settings or GatherSettings(), clock)
         tasks.append(asyncio.create_task(gatherer.run()))
         cache = MortalCache(self.memory, clock, CacheSettings())
+        selector = None
+        if selection is not None:
+            selector = _selector(selection, select_above)
+            snapshot = self._directory.snapshot
+            assert snapshot is not None
+            selector.on_change(snapshot)
         collector = QuoteCollector(
             self._directory,
             gatherer,
@@ -349,6 +368,8 @@ class Fleet:
             new_id=uuid7_factory(clock, Random(len(self._processes))),
             limits=limits or Limits(),
             on_known=on_known,
+            on_ended=selector.record if selector is not None else lambda _record: None,
+            selector=selector,
         )
         process = Process(collector, cache, gatherer, counting, outlooks, tasks)
         self._processes.append(process)
@@ -357,6 +378,28 @@ class Fleet:
     async def stop(self) -> None:
         for process in self._processes:
             await process.die()
+
+
+class FirstFirst:
+    """A policy that tests can foresee: in the order of the rows."""
+
+    name = "first first"
+
+    def choose(self, view: View, count: int, rng: np.random.Generator) -> Rows:
+        return np.flatnonzero(view.open)[:count].astype(np.int32)
+
+
+def _selector(settings: SelectionSettings, above: int) -> Selector:
+    statistics = Statistics(StatisticsSettings())
+    market = Market(statistics, MemoryMarketStore(), category_of, VirtualClock(), MarketSettings())
+    selection = Selection(
+        statistics=statistics,
+        policy=FirstFirst(),
+        settings=settings,
+        calibration=market.calibration,
+        rng=np.random.default_rng(1),
+    )
+    return Selector(market, selection, category_of, VirtualClock(), above=above, currency="USD")
 
 
 @asynccontextmanager

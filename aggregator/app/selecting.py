@@ -1,0 +1,183 @@
+"""Whom to ask for a book where there are too many sellers to ask all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator.app.market import Market, answers_of
+from aggregator.domain.collection import Answer, Coverage, MissReason, Question, Skipped
+from aggregator.domain.history import CollectionRecord
+from aggregator.selection.columns import Floats
+from aggregator.selection.selection import Selection, Session
+from mesh.clock import Clock
+from mesh.money import Money
+from sellers.model import Seller
+from sellers.registry import Snapshot
+
+ANY_PRICE = 2**31 - 1
+"""For those to whom any quote will do."""
+
+_WINDOW_S = 60.0
+_LEFT_ALONE_S = 10.0
+"""How long a seller is not chosen of which the last thing known is that it may not be called."""
+
+_MAY_NOT = frozenset(
+    {
+        MissReason.CIRCUIT_OPEN,
+        MissReason.NO_BUDGET,
+        MissReason.BUSY,
+        MissReason.NO_CREDENTIAL,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Whom to ask next, and until when, in seconds after the start of the collection."""
+
+    sellers: Sequence[Seller]
+    until_s: float
+
+
+class Selector:
+    """Chooses among the sellers of a snapshot, where there are more than ``above``."""
+
+    def __init__(
+        self,
+        market: Market,
+        selection: Selection,
+        category_of: Callable[[str], str],
+        clock: Clock,
+        *,
+        above: int,
+        currency: str,
+    ) -> None:
+        """Choose by what a market knows; of other currencies than ``currency`` no prices are known."""
+        self._market = market
+        self._selection = selection
+        self._category_of = category_of
+        self._clock = clock
+        self._above = above
+        self._currency = currency
+        self._sellers: dict[int, Seller] = {}
+        self._limits: Floats = np.ones(0, np.float32)
+        self._calls: Floats = np.zeros(0, np.float32)
+        self._counted_at_s = clock.monotonic()
+        self._alone_until_s: NDArray[np.float64] = np.zeros(0)
+        self._sells_in: dict[str, NDArray[np.bool_]] = {}
+
+    @property
+    def selects(self) -> bool:
+        """Whether there are too many sellers to ask all."""
+        return len(self._sellers) > self._above
+
+    def on_change(self, snapshot: Snapshot) -> None:
+        """Choose among the sellers of this snapshot from now on."""
+        rows = self._market.rows
+        self._market.know(snapshot.sellers)
+        self._sellers = {rows[seller.seller_id]: seller for seller in snapshot.active}
+        more = len(rows) - len(self._calls)
+        self._calls = np.concatenate([self._calls, np.zeros(more, np.float32)])
+        self._alone_until_s = np.concatenate([self._alone_until_s, np.zeros(more)])
+        self._limits = np.ones(len(rows), np.float32)
+        for row, seller in self._sellers.items():
+            self._limits[row] = seller.capabilities.calls_per_minute
+        self._sells_in.clear()
+
+    def record(self, record: CollectionRecord) -> None:
+        """Learn from a collection that has ended, if what is learned is of use."""
+        if self.selects:
+            self._market.record(record)
+
+    async def begin(self, question: Question) -> Choice:
+        """Begin to choose for a collection, with what is remembered of its book."""
+        book_id = question.book_id
+        if question.currency != self._currency:
+            book_id = f"{question.currency} {book_id}"
+        await self._market.recall(book_id)
+        session = self._selection.begin(
+            book_id,
+            self._category_of(question.book_id),
+            self._clock.now().timestamp(),
+            self._sellers_in(question.currency),
+        )
+        return Choice(self, session, question.currency)
+
+    def choose(self, session: Session) -> list[Seller]:
+        """Give those of the next phase of a session, and count that they are called."""
+        now = self._clock.monotonic()
+        self._calls *= np.float32(np.exp((self._counted_at_s - now) / _WINDOW_S))
+        self._counted_at_s = now
+        budget = np.clip(np.float32(1.0) - self._calls / self._limits, 0.0, 1.0)
+        rows = session.next_phase(self._alone_until_s <= now, budget)
+        self._calls[rows] += np.float32(1.0)
+        return [self._sellers[row] for row in rows.tolist() if row in self._sellers]
+
+    def answers(self, given: Sequence[Answer], session: Session) -> None:
+        """Tell a session what was answered, and note who may not be called."""
+        rows = self._market.rows
+        until_s = self._clock.monotonic() + _LEFT_ALONE_S
+        for answer in given:
+            outcome = answer.outcome
+            if isinstance(outcome, Skipped) and outcome.reason in _MAY_NOT:
+                self._alone_until_s[rows[answer.seller_id]] = until_s
+        session.answered(answers_of(given, rows))
+
+    def _sellers_in(self, currency: str) -> NDArray[np.bool_]:
+        """Say of each row whether its seller sells in a currency."""
+        found = self._sells_in.get(currency)
+        if found is None:
+            found = self._sells_in[currency] = np.zeros(len(self._market.rows), np.bool_)
+            found[
+                [
+                    row
+                    for row, seller in self._sellers.items()
+                    if currency in seller.capabilities.currencies
+                ]
+            ] = True
+        return found
+
+
+class Choice:
+    """Whom to ask in one collection, phase by phase."""
+
+    def __init__(self, selector: Selector, session: Session, currency: str) -> None:
+        """Choose in a session that has begun."""
+        self._selector = selector
+        self._session = session
+        self._currency = currency
+        self._told: set[str] = set()
+
+    def next(self) -> Chosen | None:
+        """Give whom to ask next; None when nobody is left."""
+        phase = self._session.phase
+        if phase is None:
+            return None
+        sellers = self._selector.choose(self._session)
+        return Chosen(sellers, phase.until_s) if sellers else None
+
+    def answered(self, answers: Sequence[Answer]) -> None:
+        """Take all answers so far; those that were given before are passed over."""
+        new = [answer for answer in answers if answer.seller_id not in self._told]
+        if new:
+            self._told.update(answer.seller_id for answer in new)
+            self._selector.answers(new, self._session)
+
+    def goes_on(self, highest_minor: int) -> bool:
+        """Say whether a next phase can still matter to somebody who will pay so much at the most."""
+        return self._session.goes_on(highest_minor)
+
+    def coverage(self) -> Coverage:
+        """State what may have been missed by not asking the others."""
+        said = self._session.coverage()
+        saving = said.expected_saving_minor
+        return Coverage(
+            asked=said.asked,
+            of=said.of,
+            chance_cheaper=said.chance_cheaper,
+            expected_saving=None if saving is None else Money(self._currency, saving),
+        )
