@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from aggregator.selection.columns import Floats
 
-_KEPT = 4000
+_KEPT = 1000
 _HALF_LIFE = 200.0
 """In collections."""
 

@@ -36,18 +36,18 @@ def test_what_is_overconfident_and_too_high_is_corrected() -> None:
     rng = np.random.default_rng(3)
     calibration = Calibration()
     corrected, true = [], []
-    for number in range(4000):
+    for number in range(1500):
         odds = rng.normal(-1.0, 1.0)
         # Said with twice the certainty, and one more in log-odds.
         raw = Raw(float(1 / (1 + np.exp(-(2 * odds + 1)))), 0.10)
         came_true = bool(rng.random() < 1 / (1 + np.exp(-odds)))
-        if number >= 2000:
+        if number >= 700:
             corrected.append(calibration.correct(raw).chance)
             true.append(came_true)
         calibration.learn(raw, 0.05 if came_true else 0.0)
     bins = reliability(np.array(corrected), np.array(true))
-    assert calibration_error(bins) < 0.03
-    assert calibration.correct(Raw(0.5, 0.10)).saving == pytest.approx(0.05, rel=0.05)
+    assert calibration_error(bins) < 0.06
+    assert calibration.correct(Raw(0.5, 0.10)).saving == pytest.approx(0.05, rel=0.1)
 
 
 @pytest.mark.parametrize("chance", [0.0, 1.0])
