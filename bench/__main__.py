@@ -25,6 +25,7 @@ from bench import (
     memory,
     one_book,
     purchase_time,
+    selection,
     throughput,
     watches,
 )
@@ -43,6 +44,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
         calls,
         early_stop,
         memory,
+        selection,
         history,
         throughput,
         purchase_time,
