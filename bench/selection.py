@@ -8,17 +8,15 @@ from.
 
 from __future__ import annotations
 
-import asyncio
 import os
 
-from bench.fleet.__main__ import WHOLE_DAY, run
 from bench.fleet.charts import regret_chart, reliability_chart
 from bench.fleet.policies import POLICIES
-from bench.fleet.replay import Plan
-from bench.fleet.scores import NICHE_LIMIT, Summary, scaled
+from bench.fleet.replay import WHOLE_DAY, Plan
+from bench.fleet.scores import NICHE_LIMIT, scaled
+from bench.fleet.trial import trials
 from bench.fleet.world import USUAL
 from bench.harness import OnProgress, Result, Spread, exactly
-from bench.workers import workers
 
 TITLE = "whom to ask of 10,000 sellers"
 REQUESTS = 20_000
@@ -34,18 +32,7 @@ async def measure(on_progress: OnProgress) -> list[Result]:
     """Replay the day with each policy; tell the part that is done."""
     requests = int(os.environ.get("REQUESTS", REQUESTS))
     plan = Plan(requests=requests, world=scaled(USUAL, requests, 1.0))
-    done = 0
-    async with workers() as in_worker:
-
-        async def replayed(name: str) -> Summary:
-            nonlocal done
-            result = await in_worker(run, plan, name)
-            done += 1
-            on_progress(done / len(POLICIES))
-            return result
-
-        results = await asyncio.gather(*map(replayed, POLICIES))
-    summaries = dict(zip(POLICIES, results, strict=True))
+    summaries = await trials(plan, list(POLICIES), lambda done: on_progress(done / len(POLICIES)))
     ours, naive, anyone = summaries["thompson"], summaries["weighted"], summaries["random"]
     day = f"{requests:,} requests in a day of {WHOLE_DAY:,}, seed {plan.seed}, its last fifth"
     return [

@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -20,26 +20,13 @@ from rich.table import Table
 
 from bench.drawing import draw
 from bench.fleet.charts import regret_chart, reliability_chart
-from bench.fleet.policies import POLICIES, policy
-from bench.fleet.replay import Plan, replay
-from bench.fleet.scores import Summary, scaled, summary
+from bench.fleet.policies import POLICIES
+from bench.fleet.replay import WHOLE_DAY, Plan
+from bench.fleet.scores import Summary, scaled
+from bench.fleet.trial import trials
 from bench.fleet.world import WORLDS
-from bench.workers import workers
 
 BUILD = Path("build")
-WHOLE_DAY = 1_728_000
-
-
-def run(plan: Plan, name: str) -> Summary:
-    """Replay one policy; in a process of its own."""
-    return summary(replay(plan, policy(name)))
-
-
-async def replays(plan: Plan, names: Sequence[str]) -> dict[str, Summary]:
-    """Replay the same with each of some policies, one on each core."""
-    async with workers() as in_worker:
-        results = await asyncio.gather(*(in_worker(run, plan, name) for name in names))
-    return dict(zip(names, results, strict=True))
 
 
 def main() -> None:
@@ -85,7 +72,7 @@ def main() -> None:
         told_of_refusals=not given.untold,
     )
     names = given.policy or list(POLICIES)
-    summaries = asyncio.run(replays(plan, names))
+    summaries = asyncio.run(trials(plan, names))
     _show(summaries)
     BUILD.mkdir(exist_ok=True)
     file = BUILD / "fleet.json"

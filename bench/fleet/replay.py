@@ -18,6 +18,9 @@ from aggregator.selection.statistics import Answers, Statistics, StatisticsSetti
 from bench.fleet.world import DAY_S, TIMEOUT_S, Assumptions, Offers, World
 
 REAL_PER_S = 20.0
+WHOLE_DAY = round(REAL_PER_S * DAY_S)
+"""Requests of a real day."""
+
 KS = (10, 25, 50, 100, 150)
 """Of how many chosen first regret and recall are told."""
 
