@@ -26,6 +26,7 @@ from bench import (
     one_book,
     purchase_time,
     selection,
+    ten_thousand,
     throughput,
     watches,
 )
@@ -44,6 +45,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
         calls,
         early_stop,
         memory,
+        ten_thousand,
         selection,
         history,
         throughput,
