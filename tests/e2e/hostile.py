@@ -104,6 +104,37 @@ async def headers_without_end(address: str, frames: int) -> None:
                 break
 
 
+async def headers_that_swell(address: str) -> bool:
+    """Send a little that stands for tens of megabytes of headers; say whether it was refused or cut off.
+
+    A field is put into the table once, and named by its place there again and again (RFC 7541, 6.1).
+    """
+    remembered = b"\x40" + _string(b"x-swelling") + _string(b"a" * 3_900)
+    block = remembered + b"\xbe" * (_FRAME - len(remembered))
+    async with connected(address) as (reader, writer):
+        writer.write(
+            _PREFACE
+            + _frame(_SETTINGS, 0, 0, b"")
+            + _frame(_HEADERS, _END_STREAM | _END_HEADERS, 1, block)
+        )
+        return await _reset_or_closed(reader)
+
+
+async def _reset_or_closed(reader: asyncio.StreamReader) -> bool:
+    """Read frames until there is no answer to be had any more; False if there was one, or none of that in time."""
+    try:
+        async with asyncio.timeout(10):
+            while True:
+                head = await reader.readexactly(9)
+                await reader.readexactly(int.from_bytes(head[:3]))
+                if head[3] in {_HEADERS, _RST_STREAM}:
+                    return head[3] == _RST_STREAM
+    except (OSError, asyncio.IncompleteReadError):
+        return True
+    except TimeoutError:
+        return False
+
+
 async def _closed_in_time(closed: asyncio.Future[bytes]) -> bool:
     try:
         async with asyncio.timeout(10):

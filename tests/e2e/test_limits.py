@@ -124,23 +124,50 @@ async def test_bodies_that_never_end_are_answered_408_and_closed(
     assert all(b" 408 " in answer and b"REQUEST_TIMEOUT" in answer for answer in answers)
 
 
+@pytest.mark.parametrize("path", [PATH, "/api/v1/books/sold-at-once/quotes:events"])
 async def test_those_who_never_read_stand_in_nobodys_way(
-    mesh: LocalMesh, door: str, opened: AsyncExitStack
+    mesh: LocalMesh, door: str, opened: AsyncExitStack, path: str
 ) -> None:
     async with an_honest_customer_buys(mesh):
         for number in range(100):
             await opened.enter_async_context(
-                hostile.never_reading(door, mesh.token(f"deaf-{number}"), PATH)
+                hostile.never_reading(door, mesh.token(f"deaf-{number}"), path)
             )
 
 
-async def test_who_opens_streams_only_to_reset_them_is_cut_off(mesh: LocalMesh, door: str) -> None:
-    token = mesh.token("rapid")
+@pytest.mark.parametrize("way", ["rest", "grpc"])
+async def test_who_opens_streams_only_to_reset_them_is_cut_off(
+    mesh: LocalMesh, door: str, way: str
+) -> None:
+    address, token = door if way == "rest" else mesh.grpc_address, mesh.token(f"rapid-{way}")
     async with an_honest_customer_buys(mesh):
         closed = await asyncio.gather(
-            *(hostile.opening_and_resetting(door, token, 3000) for _ in range(4))
+            *(hostile.opening_and_resetting(address, token, 3000) for _ in range(2))
         )
     assert all(closed)
+
+
+@pytest.mark.parametrize("way", ["rest", "grpc"])
+async def test_headers_that_swell_are_refused(mesh: LocalMesh, door: str, way: str) -> None:
+    address = door if way == "rest" else mesh.grpc_address
+    async with an_honest_customer_buys(mesh):
+        refused = await asyncio.gather(*(hostile.headers_that_swell(address) for _ in range(20)))
+    assert all(refused)
+
+
+async def test_a_message_that_swells_is_refused_by_a_gateway_too(mesh: LocalMesh) -> None:
+    """The edge takes no compressed message at all; services of the house call past it."""
+    metadata = (("authorization", f"Bearer {mesh.token('swelling')}"),)
+    bomb = pb.GetPurchaseRequestRequest(request_id="x" * 16 * 2**20)
+    async with (
+        an_honest_customer_buys(mesh),
+        mesh.connect(mesh.replicas["gateway-1"], "gateway", by="internal") as channel,
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await PurchaseServiceStub(channel).GetPurchaseRequest(
+                bomb, metadata=metadata, compression=grpc.Compression.Gzip, timeout=20
+            )
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @pytest.mark.parametrize("way", ["rest", "grpc"])
