@@ -440,8 +440,7 @@ class _Lot:
 
     def due_s(self, settings: GatherSettings) -> float:
         """Say when the lot should be sent, if nothing more arrives."""
-        batch = self.batch
-        if batch == 1 or self.size >= batch or self.at_once:
+        if self.at_once or self.seller.capabilities.max_batch_size <= 1 or self.size >= self.batch:
             return self.retry_s
         scarcity = max(0.0, self.scarce - (self.first_s - self.scarce_s) / _WINDOW_S)
         # Once half of plenty is gone, calls are as far apart as the budget bears; closer together before. Who slows
@@ -649,21 +648,23 @@ class Gatherer:
 
         Where one is due, all those of the seller are that wait for its budget: the budget may be for any of them.
         """
-        due = {
-            (lot.seller.seller_id, lot.purpose)
-            for lot in self._filled.values()
-            if lot.due_s(self._settings) <= now
-        }
+        due: list[_Lot] = []
+        later: list[_Lot] = []
+        for lot in self._filled.values():
+            (due if lot.due_s(self._settings) <= now else later).append(lot)
+        if later:
+            asked = {(lot.seller.seller_id, lot.purpose) for lot in due}
+            for lot in later:
+                if lot.lacking is not None and (lot.seller.seller_id, lot.purpose) in asked:
+                    due.append(lot)
+                elif lot.late_s <= now:
+                    self._skip_later_than(now, lot, now)
         by_seller: defaultdict[str, list[_Lot]] = defaultdict(list)
-        for lot in list(self._filled.values()):
-            seller_id = lot.seller.seller_id
-            is_due = lot.due_s(self._settings) <= now or (
-                lot.lacking is not None and (seller_id, lot.purpose) in due
-            )
-            if lot.size and (is_due or lot.late_s <= now):
+        for lot in due:
+            if lot.size:
                 self._skip_later_than(now, lot, now)
-            if lot.size and is_due:
-                by_seller[seller_id].append(lot)
+            if lot.size:
+                by_seller[lot.seller.seller_id].append(lot)
         return by_seller
 
     async def _send(self, due: Sequence[tuple[_Lot, int]], purpose: Purpose) -> None:
