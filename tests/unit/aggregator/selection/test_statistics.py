@@ -84,6 +84,20 @@ def test_a_no_said_lately_is_believed(statistics: Statistics) -> None:
     assert available[1] < 0.05
 
 
+def test_what_is_said_again_of_the_same_book_is_no_news_of_the_seller(
+    statistics: Statistics,
+) -> None:
+    given = answers((0, IN, 800), (1, IN, 1000), (2, IN, 1000), (3, NO, 0))
+    statistics.learn("a", "novels", NOW_S, given)
+    before, variance = believe(statistics, "another", "novels", NOW_S).mu, statistics.variance
+    asked = statistics.asked.copy()
+    for _ in range(50):
+        statistics.learn("a", "novels", NOW_S, given)
+    assert np.array_equal(believe(statistics, "another", "novels", NOW_S).mu, before)
+    assert np.array_equal(statistics.asked, asked)
+    assert statistics.variance == variance
+
+
 def test_how_long_an_answer_lasts_is_learned(statistics: Statistics) -> None:
     """A seller that told a price and has none an hour later, again and again, is not believed for an hour."""
     now_s = NOW_S
