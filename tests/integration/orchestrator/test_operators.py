@@ -15,7 +15,7 @@ from mesh.money import Money
 from orchestrator.domain.observations import Decision, OrderChanged, PaymentChanged, Resolve
 from orchestrator.domain.purchase import FailureReason, Status
 from orchestrator.domain.saga import Limits
-from orchestrator.ports import Authorized
+from orchestrator.ports import Authorized, Unknown
 from sellers.model import CallFailed, FailureKind, Held
 from tests.fakes.market import UNREACHED, Market, ScriptedSeller
 from tests.integration.orchestrator.conftest import CLOCK, until
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from orchestrator.operator_ports import Dossier
-    from orchestrator.ports import PurchaseView
+    from orchestrator.ports import PurchaseView, RefundOutcome
     from tests.integration.orchestrator.conftest import World
 
 
@@ -266,6 +266,38 @@ async def test_a_seller_that_takes_its_order_back_after_the_capture_is_refunded(
         "SELECT refunded_minor FROM sandbox_provider.payment_authorization"
     )
     assert refunded == 2000
+
+
+async def test_a_decision_counts_although_its_worker_has_raised_the_flag_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker goes on with what it has flagged, and the decision comes while it is at it."""
+    view = await world.buy(ScriptedSeller("a", 2000))
+    world.market.sellers["a"].live.clear()
+    asked, decided = asyncio.Event(), asyncio.Event()
+    refund = world.provider.refund
+
+    async def refund_without_an_answer_at_first(
+        key: str, provider_id: str, amount: Money
+    ) -> RefundOutcome:
+        if asked.is_set():
+            return await refund(key, provider_id, amount)
+        asked.set()
+        await decided.wait()
+        return Unknown("the answer was lost")
+
+    monkeypatch.setattr(world.provider, "refund", refund_without_an_answer_at_first)
+    await world.store.observe(view.request_id, "reconciler", order_of(view))
+    async with world.working():
+        await asked.wait()
+        await decide(world, view, Decision.CLOSE, flag=1)
+        decided.set()
+        await world.reached(view.request_id, "done")
+    dossier = await world.operators.inspect(view.request_id)
+    assert dossier.payment.state == "captured"
+    [flag] = dossier.flags
+    assert flag.settled is not None
+    assert flag.settled.by == "ann"
 
 
 async def test_what_is_as_we_know_it_changes_nothing(world: World) -> None:
