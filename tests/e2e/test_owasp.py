@@ -64,6 +64,7 @@ def every_field(rpc: Rpc) -> Json:
     needed: dict[str, Json] = {
         "CreatePurchaseRequest": WISH,
         "CreateWebhookEndpoint": {"url": "https://receiver.test/"},
+        "ConfirmNotificationEmail": {"code": "12345678"},
         OPEN_TO_ALL: {"contentType": "application/json", "data": "e30="},
     }
     return needed.get(rpc.name) or dict.fromkeys(re.findall(r"{(\w+)}", rpc.path), "x")
