@@ -168,10 +168,13 @@ async def run(settings: Settings) -> None:
             currency=settings.market_currency,
         )
 
-        def on_ended(record: CollectionRecord) -> None:
-            measure(record)
+        def keep(record: CollectionRecord) -> None:
             history.record(record)
             selector.record(record)
+
+        def on_ended(record: CollectionRecord) -> None:
+            measure(record)
+            keep(record)
 
         collector = QuoteCollector(
             directory,
@@ -234,6 +237,7 @@ async def run(settings: Settings) -> None:
                     capabilities.run(),
                     history.run(),
                     market.run(),
+                    selector.run(gatherer, new_id, keep),
                 )
             ]
             await serve(serving, settings, clock)
@@ -248,7 +252,9 @@ def _selection(settings: Settings, market: Market, rng: Random) -> Selection:
     return Selection(
         statistics=market.statistics,
         policy=POLICIES[settings.select_policy](),
-        settings=SelectionSettings(phases=phases, most=settings.select_most),
+        settings=SelectionSettings(
+            phases=phases, most=settings.select_most, full_share=settings.select_checked_share
+        ),
         calibration=market.calibration,
         rng=np.random.default_rng(rng.getrandbits(128)),
     )

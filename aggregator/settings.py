@@ -78,6 +78,9 @@ class Settings(SellerCallerSettings):
     select_most: int = Field(default=150, ge=1, le=10_000)
     """How many are asked in all."""
 
+    select_checked_share: float = Field(default=0.01, ge=0, le=1)
+    """For which part of collections 200 of those who were not chosen are asked afterwards, to know what was missed."""
+
     market_currency: str = Field(default="USD", pattern="^[A-Z]{3}$")
     """The currency whose prices are learned."""
 

@@ -347,6 +347,9 @@ class Flight:
                 answers=[*self.answers, *rest],
             )
         )
+        if self._selector is not None and self._choice is not None:
+            self._choice.answered(self.answers)
+            self._selector.check(self._question, self._choice)
         if self._task is not None and not self._task.cancelled():
             self._task.result()
 

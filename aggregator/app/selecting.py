@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aggregator.app.gather import Gatherer
 from aggregator.app.market import Market, answers_of
 from aggregator.domain.collection import Answer, Coverage, MissReason, Question, Skipped
 from aggregator.domain.history import CollectionRecord
 from aggregator.selection.columns import Floats
 from aggregator.selection.selection import Selection, Session
 from mesh.clock import Clock
+from mesh.ids import NewId
 from mesh.money import Money
+from sellers.admission.model import Purpose
 from sellers.model import Seller
 from sellers.registry import Snapshot
+
+OnEnded: TypeAlias = Callable[[CollectionRecord], None]
 
 ANY_PRICE = 2**31 - 1
 """For those to whom any quote will do."""
@@ -24,6 +32,11 @@ ANY_PRICE = 2**31 - 1
 _WINDOW_S = 60.0
 _LEFT_ALONE_S = 10.0
 """How long a seller is not chosen of which the last thing known is that it may not be called."""
+
+_CHECKED = 200
+"""Of how many sellers it is looked at whether they would have been cheaper, for a collection that is checked."""
+
+_CHECK_S = 5.0
 
 _MAY_NOT = frozenset(
     {
@@ -69,6 +82,8 @@ class Selector:
         self._counted_at_s = clock.monotonic()
         self._alone_until_s: NDArray[np.float64] = np.zeros(0)
         self._sells_in: dict[str, NDArray[np.bool_]] = {}
+        # One at a time: what it costs sellers and us is bounded, whatever is going on.
+        self._to_check: asyncio.Queue[tuple[Question, Choice]] = asyncio.Queue(1)
 
     @property
     def selects(self) -> bool:
@@ -127,6 +142,76 @@ class Selector:
                 self._alone_until_s[rows[answer.seller_id]] = until_s
         session.answered(answers_of(given, rows))
 
+    def check(self, question: Question, choice: Choice) -> None:
+        """Have what was said of coverage in a collection that is over checked, now and then. Returns at once."""
+        if self._selection.is_full():
+            with suppress(asyncio.QueueFull):
+                self._to_check.put_nowait((question, choice))
+
+    async def run(self, gatherer: Gatherer, new_id: NewId, on_ended: OnEnded) -> None:
+        """Ask some of those who were not chosen, where nobody waits for them, until cancelled.
+
+        They are asked as for browsing, so that it takes nothing from those who buy; each such collection is told to
+        ``on_ended``.
+        """
+        while True:
+            question, choice = await self._to_check.get()
+            sellers = self.sample(choice.session)
+            answers: list[Answer] = []
+            ended = asyncio.Event()
+
+            def on_answer(
+                answer: Answer,
+                answers: list[Answer] = answers,
+                ended: asyncio.Event = ended,
+                most: int = len(sellers),
+            ) -> None:
+                answers.append(answer)
+                if len(answers) == most:
+                    ended.set()
+
+            started_at, started_s = self._clock.now(), self._clock.monotonic()
+            until_s = started_s + _CHECK_S
+            waiting = [
+                gatherer.ask(
+                    seller,
+                    question,
+                    customer_id="",
+                    until_s=until_s,
+                    on_answer=on_answer,
+                    purpose=Purpose.BROWSE,
+                )
+                for seller in sellers
+            ]
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CHECK_S if sellers else 0):
+                    await ended.wait()
+            gatherer.cancel(waiting)
+            self.checked(answers, choice.session)
+            on_ended(
+                CollectionRecord(
+                    collection_id=new_id(),
+                    book_id=question.book_id,
+                    currency=question.currency,
+                    conditions=question.conditions,
+                    started_at=started_at,
+                    elapsed_s=self._clock.monotonic() - started_s,
+                    answers=answers,
+                )
+            )
+
+    def sample(self, session: Session) -> list[Seller]:
+        """Give some of those who were not chosen in a session, and may be called now."""
+        open_ = self._alone_until_s <= self._clock.monotonic()
+        rows = session.sample(open_, _CHECKED).tolist()
+        return [self._sellers[row] for row in rows if row in self._sellers]
+
+    def checked(self, given: Sequence[Answer], session: Session) -> None:
+        """Learn how true a statement was from what a sample has answered; from nothing, if hardly any has."""
+        said = [answer for answer in given if answer.answered]
+        if len(said) > len(given) / 2:
+            session.sample_answered(answers_of(said, self._market.rows))
+
     def _sellers_in(self, currency: str) -> NDArray[np.bool_]:
         """Say of each row whether its seller sells in a currency."""
         found = self._sells_in.get(currency)
@@ -143,21 +228,26 @@ class Selector:
 
 
 class Choice:
-    """Whom to ask in one collection, phase by phase."""
+    """Whom to ask in one collection, phase by phase.
+
+    Attributes:
+        session: what was chosen and answered.
+
+    """
 
     def __init__(self, selector: Selector, session: Session, currency: str) -> None:
         """Choose in a session that has begun."""
+        self.session = session
         self._selector = selector
-        self._session = session
         self._currency = currency
         self._told: set[str] = set()
 
     def next(self) -> Chosen | None:
         """Give whom to ask next; None when nobody is left."""
-        phase = self._session.phase
+        phase = self.session.phase
         if phase is None:
             return None
-        sellers = self._selector.choose(self._session)
+        sellers = self._selector.choose(self.session)
         return Chosen(sellers, phase.until_s) if sellers else None
 
     def answered(self, answers: Sequence[Answer]) -> None:
@@ -165,15 +255,15 @@ class Choice:
         new = [answer for answer in answers if answer.seller_id not in self._told]
         if new:
             self._told.update(answer.seller_id for answer in new)
-            self._selector.answers(new, self._session)
+            self._selector.answers(new, self.session)
 
     def goes_on(self, highest_minor: int) -> bool:
         """Say whether a next phase can still matter to somebody who will pay so much at the most."""
-        return self._session.goes_on(highest_minor)
+        return self.session.goes_on(highest_minor)
 
     def coverage(self) -> Coverage:
         """State what may have been missed by not asking the others."""
-        said = self._session.coverage()
+        said = self.session.coverage()
         saving = said.expected_saving_minor
         return Coverage(
             asked=said.asked,

@@ -225,6 +225,26 @@ class Session:
             )
         self._answers.append(answers)
 
+    def sample(self, open_: Mask, most: int) -> Rows:
+        """Give some of those who were not asked, drawn at random, where asking all of them would be too much."""
+        rows = self.rest(open_)
+        if len(rows) <= most:
+            return rows
+        return self._selection.rng.choice(rows, most, replace=False).astype(np.int32)
+
+    def sample_answered(self, answers: Answers) -> None:
+        """Take what a sample said, and learn how true the statement is that would be made of the sample alone."""
+        best = self._best_minor
+        if best is None or not len(answers.rows):
+            return
+        belief = self._revised()
+        target = self._target(belief)
+        undercuts, savings = belief.undercuts(target), belief.savings(target)
+        raw = raw_coverage(undercuts[answers.rows], savings[answers.rows])
+        totals = answers.total_minor[answers.state == State.IN_STOCK]
+        lowest = int(totals.min()) if len(totals) else best
+        self._selection.calibration.learn(raw, max(math.log(best / lowest), 0.0))
+
     def close(self) -> None:
         """Learn from the collection."""
         if not self._answers:

@@ -330,6 +330,7 @@ class Fleet:
         self._rules = rules or AdmissionSettings(loop_beat_s=1.0)
         self.ledger = SharedLedger(self._rules)
         self.memory = Memory()
+        self.markets: list[Market] = []
         self._processes: list[Process] = []
 
     async def process(
@@ -355,10 +356,14 @@ class Fleet:
         cache = MortalCache(self.memory, clock, CacheSettings())
         selector = None
         if selection is not None:
-            selector = _selector(selection, select_above)
+            selector, market = _selector(selection, select_above)
+            self.markets.append(market)
             snapshot = self._directory.snapshot
             assert snapshot is not None
             selector.on_change(snapshot)
+            new_id = uuid7_factory(clock, Random(-1 - len(self._processes)))
+            run = selector.run(gatherer, new_id, selector.record)
+            tasks.append(asyncio.create_task(run))
         collector = QuoteCollector(
             self._directory,
             gatherer,
@@ -389,7 +394,7 @@ class FirstFirst:
         return np.flatnonzero(view.open)[:count].astype(np.int32)
 
 
-def _selector(settings: SelectionSettings, above: int) -> Selector:
+def _selector(settings: SelectionSettings, above: int) -> tuple[Selector, Market]:
     statistics = Statistics(StatisticsSettings())
     market = Market(statistics, MemoryMarketStore(), category_of, VirtualClock(), MarketSettings())
     selection = Selection(
@@ -399,7 +404,8 @@ def _selector(settings: SelectionSettings, above: int) -> Selector:
         calibration=market.calibration,
         rng=np.random.default_rng(1),
     )
-    return Selector(market, selection, category_of, VirtualClock(), above=above, currency="USD")
+    selector = Selector(market, selection, category_of, VirtualClock(), above=above, currency="USD")
+    return selector, market
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from aggregator.app.collect import Wish
 from aggregator.convert import summary as to_proto
@@ -18,9 +19,9 @@ NO = Unavailable(UnavailableReason.NOT_CARRIED)
 NEVER_S = 1000.0
 # A phase that can save anything at all is worth it; one that cannot is not.
 SETTINGS = SelectionSettings(
-    phases=(Phase(4, 4.0), Phase(6, 8.0), Phase(5, 13.0)), most=15, worth=0.0
+    phases=(Phase(4, 4.0), Phase(6, 8.0), Phase(5, 13.0)), most=15, worth=0.0, full_share=0.0
 )
-CONTENT = SelectionSettings(phases=SETTINGS.phases, most=15, worth=1.0)
+CONTENT = replace(SETTINGS, worth=1.0)
 
 
 def sellers(count: int = 40) -> list[Seller]:
@@ -81,7 +82,7 @@ async def test_who_is_slow_holds_up_a_phase_to_its_end_and_is_waited_for_in_the_
     async with fleet(*sellers()) as mesh:
         phases = (Phase(4, 1.0), Phase(4, 3.0))
         mesh.sellers.latency_s = {"seller-01": 2.5}
-        process = await mesh.process(selection=SelectionSettings(phases=phases, most=8))
+        process = await mesh.process(selection=replace(SETTINGS, phases=phases, most=8))
         began_s = VirtualClock().monotonic()
         got = await process.collect(wish=Wish(affordable_minor=1000))
         moments = [round(call.at_s - began_s, 1) for call in mesh.sellers.calls]
@@ -184,6 +185,27 @@ async def test_who_may_not_be_called_is_not_chosen_again_for_a_moment() -> None:
         await process.collect("three", time_left_s=2.0)
         assert sorted(asked(mesh)) == [2, 3, 4, 5]
     assert set(second.misses) == {"seller-00", "seller-01"}
+
+
+@in_virtual_time
+async def test_what_was_said_is_checked_afterwards_where_nobody_waits_for_it() -> None:
+    async with fleet(*sellers()) as mesh:
+        checked = replace(CONTENT, full_share=1.0)
+        mesh.sellers.says = {"seller-30": lambda _book: quoted(900)}
+        process = await mesh.process(selection=checked)
+        got = await process.collect(wish=Wish(affordable_minor=2500))
+        assert sorted(asked(mesh)) == [0, 1, 2, 3]
+        assert got.summary.quoted == 4
+        await asyncio.sleep(1.0)
+        assert sorted(asked(mesh)) == list(range(40))
+        [market] = mesh.markets
+        [(_, came_true)] = market.calibration.dump()
+        assert came_true
+        await process.collect("another")
+        # It is remembered who was cheaper.
+        book = market.statistics.book("book")
+        assert book is not None
+        assert book.total_minor.min() == 900
 
 
 @in_virtual_time
