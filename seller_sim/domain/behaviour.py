@@ -147,6 +147,9 @@ class Behaviour:
     honours_not_after: bool = True
     """Whether it refuses holds and orders that it works on after their ``not_after``."""
 
+    heeds_max_total: bool = True
+    """Whether it refuses orders that cost more than their ``max_total``; else it confirms them, for more."""
+
     def changed(self, settings: Mapping[str, object]) -> Behaviour:
         """Give this behaviour with some settings changed.
 

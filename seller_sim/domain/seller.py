@@ -348,7 +348,7 @@ class Seller:
         ):
             return Rejection(Reason.HOLD_EXPIRED)
         total = hold.answer_as_hold().total
-        if _exceeds(total, request.max_total):
+        if self._refuses_price(total, request.max_total):
             return Rejection(Reason.PRICE_CHANGED)
         return total
 
@@ -361,7 +361,7 @@ class Seller:
         if refusal:
             return refusal
         total = Money(quoted.currency, self._repriced(quoted.total_minor, chance))
-        if _exceeds(total, request.max_total):
+        if self._refuses_price(total, request.max_total):
             updated = self._current_quote(request.book_id, quoted.condition, now_us, total.minor)
             return Rejection(Reason.PRICE_CHANGED, updated)
         return total
@@ -377,6 +377,12 @@ class Seller:
             decided_us=now_us + wait_us,
             decision=Rejection(Reason.OUT_OF_STOCK) if rejected else confirmed,
         )
+
+    def _refuses_price(self, total: Money, max_total: Money) -> bool:
+        if total.currency != max_total.currency:
+            # No amount of another currency allows anything.
+            return True
+        return self.behaviour.heeds_max_total and total.minor > max_total.minor
 
     def _refusal(
         self, book_id: str, quoted: QuotedPrice, chance: Draws, now_us: int
@@ -424,8 +430,3 @@ class Seller:
 def _cancelled(record: OrderRecord, order_id: str, now_us: int) -> Decision[CancelResult]:
     cancelled = replace(record, state=Cancelled(order_id, now_us), updated_us=now_us)
     return Decision(CancelResult.CANCELLED, (cancelled,))
-
-
-def _exceeds(total: Money, max_total: Money) -> bool:
-    # No amount of another currency allows anything.
-    return total.currency != max_total.currency or total.minor > max_total.minor

@@ -47,6 +47,7 @@ class Attempt:
     seller_id: str
     key: str
     with_hold: bool
+    agreed_minor: int
     order_id: str | None
     charged_minor: int | None
     outcome: str | None
@@ -378,7 +379,7 @@ def _I2(case: _Case) -> Iterator[str]:
 
 
 def _I3(case: _Case) -> Iterator[str]:
-    """At most one capture, of the order's total, within what was authorized, within max_price."""
+    """At most one capture, of the order's total, within what was agreed, what was authorized, max_price."""
     purchase = case.purchase
     if len(case.authorizations) > 1:
         yield f"authorized more than once: {case.authorizations}"
@@ -392,6 +393,13 @@ def _I3(case: _Case) -> Iterator[str]:
         sold = {order.total_minor for order in case.orders if order.state == "confirmed"}
         if row.captures and row.captured_minor not in sold:
             yield f"captured {row.captured_minor}, and the orders' totals are {sold}"
+        agreed = [
+            attempt.agreed_minor
+            for attempt in case.attempts
+            if attempt.number == purchase.attempt_number
+        ]
+        if row.captures and row.captured_minor > max(agreed, default=0):
+            yield f"captured {row.captured_minor}, and {agreed} was agreed"
         if row.captured_minor > purchase.max_price_minor:
             yield f"captured {row.captured_minor} of at most {purchase.max_price_minor}"
 

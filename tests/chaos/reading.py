@@ -33,7 +33,7 @@ FROM orchestrator.purchase p JOIN orchestrator.payment m USING (request_id)
 """
 
 _ATTEMPTS = """
-SELECT request_id::text, number, seller_id, key, with_hold, order_id, charged_minor, outcome
+SELECT request_id::text, number, seller_id, key, with_hold, agreed_minor, order_id, charged_minor, outcome
 FROM orchestrator.attempt ORDER BY request_id, number
 """
 

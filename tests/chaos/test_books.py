@@ -74,6 +74,7 @@ REJECTED = Attempt(
     seller_id="bravo",
     key=f"{BOUGHT}:bravo",
     with_hold=True,
+    agreed_minor=1_500,
     order_id=None,
     charged_minor=None,
     outcome="out_of_stock",
@@ -230,6 +231,12 @@ def _never_accepted(books: Books) -> Books:
         (_payment(captures=2), {"I3", "I8", "I10"}),
         (_payment(captured_minor=1_501), {"I3", "I12"}),
         (_payment(authorized_minor=2_001), {"I3"}),
+        (
+            lambda books: replace(
+                books, attempts=[REJECTED, replace(ATTEMPT, agreed_minor=1_400), TRIED]
+            ),
+            {"I3"},
+        ),
         (_payment(state="authorized", captured_minor=0, captures=0), {"I8", "I9", "I12"}),
         (_payment(state="voided"), {"I10", "I12"}),
         (_purchase(authorized_minor=2_001), {"I3"}),

@@ -118,6 +118,16 @@ async def test_an_order_that_costs_more_than_was_quoted_says_the_new_price(
     assert (await atomic_seller.place(again)).confirmed.total == updated.total
 
 
+async def test_a_seller_may_be_told_to_ignore_max_total(
+    atomic_seller: Subject, control: Control
+) -> None:
+    await control.change(reprice_rate=1, reprice_by=0.2, heeds_max_total=False)
+    request = await atomic_seller.order_request()
+    quoted = money_from_proto(request.max_total).minor
+    response = await atomic_seller.place(request)
+    assert money_from_proto(response.confirmed.total).minor == round(quoted * 1.2)
+
+
 async def test_an_order_that_costs_less_than_was_quoted_is_confirmed_for_less(
     seller: Subject, control: Control
 ) -> None:
