@@ -175,7 +175,10 @@ class Market:
                     await self._recall_book(book_id)
         except (TimeoutError, errors.Unavailable) as error:
             if self._reachable:
-                _log.warning("what is remembered of books cannot be read", detail=str(error))
+                _log.warning(
+                    "what is remembered of books cannot be read",
+                    detail=str(error) or "it took too long",
+                )
             self._reachable = False
         else:
             self._reachable = True
