@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +74,19 @@ def _said(mesh: LocalMesh, collector: Collector | None) -> Iterator[tuple[str, b
             yield "telemetry", message
     # The write-ahead log has all that was ever in a row, however short.
     for folder in ("pg_wal", "base"):
-        for file in _files(mesh.data.postgres, f"**/{folder}/**/*"):
-            yield f"file {folder}", file.read_bytes()
-    for file in _files(mesh.data.sellers, "**/*"):
+        for _, content in _files(mesh.data.postgres, f"**/{folder}/**/*"):
+            yield f"file {folder}", content
+    for file, content in _files(mesh.data.sellers, "**/*"):
         if file != mesh.data.seller_credentials:
-            yield f"seller {file.name}", file.read_bytes()
+            yield f"seller {file.name}", content
 
 
-def _files(folder: Path, pattern: str) -> Iterable[Path]:
-    # Some are removed meanwhile.
-    return [file for file in folder.glob(pattern) if file.is_file()]
+def _files(folder: Path, pattern: str) -> Iterator[tuple[Path, bytes]]:
+    for file in folder.glob(pattern):
+        # Some are removed meanwhile.
+        with suppress(FileNotFoundError):
+            if file.is_file():
+                yield file, file.read_bytes()
 
 
 async def _kept(mesh: LocalMesh) -> AsyncIterator[tuple[str, bytes]]:
