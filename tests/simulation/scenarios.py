@@ -116,10 +116,10 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("quote_expires", {"a": SellerScript(2000, quote_life_s=0.9)}, _BOUGHT),
         Scenario("hold_expires", {"a": SellerScript(2000, hold_life_s=3.0), "b": _DEARER}, _BOUGHT),
         Scenario("hold_too_dear", {"a": SellerScript(2000, hold=3100)}, (Status.PRICE_NOT_MET,)),
-        Scenario("pending_confirmed", {"a": SellerScript(2000, pending_s=3.0)}, _BOUGHT),
+        Scenario("pending_confirmed", {"a": SellerScript(2000, pending_s=1.5)}, _BOUGHT),
         Scenario(
             "pending_rejected",
-            {"a": SellerScript(2000, pending_s=3.0, rejects_in_the_end=True), "b": _DEARER},
+            {"a": SellerScript(2000, pending_s=1.5, rejects_in_the_end=True), "b": _DEARER},
             _BOUGHT,
         ),
         Scenario(
@@ -130,7 +130,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             "pending_for_long",
-            {"a": SellerScript(2000, pending_s=60.0)},
+            {"a": SellerScript(2000, pending_s=60.0, retry_after_s=2.0)},
             (Status.FAILED,),
             limits=Limits(pending_until_s=3.0),
         ),
@@ -155,10 +155,11 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             "recalled",
-            {"a": _HOLDS},
+            {"a": _ATOMIC},
             _BOUGHT,
             acts=(Act("capture", Hand.RECALL),),
             reconciled=True,
+            told=True,
         ),
         Scenario(
             "recalled_partly_refunded",
@@ -273,7 +274,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             "cancel_pending",
-            {"a": SellerScript(2000, pending_s=3.0, rejects_in_the_end=True), "b": _DEARER},
+            {"a": SellerScript(2000, pending_s=1.5, rejects_in_the_end=True), "b": _DEARER},
             _BOUGHT,
             events=(Fault.CANCEL,),
         ),
@@ -295,14 +296,6 @@ SCENARIOS: dict[str, Scenario] = {
             provider=ProviderScript(declines=True),
             told=True,
             busy_for=2,
-        ),
-        Scenario(
-            "told_of_the_refund",
-            {"a": _ATOMIC},
-            _BOUGHT,
-            acts=(Act("capture", Hand.RECALL),),
-            reconciled=True,
-            told=True,
         ),
         Scenario("too_dear", {"a": SellerScript(3500)}, (Status.PRICE_NOT_MET,)),
         Scenario("nobody_has_it", {"a": SellerScript(None)}, (Status.NOT_AVAILABLE,)),

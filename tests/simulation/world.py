@@ -62,7 +62,7 @@ T = TypeVar("T")
 PROCESSES = 2
 RESTART_S = 3.0
 POLL_S = 0.5
-QUIET_S = 2.0
+QUIET_S = 3.0
 RECONCILED_S = 20.0
 BOUND_S = 900.0
 """Until then every purchase must be final or flagged (I7)."""
