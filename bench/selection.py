@@ -1,7 +1,7 @@
 """Whom to ask of ten thousand sellers: how good the choice is after a simulated day, and how true what is said of it.
 
 Replays one day in ``bench/fleet``: ours is the policy ``thompson``, naive the weighted score; random is in the notes
-and the drawing. A day at 20 requests a second is 1.7 million; here it is 20,000 (``REQUESTS=...`` in the environment
+and the drawing. A day at 20 requests a second is 1.7 million; here it is 12,000 (``REQUESTS=...`` in the environment
 for another number) for as many books as are then asked for as often each. ``python -m bench.fleet`` has more to choose
 from.
 """
@@ -19,7 +19,7 @@ from bench.fleet.world import USUAL
 from bench.harness import OnProgress, Result, Spread, exactly
 
 TITLE = "whom to ask of 10,000 sellers"
-REQUESTS = 20_000
+REQUESTS = 12_000
 MOST_CALLS_AIM = 150
 MEDIAN_CALLS_AIM = 60
 REGRET_AIM_PERCENT = 1.0

@@ -2,9 +2,10 @@
 
 With ``p_i`` the chance that a seller which was not asked undercuts the best price, one of them does with the chance
 ``1 - prod(1 - p_i)`` if they are independent. They are not, and the ``p_i`` are not exact, so what is said is that
-after a
-recalibration: a logistic regression on its log-odds (Platt 1999), fitted to the last collections in which, after the
-choice was made, all were asked all the same. It is drawn towards what it corrects as by a few such collections.
+after a recalibration: a logistic regression on its log-odds (Platt 1999) and on how much was known of the book
+beforehand, since what is believed of a book by what sellers said of it errs otherwise than what is believed of a new
+one. It is fitted to the last collections in which, after the choice was made, all were asked all the same, and drawn
+towards what it corrects as by a few such collections.
 """
 
 from __future__ import annotations
@@ -20,11 +21,18 @@ _KEPT = 1000
 _HALF_LIFE = 200.0
 """In collections."""
 
+_GROWN = 100
+"""Collections; a part of so few that came true is known to some five points."""
+
+_MUCH = 100.0
+"""Answers: about a collection of them. So one collection more of a book that has had many changes little."""
+
 _REFIT_EVERY = 5
 _RIDGE = 2.0
 _NEWTON_STEPS = 12
 _LEAST = 1e-4
 _BINS = 10
+_TERMS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +42,13 @@ class Raw:
     Attributes:
         chance: that somebody who was not asked is cheaper.
         saving: by how much, if so, on average; as a part of the best price.
+        known: how much sellers had said of this book before: the logarithm of one and their answers by the hundred.
 
     """
 
     chance: float
     saving: float
+    known: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,17 +69,19 @@ class Coverage:
     expected_saving_minor: int | None
 
 
-def raw_coverage(undercuts: Floats, savings: Floats) -> Raw:
+def raw_coverage(undercuts: Floats, savings: Floats, known: int = 0) -> Raw:
     """Put together what is expected of each seller that was not asked.
 
     Args:
         undercuts: the chance of each to be cheaper than the best.
         savings: what each can be expected to save, as a part of the best price.
+        known: how many sellers had said before whether they have this book.
 
     """
     total = float(np.sum(undercuts))
     none = float(np.sum(np.log1p(-np.minimum(undercuts, np.float32(0.999)))))
-    return Raw(1.0 - float(np.exp(none)), float(np.sum(savings)) / total if total > 0 else 0.0)
+    saving = float(np.sum(savings)) / total if total > 0 else 0.0
+    return Raw(1.0 - float(np.exp(none)), saving, float(np.log1p(known / _MUCH)))
 
 
 class Calibration:
@@ -77,15 +89,23 @@ class Calibration:
 
     def __init__(self) -> None:
         self._said: list[float] = []
+        self._known: list[float] = []
         self._true: list[bool] = []
-        self._slope, self._offset = 1.0, 0.0
+        self._weights = _UNCORRECTED
         self._saved, self._said_saved = 4.0, 4.0
         self._unfitted = 0
 
+    @property
+    def is_young(self) -> bool:
+        """Whether it has seen too few collections yet to say much."""
+        return len(self._said) < _GROWN
+
     def correct(self, raw: Raw) -> Raw:
         """Give what should have been said."""
-        odds = min(max(self._slope * _log_odds(raw.chance) + self._offset, -30.0), 30.0)
-        return Raw(float(1.0 / (1.0 + np.exp(-odds))), raw.saving * self._saved / self._said_saved)
+        terms = np.array([_log_odds(raw.chance), 1.0, raw.known])
+        odds = min(max(float(self._weights @ terms), -30.0), 30.0)
+        chance = float(1.0 / (1.0 + np.exp(-odds)))
+        return Raw(chance, raw.saving * self._saved / self._said_saved, raw.known)
 
     def learn(self, raw: Raw, saved: float) -> None:
         """Take note of a collection of which the truth is known.
@@ -97,9 +117,10 @@ class Calibration:
 
         """
         self._said.append(_log_odds(raw.chance))
+        self._known.append(raw.known)
         self._true.append(saved > 0)
         if len(self._said) > _KEPT:
-            del self._said[0], self._true[0]
+            del self._said[0], self._known[0], self._true[0]
         if saved > 0:
             # Weighed by what it is about, and fading.
             self._saved = self._saved * 0.998 + saved / max(raw.saving, _LEAST)
@@ -110,32 +131,36 @@ class Calibration:
             self._fit()
 
     def dump(self) -> NDArray[np.float64]:
-        """Give what was learned: a row for each collection, what was said as log-odds and whether it came true."""
-        return np.array([self._said, self._true], np.float64).T
+        """Give what was learned: a row for each collection.
+
+        In it are what was said, as log-odds; whether it came true; how much was known of the book.
+        """
+        return np.array([self._said, self._true, self._known], np.float64).T
 
     def load(self, rows: NDArray[np.float64]) -> None:
-        """Take over what was learned."""
+        """Take over what was learned; nothing was known of books where rows do not say so."""
         self._said = rows[:, 0].tolist()
         self._true = [bool(true) for true in rows[:, 1]]
+        self._known = rows[:, 2].tolist() if rows.shape[1] == _TERMS else [0.0] * len(rows)
         self._fit()
 
     def _fit(self) -> None:
-        said, true = np.array(self._said), np.array(self._true, np.float64)
+        true = np.array(self._true, np.float64)
         # What is believed becomes better and the world changes: old ones count for less.
-        weight = 0.5 ** (np.arange(len(said))[::-1] / _HALF_LIFE)
-        weights = np.array([self._slope, self._offset])
-        prior = np.array([1.0, 0.0])
-        design = np.stack([said, np.ones_like(said)])
+        weight = 0.5 ** (np.arange(len(true))[::-1] / _HALF_LIFE)
+        terms = np.stack([np.array(self._said), np.ones_like(true), np.array(self._known)])
+        weights = _UNCORRECTED
         for _ in range(_NEWTON_STEPS):
-            chance = 1.0 / (1.0 + np.exp(-np.clip(weights @ design, -30.0, 30.0)))
-            gradient = (design * weight) @ (chance - true) + _RIDGE * (weights - prior)
-            curvature = (design * (weight * chance * (1.0 - chance))) @ design.T + _RIDGE * np.eye(
-                2
-            )
-            step = np.linalg.solve(curvature, gradient)
+            chance = 1.0 / (1.0 + np.exp(-np.clip(weights @ terms, -30.0, 30.0)))
+            gradient = (terms * weight) @ (chance - true) + _RIDGE * (weights - _UNCORRECTED)
+            curvature = (terms * (weight * chance * (1.0 - chance))) @ terms.T
+            step = np.linalg.solve(curvature + _RIDGE * np.eye(_TERMS), gradient)
             # Far from the answer a whole step may lead further away.
             weights = weights - step / max(1.0, float(np.linalg.norm(step)))
-        self._slope, self._offset = map(float, weights)
+        self._weights = weights
+
+
+_UNCORRECTED = np.array([1.0, 0.0, 0.0])
 
 
 @dataclass(frozen=True, slots=True)

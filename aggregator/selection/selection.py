@@ -17,6 +17,7 @@ from aggregator.selection.statistics import Answers, Statistics
 
 Mask = NDArray[np.bool_]
 _LIKELY = 0.5
+_OFTENER = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ class SelectionSettings:
         phases: one after the other; the last only if nothing affordable was found.
         most: how many sellers are asked in all phases together.
         worth: a phase is begun for an expected saving of at least this part of the best price.
-        full_share: the part of collections in which all sellers are asked, to know how true coverage is.
+        full_share: the part of collections in which all sellers are asked, to know how true coverage is; five times
+            as many until that is known from enough of them.
 
     """
 
@@ -89,7 +91,8 @@ class Selection:
 
     def is_full(self) -> bool:
         """Draw whether all are to be asked after the choice was made and its coverage stated."""
-        return bool(self.rng.random() < self.settings.full_share)
+        often = _OFTENER if self.calibration.is_young else 1.0
+        return bool(self.rng.random() < self.settings.full_share * often)
 
 
 class Session:
@@ -110,6 +113,8 @@ class Session:
         statistics = selection.statistics
         self._belief: Belief | None = believe(statistics, book_id, category, now_s)
         self._candidates = self._widened(candidates) & statistics.trusted()
+        book = statistics.book(book_id)
+        self._known = 0 if book is None else book.told
         self._of = int(np.count_nonzero(candidates))
         self._asked = np.zeros(statistics.capacity, np.bool_)
         self._answers: list[Answers] = []
@@ -240,7 +245,7 @@ class Session:
         belief = self._revised()
         target = self._target(belief)
         undercuts, savings = belief.undercuts(target), belief.savings(target)
-        raw = raw_coverage(undercuts[answers.rows], savings[answers.rows])
+        raw = raw_coverage(undercuts[answers.rows], savings[answers.rows], self._known)
         totals = answers.total_minor[answers.state == State.IN_STOCK]
         lowest = int(totals.min()) if len(totals) else best
         self._selection.calibration.learn(raw, max(math.log(best / lowest), 0.0))
@@ -299,9 +304,8 @@ class Session:
                 self._raw = raw_coverage(belief.available[left], np.zeros(1, np.float32))
             else:
                 target = self._target(belief)
-                self._raw = raw_coverage(
-                    belief.undercuts(target)[left], belief.savings(target)[left]
-                )
+                undercuts, savings = belief.undercuts(target), belief.savings(target)
+                self._raw = raw_coverage(undercuts[left], savings[left], self._known)
         return self._raw
 
     def _widened(self, mask: Mask) -> Mask:

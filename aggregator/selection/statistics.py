@@ -127,6 +127,9 @@ class Book:
     fit: NDArray[np.float64]
     """The likelihood of all first answers about it under each topic, as ``Topics.fit`` gives it."""
 
+    told: int
+    """How many first answers there were about it, those included that are not kept."""
+
 
 class Statistics:
     """All that was learned.
@@ -266,10 +269,12 @@ class Statistics:
         self._learn_prices(cells, rows[had], logs, new[had])
         self._learn_stock(cells, rows[new], had[new])
         fit = self.topics.fit(rows[new], had[new])
+        told = int(np.count_nonzero(new))
         if known is not None:
             fit += known.fit
+            told += known.told
         self._learn_topics(category, fit, rows[new], had[new])
-        self._keep(book_id, known, Book(rows, state, totals, np.full(len(rows), now_s), fit))
+        self._keep(book_id, known, Book(rows, state, totals, np.full(len(rows), now_s), fit, told))
         self._changed_categories.add(category)
         self._changed_books.add(book_id)
 
@@ -369,7 +374,9 @@ class Statistics:
         if len(columns.rows):
             self.reach(int(columns.rows.max()) + 1)
         fit = self.topics.fit(columns.rows, columns.state == State.IN_STOCK)
-        book = Book(columns.rows, columns.state, columns.total_minor, columns.at_s, fit)
+        book = Book(
+            columns.rows, columns.state, columns.total_minor, columns.at_s, fit, len(columns.rows)
+        )
         self._hold_book(columns.book_id, book)
 
     def dump_topics(self) -> TopicColumns:
@@ -512,7 +519,8 @@ class Statistics:
             rows, state, totals, at_s = rows[kept], state[kept], totals[kept], at_s[kept]
         order = np.argsort(rows)
         self._hold_book(
-            book_id, Book(rows[order], state[order], totals[order], at_s[order], new.fit)
+            book_id,
+            Book(rows[order], state[order], totals[order], at_s[order], new.fit, new.told),
         )
 
     def rates(self, rows: Rows) -> Floats:
@@ -612,7 +620,12 @@ def _places(known: Rows, rows: Rows) -> tuple[NDArray[np.intp], NDArray[np.intp]
 
 def _only(book: Book, which: NDArray[np.bool_]) -> Book:
     return Book(
-        book.rows[which], book.state[which], book.total_minor[which], book.at_s[which], book.fit
+        book.rows[which],
+        book.state[which],
+        book.total_minor[which],
+        book.at_s[which],
+        book.fit,
+        book.told,
     )
 
 

@@ -199,7 +199,7 @@ async def test_what_was_said_is_checked_afterwards_where_nobody_waits_for_it() -
         await asyncio.sleep(1.0)
         assert sorted(asked(mesh)) == list(range(40))
         [market] = mesh.markets
-        [(_, came_true)] = market.calibration.dump()
+        [(_, came_true, _)] = market.calibration.dump()
         assert came_true
         await process.collect("another")
         # It is remembered who was cheaper.

@@ -73,3 +73,29 @@ def test_a_reliability_diagram_has_groups_of_equal_size() -> None:
     assert [group.said for group in bins] == pytest.approx([0.15, 0.85])
     assert [group.true for group in bins] == [0.0, 1.0]
     assert calibration_error(bins) == pytest.approx(0.15)
+
+
+def test_new_books_and_known_ones_are_corrected_apart() -> None:
+    rng = np.random.default_rng(5)
+    calibration = Calibration()
+    new, known = (raw_coverage(*_SAME, answers) for answers in (0, 10_000))
+    for _ in range(400):
+        calibration.learn(new, 0.1 if rng.random() < 0.6 else 0.0)
+        calibration.learn(known, 0.1 if rng.random() < 0.05 else 0.0)
+    assert calibration.correct(new).chance == pytest.approx(0.6, abs=0.08)
+    assert calibration.correct(known).chance == pytest.approx(0.05, abs=0.04)
+    other = Calibration()
+    other.load(calibration.dump())
+    assert other.correct(known).chance == pytest.approx(calibration.correct(known).chance)
+
+
+def test_what_was_dumped_without_what_was_known_of_books_is_taken_over() -> None:
+    calibration, other = Calibration(), Calibration()
+    for number in range(50):
+        calibration.learn(Raw(0.9, 0.1), 0.05 if number % 4 == 0 else 0.0)
+    other.load(calibration.dump()[:, :2])
+    raw = Raw(0.9, 0.1)
+    assert other.correct(raw).chance == pytest.approx(calibration.correct(raw).chance)
+
+
+_SAME = (np.full(20, 0.01, np.float32), np.full(20, 0.001, np.float32))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aggregator.selection.columns import Rows, State
-from aggregator.selection.coverage import Calibration
+from aggregator.selection.coverage import Calibration, Raw
 from aggregator.selection.policy import Policy, RandomChoice, Thompson, WeightedScore
 from aggregator.selection.selection import Phase, Selection, SelectionSettings, Session
 from aggregator.selection.statistics import Answers, Statistics, StatisticsSettings
@@ -223,6 +223,27 @@ def test_a_full_collection_asks_the_rest_and_teaches_how_true_coverage_is() -> N
     assert book is not None
     assert len(book.rows) == SELLERS
     assert len(selected.calibration.dump()) == 60
+
+
+def test_until_coverage_was_checked_often_enough_it_is_checked_five_times_as_often() -> None:
+    selected = selection(Thompson(), SelectionSettings(full_share=0.1))
+    young = sum(selected.is_full() for _ in range(1000))
+    for _ in range(100):
+        selected.calibration.learn(Raw(0.5, 0.1), 0.0)
+    grown = sum(selected.is_full() for _ in range(1000))
+    assert 440 < young < 560
+    assert 60 < grown < 140
+
+
+def test_what_was_said_of_a_book_that_is_not_kept_counts_as_known() -> None:
+    statistics = Statistics(StatisticsSettings(sellers_a_book=20), SELLERS)
+    for rows in np.split(np.arange(SELLERS, dtype=np.int32), 3):
+        statistics.learn("book", "novels", NOW_S, told(rows))
+    statistics.learn("book", "novels", NOW_S, told(np.arange(5, dtype=np.int32)))
+    book = statistics.book("book")
+    assert book is not None
+    assert len(book.rows) == 20
+    assert book.told == SELLERS
 
 
 def test_sellers_beyond_the_first_rows_have_a_place() -> None:
