@@ -16,6 +16,7 @@ a table, writes ``build/simulate.json``, and ends with 1 when an invariant does 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 from rich.console import Console
@@ -50,6 +51,8 @@ def main() -> None:
         except ValueError as error:
             parser.exit(2, f"{error}\n")
     else:
+        # Whoever ends it ends all that it has started: processes, and PostgreSQL.
+        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
         seeds = range(options.from_seed, options.from_seed + options.seeds)
         right = run(options.only, seeds, options.in_postgres, options.processes, console)
     sys.exit(0 if right else 1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import Queue
 from pathlib import Path
+from threading import Thread
 
 import structlog
 from rich.console import Console
@@ -120,8 +123,12 @@ def run(names: list[str], seeds: range, in_postgres: int, processes: int, consol
                     told = done * 10 // len(waiting)
                     elapsed_s = time.monotonic() - began_s
                     console.print(f"{10 * told} % after {elapsed_s:.0f} s")
+        except BaseException:
+            # What is under way or waits is of no use to one who has stopped it.
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
         finally:
-            # What waits is of no use to one who has stopped it.
             pool.shutdown(cancel_futures=True)
     elapsed_s = time.monotonic() - began_s
     show(explored, hunted, console)
@@ -129,10 +136,20 @@ def run(names: list[str], seeds: range, in_postgres: int, processes: int, consol
 
 
 def begin(databases: Queue[str]) -> None:
-    """Make a process ready: a database of its own, and no log."""
+    """Make a process ready: a database of its own, no log, and no life after the one that has started it."""
     global _dsn  # noqa: PLW0603  what a process of a pool knows can be nowhere else
+    # Control-C reaches all processes at once: the one that has started this one ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
     _dsn = databases.get()
     be_quiet()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 _dsn = ""

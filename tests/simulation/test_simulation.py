@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 from io import StringIO
 
@@ -26,6 +28,19 @@ SEEDS = 1
 ONE_IN = 4
 """One single fault in so many is tried here, each by ``make simulate``."""
 COMPARED = 5
+
+STARTS_A_WORKER = """
+import multiprocessing, os, signal
+from concurrent.futures import ProcessPoolExecutor
+from tests.simulation.campaign import begin
+
+context = multiprocessing.get_context("spawn")
+databases = context.Queue()
+databases.put("")
+pool = ProcessPoolExecutor(1, context, begin, (databases,))
+print(pool.submit(os.getpid).result(), flush=True)
+pool.submit(signal.pause).result()
+"""
 
 every_scenario = pytest.mark.parametrize(
     "scenario", SCENARIOS.values(), ids=lambda scenario: scenario.name
@@ -160,6 +175,16 @@ def test_a_schedule_is_replayed_over_postgresql_with_a_bug_in_its_sql() -> None:
     console = Console(file=told)
     assert not replay("hold 19:late", "no fence in the SQL", console, in_postgres=True)
     assert "I4: a commit of another epoch was accepted" in told.getvalue()
+
+
+def test_a_process_ends_with_the_one_that_has_started_it() -> None:
+    command = (sys.executable, "-c", STARTS_A_WORKER)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        assert starter.stdout.readline().strip().isdigit()
+        starter.kill()
+        # Its output ends when all who could write to it have ended.
+        assert starter.stdout.read() == ""
 
 
 def assert_caught(bug: Bug, found: explore.Hunted) -> None:
