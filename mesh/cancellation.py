@@ -8,8 +8,8 @@ import asyncio
 def end_if_cancelled() -> None:
     """End this task if it was cancelled and something inside it has swallowed that.
 
-    redis-py's subscriptions do when they are cancelled while they give up a connection; a loop over them would go on
-    for ever, and with it whoever waits for its end. Call it where the loop begins anew.
+    redis-py does when it is cancelled while it gives up a connection; a loop over its calls would go on for ever, and
+    with it whoever waits for its end. Call it where the loop begins anew.
 
     Raises:
         asyncio.CancelledError: if so.

@@ -261,6 +261,7 @@ class ValkeyQuoteCache:
 
     async def _read(self) -> None:
         while True:
+            end_if_cancelled()
             await self._asking.wait()
             asked = self._asked[:_OPENED_AT_ONCE]
             del self._asked[:_OPENED_AT_ONCE]
@@ -324,6 +325,7 @@ class ValkeyQuoteCache:
 
     async def _write(self) -> None:
         while True:
+            end_if_cancelled()
             await self._dirty.wait()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_QUIET_FLUSH_S):
@@ -483,6 +485,7 @@ class ValkeyQuoteCache:
     async def _recover(self) -> None:
         """Try Valkey while it is down, so that no question has to."""
         while True:
+            end_if_cancelled()
             await self._down.wait()
             await self._clock.sleep(_PAUSE_S)
             try:

@@ -13,6 +13,7 @@ from typing import TypeVar, assert_never
 import structlog
 from opentelemetry import metrics
 
+from mesh.cancellation import end_if_cancelled
 from mesh.clock import Clock
 from sellers.admission.ledger import (
     NEVER_MS,
@@ -457,6 +458,7 @@ class Admission:
 
     async def _keep_flushing(self) -> None:
         while True:
+            end_if_cancelled()
             await self._reported.wait()
             await self._clock.sleep(self._settings.flush_every_s)
             self._reported.clear()
@@ -464,6 +466,7 @@ class Admission:
 
     async def _keep_rejoining(self) -> None:
         while True:
+            end_if_cancelled()
             await self._lost.wait()
             await self._clock.sleep(self._settings.rejoin_every_s)
             try:
@@ -479,6 +482,7 @@ class Admission:
         out: set[str] = set()
         begin = 0
         while True:
+            end_if_cancelled()
             await self._clock.sleep(self._settings.alarm_every_s)
             sellers = self._sellers()
             begin = begin if begin < len(sellers) else 0
