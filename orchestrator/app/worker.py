@@ -68,8 +68,9 @@ class WorkerSettings:
     """A purchase that goes on within this time stays with its worker; one that goes on later is given back."""
     drain_s: float = 5.0
     """How long steps under way may take when the worker is told to stop."""
-    most_claims: int = 8
-    """A purchase that was claimed more often without a commit ends its workers: it is left to an operator."""
+    most_claims: int = 20
+    """A purchase that was claimed more often without a commit ends its workers: it is left to an operator. With fewer,
+    half a minute in which PostgreSQL and workers are killed every other second is taken for a fault of the purchase."""
     unreadable_s: float = 30.0
     """How long a purchase that a newer version has written is left to workers of that version each time."""
     most_unreadable_claims: int = 20
