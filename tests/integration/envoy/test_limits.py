@@ -64,8 +64,8 @@ async def test_over_grpc_it_is_resource_exhausted_with_the_same_details(strict: 
         stub = customer_pb2_grpc.PurchaseServiceStub(channel)
         calls = [stub.GetPurchaseRequest(request, metadata=metadata) for _ in range(20 * BURST)]
         answers = await asyncio.gather(*calls, return_exceptions=True)
-    refused = answers[-1]
-    assert isinstance(refused, grpc.aio.AioRpcError)
+    # They arrive in any order, and whoever comes a second later may be served again.
+    refused = next(answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError))
     error = from_rpc(refused)
     assert isinstance(error, errors.ResourceExhausted)
     assert (error.reason, error.retry_after_s) == ("RATE_LIMITED", 1.0)
@@ -79,7 +79,7 @@ async def test_an_address_that_sends_too_much_is_refused_whatever_its_tokens(
     async with httpx.AsyncClient(base_url=edge.rest_url, trust_env=False) as nobody:
         codes = [(await nobody.get(f"{PATH}/r1")).status_code for _ in range(20 * BURST)]
     assert codes[0] == 401
-    assert codes[-1] == 429
+    assert 429 in codes
 
 
 async def test_a_path_may_be_2048_bytes_long(envoy: Edge) -> None:
