@@ -25,7 +25,7 @@ up: install ## Run the whole mesh until Ctrl-C (HTTP_PORT=8080 GRPC_PORT=9090 SE
 	@$(BIN)/bookmesh up --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --sellers $(SELLERS) --data '$(DATA)' $(if $(TLS),--tls)
 
 test: lint ## All checks, then all tests, in JOBS=2 processes
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	@sh tools/test.sh $(JOBS)
 
 lint: install gen-check breaking ## All checks: style, types, imports, contracts
 	$(BIN)/ruff check
