@@ -42,6 +42,7 @@ from sellers.admission.model import (
     SellerHealth,
     Wait,
 )
+from sellers.admission.outage import Outage
 from sellers.admission.shares import Shares, browse_part, split
 from sellers.admission.valkey import FleetLedger, FleetUnavailable
 
@@ -145,6 +146,11 @@ class Admission:
         self._reported = asyncio.Event()
         self._last_beat = math.inf
         self._blocked_at = -math.inf
+        self._outage = Outage(
+            window_s=settings.outage_window_s,
+            sellers=settings.outage_sellers,
+            percent=settings.outage_percent,
+        )
         self._share_out = 0.0
         self._alarm = False
 
@@ -255,6 +261,8 @@ class Admission:
         if outcome is Outcome.OURS:
             return
         ending = _ENDINGS[outcome]
+        if self._is_outage(grant, outcome) and outcome is Outcome.UNREACHED:
+            ending = Ending.EXCUSED
         ends_second = 0 if outcome is Outcome.SILENCE else grant.ends_second
         at_grantor = Report(grant.seller_id, ends_second, grant.books, grant.probe, ending)
         at_other = Report(grant.seller_id, 0, 0, 0, ending)
@@ -264,6 +272,19 @@ class Admission:
         if self._fleet_answers:
             self._reports.append(at_grantor if grant.from_fleet else at_other)
             self._reported.set()
+
+    def _is_outage(self, grant: Grant, outcome: Outcome) -> bool:
+        """Say whether nearly no seller can be reached, now that this call has ended so."""
+        before = self._outage.is_ours
+        if outcome not in {Outcome.NOT_SENT, Outcome.SILENCE}:
+            reached = outcome is not Outcome.UNREACHED
+            self._outage.note(grant.seller_id, self._clock.monotonic(), reached=reached)
+        now = self._outage.is_ours
+        if now and not before:
+            _log.error("nearly no seller can be reached, and none is blamed: look at our network")
+        elif before and not now:
+            _log.info("sellers can be reached again")
+        return now
 
     async def health(self, sellers: Sequence[Limits]) -> list[SellerHealth]:
         """Say how sellers are, in their order: the fleet's view, or this process's while Valkey does not answer."""
@@ -520,6 +541,7 @@ _ENDINGS = {
     Outcome.SUCCESS: Ending.SUCCESS,
     Outcome.FAILURE: Ending.FAILURE,
     Outcome.SILENCE: Ending.FAILURE,
+    Outcome.UNREACHED: Ending.FAILURE,
     Outcome.NOT_SENT: Ending.NOT_SENT,
 }
 

@@ -104,6 +104,8 @@ class Ending(IntEnum):
     """Never made: its slot is free at once."""
     LEAVE_ALONE = 4
     """Nothing of a call: the seller wants to be left alone for a while."""
+    EXCUSED = 5
+    """It has ended, and says nothing of the seller."""
 
 
 class Report(NamedTuple):
@@ -400,7 +402,7 @@ class Ledger:
         if report.ends_second:
             ended = None if report.ending == Ending.NOT_SENT else second
             account.end(report.ends_second, report.books, second=ended)
-        if report.ending != Ending.NOT_SENT:
+        if report.ending not in {Ending.NOT_SENT, Ending.EXCUSED}:
             account.judge(second, failed=report.ending == Ending.FAILURE)
         self._turn(account, report, now_ms)
 

@@ -171,6 +171,8 @@ class Outcome(Enum):
     """No answer in time: a failure; it may still reach the seller, so it ends when its time is over."""
     NOT_SENT = "not_sent"
     """It was not sent: gives the slot back."""
+    UNREACHED = "unreached"
+    """There was no connection: a failure of the seller, unless nearly all are out of reach."""
     OURS = "ours"
     """Cancelled, or our own fault: blames nobody. It may still reach the seller, so it ends when its time is over."""
 
@@ -238,6 +240,10 @@ class AdmissionSettings:
         breaker_open_s: from opening to the probe.
         alarm_percent: share of sellers with open breakers that raises the alarm.
         alarm_every_s: how often that is looked at.
+        outage_percent: share of the sellers called lately that, if they cannot be reached, tells of an outage of our
+            own, for which no seller is blamed.
+        outage_sellers: the fewest sellers of which it does.
+        outage_window_s: how long ago "lately" is.
         valkey_timeout_s: longest wait for Valkey; on a busy machine a good answer may take long, and taking Valkey for
             lost costs four fifths of every limit.
         hope_s: for how long after Valkey was lost its part of the limits is waited for.
@@ -263,6 +269,9 @@ class AdmissionSettings:
     breaker_open_s: float = 30.0
     alarm_percent: int = 30
     alarm_every_s: float = 5.0
+    outage_percent: int = 80
+    outage_sellers: int = 5
+    outage_window_s: float = 5.0
     valkey_timeout_s: float = 0.25
     rejoin_every_s: float = 0.5
     hope_s: float = 2.0

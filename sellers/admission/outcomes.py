@@ -15,6 +15,7 @@ _OUTCOMES = {
     # What a customer names a book must not cost the others its seller.
     FailureKind.NOT_UNDERSTOOD: Outcome.SUCCESS,
     FailureKind.TIMED_OUT: Outcome.SILENCE,
+    FailureKind.UNREACHABLE: Outcome.UNREACHED,
 }
 """What calls that failed are, other than failures."""
 

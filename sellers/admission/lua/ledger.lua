@@ -18,7 +18,7 @@ local given_ms, WINDOW_MS, WARM_UP_MS, BREAKER_CALLS, BREAKER_FAILURE_PERCENT, B
 
 local SECOND_MS = 1000
 local NEVER_MS = 4294967295
-local SUCCESS, FAILURE, NOT_SENT, LEAVE_ALONE = 1, 2, 3, 4
+local SUCCESS, FAILURE, NOT_SENT, LEAVE_ALONE, EXCUSED = 1, 2, 3, 4, 5
 
 -- The account of a seller. Times in ms, 0 for none. FIRST_PENDING begins a list of (second, calls, books).
 local LIFE = 1

@@ -3,7 +3,8 @@
 -- KEYS, ARGV[1]  as in ledger.lua; KEYS[i + 1] is the seller of report i.
 -- ARGV[2]        the reports, one after the other, each <I4 I4 I4 B I4>: ends_second as granted (0: the call was granted
 --                elsewhere, or ends with its time), books and probe as granted, ending (1 success, 2 failure, 3 not
---                sent, 4 nothing of a call: the seller wants to be left alone), alone_ms for how long.
+--                sent, 4 nothing of a call: the seller wants to be left alone, 5 excused: it has ended, and says
+--                nothing of the seller), alone_ms for how long.
 -- Returns        nothing.
 
 local now_ms, life = open_ledger()
@@ -66,7 +67,7 @@ for i = 2, #KEYS do
         call('HSET', key, 'a', math.max(account.alone_until, now_ms + alone_ms))
     else
         if ends_second > 0 then end_call(key, account, ends_second, books, ending) end
-        if ending ~= NOT_SENT then judge(key, account, ending == FAILURE and 1 or 0) end
+        if ending ~= NOT_SENT and ending ~= EXCUSED then judge(key, account, ending == FAILURE and 1 or 0) end
         turn_breaker(account, probe, ending)
     end
     save_account(key, account)

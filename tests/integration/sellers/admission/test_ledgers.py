@@ -256,6 +256,24 @@ def test_its_failure_keeps_it_open_for_as_long_again(desk: Desk) -> None:
     assert desk.ask().probe == 2
 
 
+def test_calls_that_are_excused_use_up_slots_and_are_not_counted_against_the_seller(
+    desk: Desk,
+) -> None:
+    for _ in range(20):
+        desk.end(desk.ask(20), Ending.EXCUSED)
+    standing = desk.standing()
+    assert (standing.judged, standing.in_flight, standing.open_for_ms) == (0, 0, -1)
+    assert desk.ask(20).code == Code.NO_BUDGET
+
+
+def test_a_probe_that_is_excused_lets_another_go(desk: Desk) -> None:
+    desk.fail(10)
+    desk.now_ms += 30_000
+    desk.end(desk.ask(), Ending.EXCUSED)
+    assert desk.standing().open_for_ms == 30_000
+    assert desk.ask().probe == 2
+
+
 def test_a_probe_that_was_not_sent_lets_another_go(desk: Desk) -> None:
     opened(desk)
     desk.end(desk.ask(), Ending.NOT_SENT)

@@ -40,6 +40,13 @@ def _no_logs() -> Iterator[None]:
         yield
 
 
+_ENDINGS = (
+    Ending.SUCCESS,
+    Ending.FAILURE,
+    Ending.FAILURE,
+    Ending.NOT_SENT,
+    Ending.EXCUSED,
+)
 _ASKS_FOR_PEACE = 0.05
 
 
@@ -76,7 +83,7 @@ class _Script:
         for _ in range(min(rng.randint(1, 3), len(self._granted))):
             request, verdict = self._granted.pop(rng.randrange(len(self._granted)))
             ends_second = verdict.ends_second if rng.random() < 0.8 else 0
-            ending = rng.choice([Ending.SUCCESS, Ending.FAILURE, Ending.FAILURE, Ending.NOT_SENT])
+            ending = rng.choice(_ENDINGS)
             reports.append(
                 Report(request.seller_id, ends_second, request.books, verdict.probe, ending)
             )

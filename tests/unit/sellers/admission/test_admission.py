@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -311,6 +311,46 @@ def test_silence_is_not_blamed_on_a_seller_when_our_own_loop_was_blocked() -> No
         assert (health.judged, health.failed) == (1, 1)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+    run_virtually(main())
+
+
+def test_no_seller_is_blamed_when_nearly_none_can_be_reached() -> None:
+    async def main() -> None:
+        house = House()
+        limits = [Limits(f"seller-{number}", 1000) for number in range(20)]
+
+        async def call_all(outcome: Callable[[int], Outcome]) -> None:
+            asks = [Ask(each, timeout_s=1.0) for each in limits]
+            decisions = allowed(await house.admission.admit(asks, Purpose.QUOTE))
+            for grant in (decision.grant for decision in decisions):
+                house.admission.report(grant, outcome(int(grant.seller_id.removeprefix("seller-"))))
+            await house.admission.flush()
+            await asyncio.sleep(0.5)
+
+        async def out() -> int:
+            health = await house.admission.health(limits)
+            return sum(seller.breaker is BreakerState.OPEN for seller in health)
+
+        await call_all(lambda _: Outcome.SUCCESS)
+        for _ in range(20):
+            await call_all(lambda _: Outcome.UNREACHED)
+        assert await out() == 0
+        # Half of them do not come back: those are to blame.
+        for _ in range(20):
+            await call_all(lambda number: [Outcome.SUCCESS, Outcome.UNREACHED][number % 2])
+        assert await out() == 10
+
+    run_virtually(main())
+
+
+def test_few_sellers_that_cannot_be_reached_are_blamed_each() -> None:
+    async def main() -> None:
+        house = House()
+        for _ in range(10):
+            await house.call(Outcome.UNREACHED)
+        [health] = await house.admission.health([SELLER])
+        assert health.breaker is BreakerState.OPEN
 
     run_virtually(main())
 

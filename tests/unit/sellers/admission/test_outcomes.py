@@ -45,7 +45,7 @@ WRONG = failed(FailureKind.INVALID_ANSWER)
         (failed(FailureKind.NO_CREDENTIAL, not_done=True), Outcome.NOT_SENT),
         (failed(FailureKind.TIMED_OUT), Outcome.SILENCE),
         (failed(FailureKind.TIMED_OUT, not_done=True), Outcome.NOT_SENT),
-        (failed(FailureKind.UNREACHABLE, "failed to connect to all addresses"), Outcome.FAILURE),
+        (failed(FailureKind.UNREACHABLE, "failed to connect to all addresses"), Outcome.UNREACHED),
         (failed(FailureKind.UNREACHABLE, "DNS resolution failed for x"), Outcome.NOT_SENT),
         ((NO, NO, WRONG), Outcome.SUCCESS),
         ((NO, WRONG), Outcome.SUCCESS),
