@@ -17,8 +17,9 @@ from mesh.clock import Clock
 HTTP, GRPC = "http", "grpc"
 """The names of the ports of the REST and the gRPC API."""
 
-_OURS = range(20_000, 32_000)
-"""Below what systems, as they come, give to connections and to whoever asks for any port."""
+OURS = range(20_000, 25_000)
+"""Below what systems, as they come, give to connections and to whoever asks for any port, and below what simulated
+sellers choose from."""
 
 _GIVE_UP_AFTER = 100
 _MAX_PORT = 65535
@@ -71,10 +72,10 @@ class Ports:
 
     def _choose(self) -> int:
         for _ in range(_GIVE_UP_AFTER):
-            port = secrets.choice(_OURS)
+            port = secrets.choice(OURS)
             if _quietly_free(port) and self._hold(port):
                 return port
-        msg = f"found no free port on {HOST} from {_OURS.start} to {_OURS.stop - 1} in {_GIVE_UP_AFTER} tries"
+        msg = f"found no free port on {HOST} from {OURS.start} to {OURS.stop - 1} in {_GIVE_UP_AFTER} tries"
         raise MeshProblem(msg)
 
     def _hold(self, port: int) -> bool:

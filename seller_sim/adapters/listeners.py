@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 _MOST_OWN_ADDRESSES = 500
 
-# Below what Linux (32768 on) and macOS (49152 on) give to outgoing connections.
-_FIRST_PORT = 20_000
-_LAST_PORT = 32_767
+PORTS = range(25_000, 32_768)
+"""Below what Linux (32768 on) and macOS (49152 on) give to outgoing connections, and above what the other programs of a
+local mesh are given: those may not listen yet when a seller looks for a port."""
 
 _log = structlog.get_logger(__name__)
 
@@ -141,7 +141,7 @@ def _free_port() -> int:
     connection could take its port away (even one that is trying to reach it).
     """
     while True:
-        port = _FIRST_PORT + secrets.randbelow(_LAST_PORT - _FIRST_PORT + 1)
+        port = secrets.choice(PORTS)
         with socket.socket() as probe:
             try:
                 probe.bind((HOST, port))

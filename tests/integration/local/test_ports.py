@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from deploy.local.options import HOST
-from deploy.local.ports import Ports, any_free, demand, is_free
+from deploy.local.ports import OURS, Ports, any_free, demand, is_free
 from deploy.local.problem import MeshProblem
 from mesh.clock import SystemClock
+from seller_sim.adapters.listeners import PORTS
 
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
@@ -55,6 +56,10 @@ def test_two_meshes_never_have_the_same_port_even_before_they_listen(tmp_path: P
         ours.remember()
         with Ports(file) as theirs:
             assert theirs.take("a") != first
+
+
+def test_no_simulated_seller_takes_what_a_service_will_listen_on() -> None:
+    assert not set(OURS) & set(PORTS)
 
 
 @pytest.mark.skipif(not EPHEMERAL.exists(), reason="only Linux says which ports it gives by itself")
