@@ -23,6 +23,7 @@ from seller_sim.adapters.listeners import GrpcListeners, addresses_for
 from seller_sim.adapters.scenario import ScenarioError, load_scenario
 from seller_sim.adapters.sqlite import SqliteLedger
 from seller_sim.app import Simulation
+from seller_sim.domain.behaviour import BehaviourError
 from seller_sim.domain.seller import Seller
 from seller_sim.servicer.control import ControlServicer
 from seller_sim.servicer.gate import SellerGate
@@ -48,7 +49,10 @@ async def simulating(settings: Settings, clock: Clock) -> AsyncIterator[Simulati
 
     """
     scenario = load_scenario(settings.scenario_file)
-    specs = scenario.sellers(settings.sellers)
+    try:
+        specs = scenario.sellers(settings.sellers)
+    except BehaviourError as error:
+        raise ScenarioError(f"{settings.scenario_file}: {error}") from None
     seller_ids = [spec.seller_id for spec in specs]
     make_folder(settings.data_dir)
     ledger = SqliteLedger(settings.data_dir)

@@ -68,7 +68,10 @@ class Scenario:
         described = len(self.named) + sum(group.count for group in self.groups)
         wanted = described if count is None else count
         if wanted > len(self.named) and not self.groups:
-            raise BehaviourError(f"sellers: {wanted} are wanted, {len(self.named)} are described")
+            raise BehaviourError(
+                f"sellers: {wanted} are wanted, {len(self.named)} are described, and there are no groups to take more"
+                " from: describe more, or want fewer"
+            )
         specs = [
             self._spec(named.seller_id, named.display_name, named.settings)
             for named in self.named[:wanted]

@@ -167,9 +167,14 @@ def test_a_collector_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     assert "'https://collector' must be http://host:port" in line
 
 
-def test_a_child_that_dies_at_the_start_is_named_with_its_log(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    ["no: scenario\n", "seed: 1\nsellers:\n  - {id: one, display_name: The only one}\n"],
+    ids=["no scenario", "fewer sellers than wanted"],
+)
+def test_a_child_that_dies_at_the_start_is_named_with_its_log(tmp_path: Path, content: str) -> None:
     scenario = tmp_path / "scenario.yaml"
-    scenario.write_text("no: scenario\n")
+    scenario.write_text(content)
     folder = tmp_path / "data"
     with up(folder, "--scenario", str(scenario)) as process:
         _, errors = process.communicate()
