@@ -76,6 +76,7 @@ class OrchestratorReplica(pb_grpc.PurchaseServiceServicer):
     """One orchestrator. Its watches stream ``history``, and go on with what happens.
 
     Attributes:
+        asked: how often it was called.
         unavailable: its submits do the work, then the answer is lost.
         watched: watches that it began.
         left: set when a watch was given up by its caller.
@@ -84,6 +85,7 @@ class OrchestratorReplica(pb_grpc.PurchaseServiceServicer):
 
     def __init__(self, script: Script) -> None:
         self.script = script
+        self.asked = 0
         self.unavailable = False
         self.watched = 0
         self.left = asyncio.Event()
@@ -172,6 +174,7 @@ class OrchestratorReplica(pb_grpc.PurchaseServiceServicer):
             raise
 
     def _note(self, request: Message, context: Context) -> None:
+        self.asked += 1
         self.script.asked.append(request)
         self.script.time_left_s.append(context.time_remaining())
         if self.script.error is not None:

@@ -72,18 +72,25 @@ async def test_a_broken_file_leaves_the_known_keys_in_force(
     envoy = await make_edge(jwks_file=issuer.file)
     token = issuer.token(claims=OURS)
     await becomes(envoy, token, 200)
-    # So far each thread may have fetched them for itself, when it was asked; what is fetched in between is for all.
-    fetched = await fetches(envoy, "rest.jwt_authn.jwks_fetch_success")
-
-    async def fetched_again() -> bool | None:
-        return await fetches(envoy, "rest.jwt_authn.jwks_fetch_success") > fetched + 1 or None
-
-    await eventually(fetched_again, 30)
+    await fetched_for_all(envoy)
     write(issuer.file, b"nonsense")
     before = await fetches(envoy, "jwks_fetch_failed")
     while await fetches(envoy, "jwks_fetch_failed") < before + 2:
         assert await answers(envoy, token) == 200
         await asyncio.sleep(0.05)
+
+
+async def fetched_for_all(envoy: Edge) -> None:
+    """Wait until all threads of the edge know the keys in the same way.
+
+    At the start each may have fetched them for itself, when it was asked; what is fetched in between is for all.
+    """
+    fetched = await fetches(envoy, "rest.jwt_authn.jwks_fetch_success")
+
+    async def again() -> bool | None:
+        return await fetches(envoy, "rest.jwt_authn.jwks_fetch_success") > fetched + 1 or None
+
+    await eventually(again, 30)
 
 
 async def fetches(envoy: Edge, how: str) -> int:
@@ -145,6 +152,7 @@ async def test_keys_at_an_address_are_rotated_and_outlast_it(
     address.issuer.add_key("second")
     new = address.issuer.token(claims=OURS)
     await becomes(envoy, new, 200)
+    await fetched_for_all(envoy)
     address.up = False
     asked = address.asked
     while address.asked < asked + 2:

@@ -13,7 +13,7 @@ import pytest
 from protovalidate import Validator
 
 from bookmesh.customer.v1 import customer_pb2_grpc
-from bookmesh.orchestrator.v1 import orchestrator_pb2_grpc
+from bookmesh.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from gateway.adapters import orchestrator
 from gateway.adapters.keys import FileKeys
 from gateway.adapters.orchestrator import GrpcOrchestrator
@@ -26,13 +26,13 @@ from mesh.grpc.channel import open_channel
 from mesh.grpc.interceptor import ServiceInterceptor
 from mesh.ids import uuid7_factory
 from tests.fakes.issuer import AUDIENCE, ISSUER, Issuer
-from tests.fakes.orchestrators import OrchestratorReplica, Script
+from tests.fakes.orchestrators import PURCHASE_ID, OrchestratorReplica, Script
 
 CALLS, STREAMS = 50, 10
 """How many a customer may have open."""
 
-
-HEARTBEAT_S = 0.2
+CALL_S = 30.0
+"""The time of a call, so that no slow machine ends it."""
 
 
 class HurriedClock(SystemClock):
@@ -40,6 +40,12 @@ class HurriedClock(SystemClock):
 
     async def sleep(self, delay_s: float) -> None:
         await asyncio.sleep(0)
+
+
+@pytest.fixture
+def heartbeat_s() -> float:
+    """After how long a silent stream has a heartbeat: never, unless a test wants to hear it."""
+    return 600.0
 
 
 @pytest.fixture
@@ -64,9 +70,15 @@ async def replicas(script: Script) -> AsyncIterator[list[OrchestratorReplica]]:
 
 @pytest.fixture
 async def stub(
-    replicas: list[OrchestratorReplica], issuer: Issuer
+    replicas: list[OrchestratorReplica],
+    script: Script,
+    issuer: Issuer,
+    heartbeat_s: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[customer_pb2_grpc.PurchaseServiceAsyncStub]:
-    """Give a customer's stub of a gateway that is ready."""
+    """Give a customer's stub of a gateway that is connected to all replicas."""
+    monkeypatch.setattr(orchestrator, "_SUBMIT_S", CALL_S)
+    monkeypatch.setattr(orchestrator, "_READ_S", CALL_S)
     clock = HurriedClock()
     target = "ipv4:" + ",".join(f"127.0.0.1:{replica.port}" for replica in replicas)
     async with AsyncExitStack() as stack:
@@ -81,11 +93,11 @@ async def stub(
             GrpcOrchestrator(orchestrator_pb2_grpc.PurchaseServiceStub(channel), clock),
             uuid7_factory(clock, Random(1)),
             default_currency="USD",
-            heartbeat_s=HEARTBEAT_S,
+            heartbeat_s=heartbeat_s,
         )
         interceptor = ServiceInterceptor(
             Validator(),
-            default_timeout_s=10.0,
+            default_timeout_s=CALL_S,
             unbounded=[
                 "/bookmesh.customer.v1.PurchaseService/WatchPurchaseRequest",
                 "/bookmesh.customer.v1.PurchaseService/WatchPurchaseRequestEvents",
@@ -98,5 +110,19 @@ async def stub(
         await server.start()
         stack.push_async_callback(server.stop, None)
         customers = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
-        await channel.channel_ready()
+        await connected(channel, replicas, script)
         yield customer_pb2_grpc.PurchaseServiceStub(customers)
+
+
+async def connected(
+    channel: grpc.aio.Channel, replicas: list[OrchestratorReplica], script: Script
+) -> None:
+    """Wait until the channel reaches every replica: it is ready as soon as it reaches one."""
+    internal = orchestrator_pb2_grpc.PurchaseServiceStub(channel)
+    while not all(replica.asked for replica in replicas):
+        await internal.GetPurchase(
+            orchestrator_pb2.GetPurchaseRequest(customer_id="nobody", request_id=PURCHASE_ID),
+            wait_for_ready=True,
+        )
+    script.asked.clear()
+    script.time_left_s.clear()

@@ -135,6 +135,8 @@ def alice(issuer: Issuer) -> tuple[tuple[str, str], ...]:
 
 
 BOOK = "isbn-978-0134685991"
+LONG_MS = 10_000
+"""So long that no slow machine ends a comparison."""
 SUMMARY = {
     "sellers": 4,
     "asked": 4,
@@ -158,7 +160,7 @@ async def test_prices_are_listed_from_the_lowest_with_their_age(
     aggregator: Aggregator,
     alice: tuple[tuple[str, str], ...],
 ) -> None:
-    request = pb.ListQuotesRequest(book_id=BOOK, max_wait_ms=1500)
+    request = pb.ListQuotesRequest(book_id=BOOK, max_wait_ms=LONG_MS)
     answer = shown(await stub.ListQuotes(request, metadata=alice))
     assert (answer["book_id"], answer["currency_code"]) == ("9780134685991", "USD")
     assert [(one["seller_id"], one["total"], one["age_ms"]) for one in answer["quotes"]] == [
@@ -170,13 +172,14 @@ async def test_prices_are_listed_from_the_lowest_with_their_age(
     [asked] = aggregator.asked
     assert (asked.customer_id, asked.purpose) == ("alice", aggregator_pb2.PURPOSE_BROWSE)
     assert aggregator.metadata["book-id"] == "9780134685991"
-    assert 1.5 < aggregator.time_left_s <= 1.65
+    # Not the 12 s that the call has.
+    assert aggregator.time_left_s < 10.5
 
 
 async def test_only_the_cheapest_are_listed_where_so_many_are_wanted(
     stub: customer_pb2_grpc.QuoteServiceAsyncStub, alice: tuple[tuple[str, str], ...]
 ) -> None:
-    request = pb.ListQuotesRequest(book_id=BOOK, max_quotes=1)
+    request = pb.ListQuotesRequest(book_id=BOOK, max_wait_ms=LONG_MS, max_quotes=1)
     answer = await stub.ListQuotes(request, metadata=alice)
     assert [one.seller_id for one in answer.quotes] == ["gamma"]
     assert answer.summary.quoted == 3
@@ -185,7 +188,9 @@ async def test_only_the_cheapest_are_listed_where_so_many_are_wanted(
 async def test_prices_stream_as_they_arrive_and_as_server_sent_events(
     stub: customer_pb2_grpc.QuoteServiceAsyncStub, alice: tuple[tuple[str, str], ...]
 ) -> None:
-    stream = stub.StreamQuotes(pb.StreamQuotesRequest(book_id=BOOK), metadata=alice)
+    stream = stub.StreamQuotes(
+        pb.StreamQuotesRequest(book_id=BOOK, max_wait_ms=LONG_MS), metadata=alice
+    )
     lines = [shown(response) async for response in stream]
     known, new, end = lines
     assert [one["seller_id"] for one in known["quotes"]["quotes"]] == ["acme", "beta"]
@@ -193,7 +198,9 @@ async def test_prices_stream_as_they_arrive_and_as_server_sent_events(
     assert [one["reason"] for one in new["quotes"]["misses"]] == ["timed_out"]
     assert end == {"summary": SUMMARY}
     reader = EventReader()
-    events = stub.StreamQuotesEvents(pb.StreamQuotesEventsRequest(book_id=BOOK), metadata=alice)
+    events = stub.StreamQuotesEvents(
+        pb.StreamQuotesEventsRequest(book_id=BOOK, max_wait_ms=LONG_MS), metadata=alice
+    )
     async for body in events:
         reader.feed(body.data.decode())
     assert [(event.name, event.event_id) for event in reader.events] == [
@@ -211,7 +218,8 @@ async def test_who_comes_back_after_the_end_is_told_to_stay_away(
     alice: tuple[tuple[str, str], ...],
 ) -> None:
     call = stub.StreamQuotesEvents(
-        pb.StreamQuotesEventsRequest(book_id=BOOK), metadata=(*alice, ("last-event-id", "end"))
+        pb.StreamQuotesEventsRequest(book_id=BOOK, max_wait_ms=LONG_MS),
+        metadata=(*alice, ("last-event-id", "end")),
     )
     assert [body async for body in call] == []
     assert dict(await call.initial_metadata())["x-http-status"] == "204"
@@ -225,11 +233,13 @@ async def test_an_aggregator_that_breaks_off_is_told_in_the_stream_over_rest(
 ) -> None:
     aggregator.breaks_off = True
     by_rest = (*alice, ("x-envoy-original-method", "GET"))
-    stream = stub.StreamQuotes(pb.StreamQuotesRequest(book_id=BOOK), metadata=by_rest)
+    stream = stub.StreamQuotes(
+        pb.StreamQuotesRequest(book_id=BOOK, max_wait_ms=LONG_MS), metadata=by_rest
+    )
     *_, last = [response async for response in stream]
     assert last.error.code == grpc.StatusCode.UNAVAILABLE.value[0]
     for call in (
-        stub.ListQuotes(pb.ListQuotesRequest(book_id=BOOK), metadata=alice),
+        stub.ListQuotes(pb.ListQuotesRequest(book_id=BOOK, max_wait_ms=LONG_MS), metadata=alice),
         stub.StreamQuotes(pb.StreamQuotesRequest(book_id="other"), metadata=()),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
