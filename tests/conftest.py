@@ -25,7 +25,7 @@ hypothesis.settings.load_profile("bookmesh")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _E2E = "tests/e2e/"
-_WITH_A_MESH_OF_THEIR_OWN = {f"{_E2E}test_limits.py", f"{_E2E}test_stripe.py"}
+_WITH_A_MESH_OF_THEIR_OWN = {f"{_E2E}test_{name}.py" for name in ("limits", "selection", "stripe")}
 
 
 def _together(nodeid: str) -> str:
