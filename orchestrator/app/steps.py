@@ -459,8 +459,10 @@ def _merged(batches: list[AnswerBatch]) -> AnswerBatch:
 
 
 def _updated(purchase: Purchase, attempt: Attempt, quote: Quote | None) -> Candidate | None:
-    """Take a price that came with a refusal, where the customer would accept that copy."""
+    """Take a price that came with a refusal, where the customer would accept that copy and its currency."""
     if quote is None or quote.condition not in purchase.conditions:
+        return None
+    if quote.total.currency != purchase.max_price.currency:
         return None
     return Candidate(attempt.seller_id, quote.quote_id, quote.total, quote.expires_at)
 

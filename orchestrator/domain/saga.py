@@ -383,7 +383,12 @@ class Saga:
 
     def ordered(self, purchase: Purchase, order_id: str, total: Money) -> Next:
         """The seller has sold the copy: charge what it says, if that was ever agreed."""
-        attempt = replace(_attempt(purchase), order_id=order_id, charged=total, outcome=_CONFIRMED)
+        attempt = replace(
+            _attempt(purchase),
+            order_id=order_id,
+            charged=_in_currency_of(purchase, total),
+            outcome=_CONFIRMED,
+        )
         purchase = replace(purchase, attempt=attempt)
         ordered = Step(StepName.ORDERED, attempt.seller_id, total)
         stage = Stage.CAPTURE if _chargeable(purchase, total) else Stage.CANCEL_ORDER
@@ -712,7 +717,7 @@ class Saga:
         if purchase.status is not Status.PURCHASED or given_back:
             if total is None:
                 return self._rest(purchase, moment)
-            stray = replace(attempt, charged=total, outcome="stray")
+            stray = replace(attempt, charged=_in_currency_of(purchase, total), outcome="stray")
             return Next(_to(replace(purchase, attempt=stray), Stage.CANCEL_ORDER))
         if word == _CONFIRMED and total == attempt.charged:
             return self._rest(purchase, moment)
@@ -1054,9 +1059,16 @@ def _consider(purchase: Purchase, candidate: Candidate) -> Purchase:
 
 
 def _chargeable(purchase: Purchase, total: Money | None) -> bool:
-    """Say whether a total is within what was agreed with the seller, which is within what is authorized."""
-    limit = min(purchase.max_price, _attempt(purchase).agreed, key=lambda money: money.minor)
-    return total is not None and total.currency == limit.currency and total.minor <= limit.minor
+    """Say whether a total is within what was agreed with the seller, and within what is authorized."""
+    limits = purchase.max_price, _attempt(purchase).agreed
+    return total is not None and all(
+        total.currency == limit.currency and total.minor <= limit.minor for limit in limits
+    )
+
+
+def _in_currency_of(purchase: Purchase, total: Money) -> Money | None:
+    """Give what a seller charges; None in another currency, in which nothing of a purchase is kept."""
+    return total if total.currency == purchase.max_price.currency else None
 
 
 def _why_failed(purchase: Purchase) -> FailureReason:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from mesh.money import Money
 from orchestrator.domain.purchase import FailureReason, Status
 from orchestrator.domain.saga import Limits
-from sellers.model import CallFailed, FailureKind
+from sellers.model import CallFailed, Condition, FailureKind, Quote, Rejected, RejectionReason
 from tests.fakes.market import LOST, UNREACHED, Market, ScriptedSeller
 from tests.integration.orchestrator.conftest import CLOCK, final, until
 
@@ -209,6 +210,21 @@ async def test_a_call_that_the_seller_is_still_working_on_is_asked_for_again(
 async def test_a_pending_order_is_awaited(world: World) -> None:
     view = await world.buy(ScriptedSeller("a", 2000, pending_polls=3))
     assert final(view) == (Status.PURCHASED, "a", 2000)
+
+
+async def test_a_price_in_another_currency_is_nobodys_price(world: World) -> None:
+    """The seller refuses an order and, asked for it, offers the copy for 1,500 yen: as cents, 15 dollars."""
+    yen = Money("JPY", 1500)
+    life = CLOCK.now() + timedelta(minutes=1)
+    updated = Quote("yen", yen, Money("JPY", 0), yen, Condition.NEW, 1, life)
+    seller = ScriptedSeller("a", 2000, with_holds=False)
+    seller.script = {
+        "order": [NOT_ARRIVED, NOT_ARRIVED],
+        "get_order": [Rejected(RejectionReason.OUT_OF_STOCK, updated)],
+    }
+    view = await world.buy(seller, ScriptedSeller("b", 2500))
+    assert final(view) == (Status.PURCHASED, "b", 2500)
+    assert world.market.log.count(("order", "a")) == 2
 
 
 async def test_a_quote_that_has_expired_is_asked_for_again(world: World) -> None:

@@ -270,7 +270,27 @@ def test_an_order_for_more_than_was_agreed_is_never_charged() -> None:
     assert SAGA.ordered(before, "o", usd(2000)).purchase.stage is Stage.CAPTURE
     assert SAGA.ordered(before, "o", usd(2001)).purchase.stage is Stage.CANCEL_ORDER
     assert SAGA.ordered(before, "o", usd(3000)).purchase.stage is Stage.CANCEL_ORDER
-    assert SAGA.ordered(before, "o", Money("EUR", 1)).purchase.stage is Stage.CANCEL_ORDER
+
+
+def test_an_order_in_another_currency_is_taken_back_for_the_next_seller() -> None:
+    """Its amount is not kept: read again as the purchase's currency it would look like a price."""
+    before = trying("atomic", 2000, candidate("held", 2500), stage=Stage.ORDER)
+    ordered = SAGA.ordered(before, "o", Money("EUR", 1))
+    assert ordered.purchase.stage is Stage.CANCEL_ORDER
+    assert ordered.purchase.attempt is not None
+    assert ordered.purchase.attempt.charged is None
+    assert SAGA.order_cancelled(ordered.purchase, EARLY).purchase.stage is Stage.HOLD
+    [flag] = SAGA.order_stands(ordered.purchase).flags
+    assert (flag.invariant, flag.amount) == (Invariant.PAID_FOR_WHAT_WAS_BOUGHT, None)
+
+
+def test_a_total_is_never_compared_across_currencies() -> None:
+    """Whatever was agreed in another currency: nothing is charged but what was authorized."""
+    before = trying("atomic", 2000, stage=Stage.ORDER)
+    assert before.attempt is not None
+    agreed = replace(before.attempt, agreed=Money("JPY", 1500))
+    ordered = SAGA.ordered(replace(before, attempt=agreed), "o", Money("JPY", 1500))
+    assert ordered.purchase.stage is Stage.CANCEL_ORDER
 
 
 @pytest.mark.parametrize(
