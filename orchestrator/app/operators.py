@@ -86,11 +86,17 @@ class Operators:
 
         Raises:
             NotFound: when there is none.
+            InvalidArgument: when the total is not in the purchase's currency.
             FailedPrecondition: reason FLAG_CHANGED, when the flag that was looked at is not the newest open one; reason
                 DECISION_DOES_NOT_FIT, when the purchase is in no state for it.
 
         """
         dossier = await self.inspect(request_id)
+        currency = dossier.view.max_price.currency
+        if what.total is not None and what.total.currency != currency:
+            wrong = f"the purchase is in {currency}, not in {what.total.currency}"
+            field = errors.FieldViolation("total", wrong)
+            raise errors.InvalidArgument(f"{field.field}: {wrong}", fields=(field,))
         newest = max((r.number for r in dossier.flags if r.resolved_at is None), default=None)
         if what.flag not in (None, newest):
             now = f"flag {newest} is open" if newest is not None else "none is open"

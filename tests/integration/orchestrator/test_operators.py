@@ -191,6 +191,15 @@ async def test_a_decision_that_does_not_fit_is_refused_and_not_kept(
     assert (await world.operators.inspect(view.request_id)).observations == ()
 
 
+async def test_a_total_in_another_currency_is_refused_and_not_kept(world: World) -> None:
+    """Amounts are kept without it: 1,500 yen would be 15 dollars."""
+    view = await unpaid(world)
+    with pytest.raises(errors.InvalidArgument, match="in USD, not in JPY") as caught:
+        await decide(world, view, Decision.ORDER_STANDS, order_id="o", total=Money("JPY", 1500))
+    assert [violation.field for violation in caught.value.fields] == ["total"]
+    assert (await world.operators.inspect(view.request_id)).observations == ()
+
+
 async def test_nothing_can_be_decided_about_a_purchase_without_a_flag(world: World) -> None:
     view = await world.buy(ScriptedSeller("a", 2000))
     for decision in Decision:
