@@ -52,7 +52,9 @@ _BUYING = frozenset({Stage.COLLECT, Stage.REQUOTE, Stage.HOLD, Stage.ORDER, Stag
 _ORDERING = frozenset(
     {Stage.ORDER, Stage.RESOLVE_ORDER, Stage.CAPTURE, Stage.CANCEL_ORDER, Stage.SETTLE_PAYMENT}
 )
-_OFFERING = frozenset({Stage.VOID, Stage.RELEASE, Stage.OFFER})
+_OFFERING = frozenset(
+    {Stage.VOID, Stage.RELEASE, Stage.OFFER, Stage.CHECK_PAYMENT, Stage.CHECK_ORDER}
+)
 _MAY_BE_LEFT = frozenset(
     {AuthorizationState.INTENDED, AuthorizationState.AUTHORIZED, AuthorizationState.DECLINED}
 )

@@ -11,10 +11,11 @@ import pytest
 from mesh import errors
 from mesh.money import Money
 from orchestrator.app.purchases import Acceptance
+from orchestrator.domain.observations import PaymentChanged
 from orchestrator.domain.purchase import Status
 from orchestrator.domain.saga import Limits
 from tests.fakes.market import Market, ScriptedSeller
-from tests.integration.orchestrator.conftest import final
+from tests.integration.orchestrator.conftest import final, until
 
 if TYPE_CHECKING:
     from orchestrator.ports import PurchaseView
@@ -50,6 +51,21 @@ async def test_a_token_of_its_own_is_used_for_it(world: World) -> None:
     async with world.working():
         view = await world.purchases.accept_offer(acceptance(world, first, "tok_decline"), 2)
     assert view.status is Status.FAILED
+
+
+async def test_a_look_at_the_payment_meanwhile_leaves_the_offer_as_it_is(world: World) -> None:
+    """The provider tells of each void: the first token is still there when the offer is accepted."""
+    first = await offered(world)
+    assert await world.store.observe(first.request_id, "provider", PaymentChanged("event"))
+    async with world.working():
+
+        async def looked() -> bool:
+            dossier = await world.operators.inspect(first.request_id)
+            return all(o.consumed for o in dossier.observations) and dossier.stage == "offer"
+
+        await until(looked)
+        view = await world.purchases.accept_offer(acceptance(world, first), 2)
+        assert final(await world.settled(view.request_id)) == (Status.PURCHASED, "a", 3499)
 
 
 async def test_two_at_once_are_one_purchase(world: World) -> None:

@@ -210,8 +210,9 @@ async def test_nothing_can_be_decided_about_a_purchase_without_a_flag(world: Wor
 async def test_an_order_of_unknown_fate_is_flagged_in_the_end_and_decided(world: World) -> None:
     """The seller never answers again; the operator finds out from it by telephone."""
     world.limits = Limits(overdue_s=0.0)
-    silence = {"order": [NOT_ARRIVED] * 100, "get_order": [NOT_ARRIVED] * 100}
-    world.market = Market(ScriptedSeller("a", 2000, closes_unknown_keys=False, script=silence))
+    seller = ScriptedSeller("a", 2000, closes_unknown_keys=False)
+    seller.script = {"order": [NOT_ARRIVED] * 100, "get_order": [NOT_ARRIVED] * 100}
+    world.market = Market(seller)
     view = await world.purchases.submit(world.order(), 0)
     async with world.working():
 

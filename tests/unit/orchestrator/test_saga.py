@@ -828,5 +828,7 @@ def test_the_token_is_kept_until_an_offer_ends_where_it_can_pay_for_it() -> None
     ended = reusing.offer_ended(resting.purchase, Moment(NOW + timedelta(seconds=300), 301))
     assert ended.purchase.stage is Stage.DONE
     assert not reusing.needs_token(ended.purchase)
+    for looked_at in (Stage.CHECK_PAYMENT, Stage.CHECK_ORDER):
+        assert reusing.needs_token(replace(resting.purchase, stage=looked_at))
     assert SAGA.voided(offered, EARLY).purchase.stage is Stage.DONE
     assert SAGA.needs_token(purchase(stage=Stage.SETTLE_AUTHORIZATION, status=Status.CANCELLED))
