@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     )
 
 POLL_S = 0.05
+AMPLE = GatherSettings(seller_s=30.0)
+"""So much time for each seller that no slow machine makes one late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +92,7 @@ def start_replica(tmp_path: Path) -> StartReplica:
                 poll_s=POLL_S,
             )
             outlooks, admission = Outlooks(), OpenAdmission(clock)
-            gatherer = Gatherer(
-                transport, admission, outlooks, gathering or GatherSettings(), clock
-            )
+            gatherer = Gatherer(transport, admission, outlooks, gathering or AMPLE, clock)
             gathers = asyncio.create_task(gatherer.run())
             stack.push_async_callback(asyncio.wait, (gathers,))
             stack.callback(gathers.cancel)
@@ -107,7 +107,7 @@ def start_replica(tmp_path: Path) -> StartReplica:
             )
             interceptor = ServiceInterceptor(
                 Validator(),
-                default_timeout_s=10,
+                default_timeout_s=30,
                 unbounded=("/bookmesh.aggregator.v1.RegistryService/WatchSellers",),
                 only="bookmesh.",
             )

@@ -71,6 +71,8 @@ async def aggregator(folder: Path, dsn: str, valkey_url: str) -> AsyncIterator[P
             "BOOKMESH_QUIET_START": "true",
             "BOOKMESH_SELLER_CREDENTIALS_FILE": str(folder / "credentials.json"),
             "BOOKMESH_DRAIN_PAUSE_S": "0",
+            # As much as there may be: on a slow machine a seller may be late.
+            "BOOKMESH_SELLER_TIMEOUT_S": "4.5",
             # A drain that waits for watchers would outlive the test.
             "BOOKMESH_DRAIN_S": "600",
         },
