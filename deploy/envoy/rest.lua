@@ -1,4 +1,5 @@
--- Refuses paths that are too long, bodies that say that they are no JSON, and fields of a body in the query; finishes REST responses after the transcoder made JSON of them. Native gRPC
+-- Refuses paths that are too long, bodies that say that they are no JSON, and queries that say what stands elsewhere or say
+-- it twice; finishes REST responses after the transcoder made JSON of them. Native gRPC
 -- responses are left alone.
 
 local LONGEST_PATH = 2048
@@ -8,6 +9,11 @@ local BAD_REQUEST = '{"@type":"type.googleapis.com/google.rpc.BadRequest","field
 
 -- The second is what curl says of a body unless it is told otherwise. A body need not say what it is.
 local JSON_TYPES = { ["application/json"] = true, ["application/x-www-form-urlencoded"] = true, [""] = true }
+
+-- Fields that paths have, and with what those begin.
+local IN_PATH = { request_id = "/api/v1/purchase-requests/", book_id = "/api/v1/books/" }
+
+local REPEATED = { conditions = true, statuses = true }
 
 local KINDS = { TYPE_DOUBLE = "a number", TYPE_INT32 = "a whole number", TYPE_STRING = "a string" }
 
@@ -30,7 +36,9 @@ local function name_the_field(body)
   end
   if field ~= nil then
     local value, kind = description:match("^invalid value (.*) for type ([%w_%./]+)$")
-    if value ~= nil then
+    if value ~= nil and value:find("Illegal timestamp format", 1, true) then
+      description = "must be a time such as 2026-01-01T00:00:00Z"
+    elseif value ~= nil then
       description = value .. " is not " .. (KINDS[kind] or "one of its words")
     end
     field = field:gsub("%[%d+%]", "") -- Envoy counts the items of a list wrongly
@@ -39,17 +47,32 @@ local function name_the_field(body)
   if message == "" or message == "Bad Request" then
     message = "the path or a header is malformed"
   else
-    message = "the body does not fit: " .. message:gsub("\\n.*$", ""):gsub("^: ", "")
+    -- The excerpt comes after a line break, which is written in one of two ways.
+    message = "the body does not fit: " .. message:gsub("\\n.*$", ""):gsub("\\u000a.*$", ""):gsub("^: ", "")
   end
   return code .. details .. '],"message":"' .. message .. '"}'
 end
 
--- Gives the first parameter of a query whose name a field could have; the transcoder refuses all others.
-local function field_in_query(path)
-  for name in (path:match("%?(.*)$") or ""):gmatch("[^&=]+[^&]*") do
-    name = name:match("^[^=]+"):gsub("%%(%x%x)", function(code) return string.char(tonumber(code, 16)) end)
+-- Gives what is wrong with a query: a parameter and why. Names that no field could have are left to the transcoder, which
+-- refuses all that it does not know; but it would let the query change what the path or the body says, and of a parameter
+-- that stands there twice it would take the last.
+local function wrong_in_query(path, has_body)
+  local before, query = path:match("^([^?]*)%?(.*)$")
+  local seen = {}
+  for parameter in (query or ""):gmatch("[^&]+") do
+    local name = (parameter:match("^[^=]+") or ""):gsub("%%(%x%x)", function(code) return string.char(tonumber(code, 16)) end)
     if name:match("^[%w_%.]+$") then
-      return name
+      if has_body then
+        return name, "belongs into the body, not into the query"
+      end
+      local field = name:gsub("%u", function(letter) return "_" .. letter:lower() end)
+      if before:sub(1, #(IN_PATH[field] or "?")) == IN_PATH[field] then
+        return name, "stands in the path already"
+      end
+      if seen[field] and not REPEATED[field] then
+        return name, "must be there once"
+      end
+      seen[field] = true
     end
   end
 end
@@ -66,17 +89,18 @@ function envoy_on_request(handle)
     return
   end
   local method = headers:get(":method")
-  if method == "GET" or method == "HEAD" or method == "OPTIONS" then
+  local has_body = method ~= "GET" and method ~= "HEAD" and method ~= "OPTIONS"
+  local field, why = wrong_in_query(path, has_body)
+  if field ~= nil then
+    handle:respond({ [":status"] = "400" }, field .. ": " .. why)
+    return
+  end
+  if not has_body then
     return
   end
   local content_type = (headers:get("content-type") or ""):lower():match("^[^;%s]*")
   if not JSON_TYPES[content_type] then
     handle:respond({ [":status"] = "415" }, "")
-    return
-  end
-  local field = field_in_query(path)
-  if field ~= nil then
-    handle:respond({ [":status"] = "400" }, field .. ": belongs into the body, not into the query")
   end
 end
 

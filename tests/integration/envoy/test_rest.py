@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import jwt
 import pytest
@@ -14,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from google.api import httpbody_pb2
 from google.protobuf import descriptor_pb2, json_format
 
-from bookmesh.customer.v1 import customer_pb2
+from bookmesh.customer.v1 import customer_pb2, customer_pb2_grpc
 from deploy.envoy.settings import EdgeSettings
 from deploy.local.keys import AUDIENCE, ISSUER
 from mesh.clock import SystemClock
@@ -382,9 +385,12 @@ async def test_a_query_parameter_of_the_wrong_kind_is_400_and_named(envoy: Edge)
         '{"payment_token": "tok_secret", "max_price": NaN}',
         '{"payment_token": "tok_secret" "}]"',
         '{"book_id": ["tok_secret"]}',
+        b'{"payment_token": "\xfftok_secret"}',
     ],
 )
-async def test_a_body_that_does_not_fit_is_400_and_not_repeated(envoy: Edge, content: str) -> None:
+async def test_a_body_that_does_not_fit_is_400_and_not_repeated(
+    envoy: Edge, content: str | bytes
+) -> None:
     async with envoy.client() as client:
         response = await client.post(PATH, content=content)
     assert (response.status_code, reason(response)) == (400, "INVALID_ARGUMENT")
@@ -402,6 +408,119 @@ async def test_a_body_that_is_too_large_is_413(envoy: Edge) -> None:
     async with envoy.client() as client:
         response = await client.post(PATH, json={**BODY, "book_id": "9" * 70_000})
     assert (response.status_code, reason(response)) == (413, "BODY_TOO_LARGE")
+
+
+@pytest.mark.parametrize(("size", "status"), [(65_536, 202), (65_537, 413), (200_000, 413)])
+async def test_a_body_is_counted_as_a_whole_although_it_comes_in_pieces(
+    envoy: Edge, size: int, status: int
+) -> None:
+    body = json.dumps(BODY).encode().ljust(size)
+
+    async with envoy.client() as client, envoy.client() as other:
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for begin in range(0, size, 50_000):
+                yield body[begin : begin + 50_000]
+                # By the time that this is answered, Envoy has read the piece.
+                await other.get(f"{PATH}/r1")
+
+        response = await client.post(PATH, content=pieces())
+    assert response.status_code == status, response.text
+    if status != httpx.codes.ACCEPTED:
+        assert reason(response) == "BODY_TOO_LARGE"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (f"{PATH}/r1?request_id=r2", "request_id"),
+        (f"{PATH}/r1?requestId=r2", "requestId"),
+        (f"{PATH}/r1?page=1&request%5Fid=r2", "request_id"),
+        (f"{PATH}/r1:watch?request_id=r2", "request_id"),
+        (f"{PATH}/r1:events?request_id=r2", "request_id"),
+        ("/api/v1/books/b1/quotes?book_id=b2", "book_id"),
+        ("/api/v1/books/b1/quotes:stream?book_id=b2", "book_id"),
+    ],
+)
+async def test_the_query_never_names_another_than_the_path(
+    envoy: Edge, path: str, name: str
+) -> None:
+    before = len(envoy.calls)
+    async with envoy.client() as client:
+        response = await client.get(path)
+    assert (response.status_code, reason(response)) == (400, "INVALID_ARGUMENT")
+    assert violations(response) == [name]
+    assert len(envoy.calls) == before
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ("page_size=1&page_size=2", "page_size"),
+        ("page_size=1&pageSize=2", "pageSize"),
+        ("book_id=a&statuses=failed&book_id=a", "book_id"),
+    ],
+)
+async def test_a_query_says_a_thing_once(envoy: Edge, query: str, name: str) -> None:
+    async with envoy.client() as client:
+        response = await client.get(f"{PATH}?{query}")
+        several = await client.get(f"{PATH}?statuses=failed&statuses=purchased&page_size=2")
+    assert (response.status_code, reason(response)) == (400, "INVALID_ARGUMENT")
+    assert violations(response) == [name]
+    assert several.status_code == 200
+
+
+async def test_what_is_no_time_is_400_and_named(envoy: Edge) -> None:
+    async with envoy.client() as client:
+        response = await client.get(PATH, params={"created_after": "yesterday"})
+    assert (response.status_code, reason(response)) == (400, "INVALID_ARGUMENT")
+    assert violations(response) == ["created_after"]
+    assert response.json()["message"] == (
+        "created_after: must be a time such as 2026-01-01T00:00:00Z"
+    )
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "why"),
+    [
+        (b"GET /docs HTTP/1.0\r\n", 426, "HTTP_VERSION_UNSUPPORTED"),
+        (
+            b"GET /docs HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n",
+            400,
+            "INVALID_ARGUMENT",
+        ),
+        (b"POST /docs HTTP/1.1\r\ntransfer-encoding: rot13\r\n", 501, "UNIMPLEMENTED"),
+    ],
+    ids=["http/1.0", "websocket", "encoding"],
+)
+async def test_what_no_program_should_send_is_told_so_in_the_same_form(
+    envoy: Edge, head: bytes, status: int, why: str
+) -> None:
+    host, _, port = envoy.rest_url.removeprefix("http://").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(head + b"host: bookmesh\r\n\r\n")
+    answered = (await reader.readuntil(b"\r\n\r\n")).decode()
+    length = int(answered.lower().partition("content-length: ")[2].partition("\r\n")[0])
+    told = json.loads(await reader.readexactly(length))
+    writer.close()
+    await writer.wait_closed()
+    assert int(answered.split()[1]) == status
+    assert told["details"][0]["reason"] == why
+    assert told["message"]
+    assert "token" not in told["message"]
+
+
+async def test_grpc_at_the_port_of_rest_is_told_where_it_is(envoy: Edge) -> None:
+    metadata = (("authorization", f"Bearer {envoy.token()}"),)
+    address = envoy.rest_url.removeprefix("http://")
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = customer_pb2_grpc.PurchaseServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.ListPurchaseRequests(
+                customer_pb2.ListPurchaseRequestsRequest(), metadata=metadata
+            )
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert refused.value.details() == "this port has the REST API: gRPC has another"
 
 
 @pytest.mark.parametrize(
