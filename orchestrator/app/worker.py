@@ -339,7 +339,7 @@ class Worker:
             purchase = replace(purchase, flag=loaded.purchase.flag)
         work = Work(
             replace(purchase, cancel_requested=done.committed.cancel_requested),
-            last.work.token if self._saga.needs_token(purchase) else None,
+            last.work.token if self._saga.needs_token(purchase, self._clock.now()) else None,
             done.committed.event_seq,
             # An operator's decision leads back to a stage whose effect was tried before it came to the flag.
             fresh=last.work.purchase.stage not in (purchase.stage, Stage.FLAGGED),
@@ -421,7 +421,7 @@ class Worker:
                 following.events,
                 due_in_s=due_in_s,
                 keep=keep,
-                erase_token=not self._saga.needs_token(purchase),
+                erase_token=not self._saga.needs_token(purchase, self._clock.now()),
                 ended=following.ended,
                 begins_order=begins_order(before, purchase),
                 flags=following.flags,

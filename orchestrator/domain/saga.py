@@ -44,6 +44,9 @@ MOST_COLLECTIONS = 2
 MOST_FAULTS = 20
 """Tries after which a step that fails by a fault of ours is left to an operator."""
 _OVERDUE_TRIES = 10
+_LONGEST_DELAY_S = 30.0
+_LONGEST_RELEASE_DELAY_S = 600.0
+"""A seller that is gone for hours is not asked twice a minute by each purchase that it may hold a copy for."""
 
 _PENDING, _TOO_LATE, _CONFIRMED = "pending", "too_late", "confirmed"
 _NO_ORDER_WORDS = frozenset({"cancelled", "closed", "rejected"})
@@ -96,8 +99,8 @@ class Limits:
     """When to ask again for what a seller is still working on."""
     offer_life_s: float = 300.0
     """How long an offer may be accepted."""
-    release_for_s: float = 3600.0
-    """How long a release without an answer is repeated; by then a hold has ended by itself."""
+    release_for_s: float = 90_000.0
+    """For how long a release without an answer is repeated: by then a hold, of a day at most, has ended by itself."""
     capture_margin_s: float = 86_400.0
     """No order is begun on an authorization that lapses within this time."""
     overdue_s: float = 600.0
@@ -208,7 +211,7 @@ class Saga:
         self._kind_of = kind_of
         self._reusable_tokens = reusable_tokens
 
-    def needs_token(self, purchase: Purchase) -> bool:
+    def needs_token(self, purchase: Purchase, now: datetime) -> bool:
         """Say whether the payment token may still be needed: to authorize, or to pay for an offer with it again."""
         if purchase.stage is Stage.DONE:
             return False
@@ -216,7 +219,8 @@ class Saga:
             return True
         if purchase.status is Status.PENDING:
             return self._reusable_tokens and purchase.stage in _BUYING
-        return self._reusable_tokens and purchase.offer is not None and purchase.stage in _OFFERING
+        offer = purchase.offer if self._reusable_tokens and purchase.stage in _OFFERING else None
+        return offer is not None and now < offer.expires_at
 
     # Authorization
 
@@ -253,14 +257,11 @@ class Saga:
     def claimed_too_late(self, purchase: Purchase, moment: Moment) -> Next | None:
         """It stood in the queue until nothing can be collected any more: nothing need be reserved for it.
 
-        None when there is time, or an authorization may have been sent: by an earlier claim, or a try of this one.
+        None when there is time, or an authorization may have been sent.
         """
-        untouched = purchase.epoch == 1 and not purchase.tries
-        if not untouched or moment.age_s < self._limits.collect_by_s:
+        if not _untouched(purchase) or moment.age_s < self._limits.collect_by_s:
             return None
-        authorization = replace(purchase.authorization, state=AuthorizationState.DECLINED)
-        over = _to(replace(purchase, authorization=authorization), Stage.DONE)
-        return _finish(over, Status.FAILED, FailureReason.OUT_OF_TIME)
+        return _finish(_unauthorized(purchase), Status.FAILED, FailureReason.OUT_OF_TIME)
 
     def authorization_unknown(self, purchase: Purchase, moment: Moment) -> Next:
         """The provider did not answer: the same key again, and after a while the customer is told."""
@@ -545,7 +546,7 @@ class Saga:
         if not purchase.plan.releases or moment.age_s > self._limits.release_for_s:
             done = replace(purchase, plan=replace(purchase.plan, releases=()))
             return self._rest(done, moment)
-        return _again(purchase)
+        return _again(purchase, _LONGEST_RELEASE_DELAY_S)
 
     def refunded(self, purchase: Purchase, amount: Money) -> Next:
         """All that was charged is given back."""
@@ -579,6 +580,8 @@ class Saga:
         if not purchase.cancel_requested or purchase.status is not Status.PENDING:
             return None
         match purchase.stage:
+            case Stage.AUTHORIZE if _untouched(purchase):
+                return _finish(_unauthorized(purchase), Status.CANCELLED, None)
             case Stage.AUTHORIZE:
                 settling = _to(purchase, Stage.SETTLE_AUTHORIZATION)
                 return _finish(settling, Status.CANCELLED, None)
@@ -1027,8 +1030,8 @@ def _to(purchase: Purchase, stage: Stage) -> Purchase:
     return replace(purchase, stage=stage, tries=0, resume=None)
 
 
-def _again(purchase: Purchase) -> Next:
-    delay_s = min(0.25 * 2 ** min(purchase.tries, 10), 30.0)
+def _again(purchase: Purchase, longest_delay_s: float = _LONGEST_DELAY_S) -> Next:
+    delay_s = min(0.25 * 2 ** min(purchase.tries, 20), longest_delay_s)
     return Next(replace(purchase, tries=purchase.tries + 1), delay_s=delay_s)
 
 
@@ -1038,6 +1041,17 @@ def _with(event: Event, following: Next) -> Next:
 
 def _finish(purchase: Purchase, status: Status, reason: FailureReason | None) -> Next:
     return Next(replace(purchase, status=status, failure_reason=reason), (Finished(),))
+
+
+def _untouched(purchase: Purchase) -> bool:
+    """Say whether an authorization certainly was never sent: neither by an earlier claim, nor by a try of this one."""
+    return purchase.epoch == 1 and not purchase.tries
+
+
+def _unauthorized(purchase: Purchase) -> Purchase:
+    """End a purchase for which nothing was ever to be reserved."""
+    authorization = replace(purchase.authorization, state=AuthorizationState.DECLINED)
+    return _to(replace(purchase, authorization=authorization), Stage.DONE)
 
 
 def _silent(summary: Collected) -> int:

@@ -37,6 +37,10 @@ async def test_before_any_worker_has_it(world: World) -> None:
     async with world.working():
         assert (await world.settled(view.request_id)).status is Status.CANCELLED
     assert world.market.collections == 0
+    assert (
+        await world.pool.fetchval("SELECT count(*) FROM sandbox_provider.payment_authorization")
+        == 0
+    )
 
 
 class Endless(Market):

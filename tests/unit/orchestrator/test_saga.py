@@ -24,6 +24,7 @@ from orchestrator.domain.purchase import (
     AuthorizationState,
     Candidate,
     FailureReason,
+    Offer,
     Plan,
     Purchase,
     Release,
@@ -43,6 +44,7 @@ from orchestrator.domain.saga import (
     fits,
     settled_by_itself,
 )
+from sellers.answers import MAX_LIFE_S
 from sellers.model import Condition
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -366,6 +368,18 @@ def test_holds_whose_release_was_not_answered_are_given_back_at_the_end() -> Non
     assert SAGA.released(captured, captured.plan.releases, EARLY).purchase.stage is Stage.DONE
 
 
+def test_a_release_is_repeated_for_as_long_as_a_hold_may_last_ever_less_often() -> None:
+    held = trying("held", 2000, stage=Stage.HOLD)
+    voided = SAGA.voided(SAGA.hold_unknown(held, EARLY).purchase, EARLY).purchase
+    age_s, asked = EARLY.age_s, 0
+    while age_s <= MAX_LIFE_S:
+        following = SAGA.released(voided, (), Moment(NOW, age_s))
+        assert following.purchase.stage is Stage.RELEASE
+        voided, age_s, asked = following.purchase, age_s + following.delay_s, asked + 1
+    assert asked < 200
+    assert SAGA.released(voided, (), Moment(NOW, age_s * 2)).purchase.stage is Stage.DONE
+
+
 def test_a_step_says_who_and_how_much() -> None:
     following = collected(candidate("held", 2500))
     step = following.events[-1]
@@ -426,6 +440,17 @@ def test_a_cancel_wins_until_an_order_may_stand(stage: Stage, following: Stage |
     assert cancelled.events[-1] == Finished()
     releases = (Release("held", f"{UUID(int=1)}:held"),) if stage is Stage.HOLD else ()
     assert cancelled.purchase.plan.releases == releases
+
+
+@pytest.mark.parametrize(("epoch", "tries"), [(1, 0), (2, 0), (1, 1)])
+def test_a_cancel_before_anything_was_sent_reserves_nothing(epoch: int, tries: int) -> None:
+    waiting = purchase(stage=Stage.AUTHORIZE, epoch=epoch, tries=tries, cancel_requested=True)
+    cancelled = SAGA.cancelled(waiting, EARLY)
+    assert cancelled is not None
+    assert cancelled.purchase.status is Status.CANCELLED
+    sent = (epoch, tries) != (1, 0)
+    assert cancelled.purchase.stage is (Stage.SETTLE_AUTHORIZATION if sent else Stage.DONE)
+    assert (cancelled.purchase.authorization.state is AuthorizationState.INTENDED) is sent
 
 
 def test_a_cancel_changes_nothing_that_is_over_or_was_not_asked_for() -> None:
@@ -823,12 +848,26 @@ def test_the_token_is_kept_until_an_offer_ends_where_it_can_pay_for_it() -> None
     resting = reusing.voided(offered, EARLY)
     assert (resting.purchase.stage, resting.delay_s) == (Stage.OFFER, 300.0)
     for before in (reserved, offered, resting.purchase):
-        assert reusing.needs_token(before)
-        assert not SAGA.needs_token(before)
+        assert reusing.needs_token(before, NOW)
+        assert not SAGA.needs_token(before, NOW)
     ended = reusing.offer_ended(resting.purchase, Moment(NOW + timedelta(seconds=300), 301))
     assert ended.purchase.stage is Stage.DONE
-    assert not reusing.needs_token(ended.purchase)
+    assert not reusing.needs_token(ended.purchase, NOW)
     for looked_at in (Stage.CHECK_PAYMENT, Stage.CHECK_ORDER):
-        assert reusing.needs_token(replace(resting.purchase, stage=looked_at))
+        assert reusing.needs_token(replace(resting.purchase, stage=looked_at), NOW)
     assert SAGA.voided(offered, EARLY).purchase.stage is Stage.DONE
-    assert SAGA.needs_token(purchase(stage=Stage.SETTLE_AUTHORIZATION, status=Status.CANCELLED))
+    settling = purchase(stage=Stage.SETTLE_AUTHORIZATION, status=Status.CANCELLED)
+    assert SAGA.needs_token(settling, NOW)
+
+
+def test_the_token_goes_with_the_offer_however_long_a_hold_is_given_back() -> None:
+    reusing = Saga(Limits(), KINDS.get, reusable_tokens=True)
+    ends = NOW + timedelta(seconds=300)
+    releasing = purchase(
+        stage=Stage.RELEASE,
+        status=Status.PRICE_NOT_MET,
+        offer=Offer(usd(3500), "held", ends),
+        authorization=Authorization(AuthorizationState.VOIDED, "auth"),
+    )
+    assert reusing.needs_token(releasing, ends - timedelta(seconds=1))
+    assert not reusing.needs_token(releasing, ends)
