@@ -38,6 +38,15 @@ from sellers.model import Condition
 from tests.fakes.market import Market, ScriptedSeller
 
 CLOCK = SystemClock()
+PATIENT = Limits(
+    authorize_by_s=80.0,
+    collect_by_s=100.0,
+    hold_by_s=140.0,
+    order_by_s=170.0,
+    pending_until_s=200.0,
+    not_after_s=50.0,
+)
+"""Ten times what a customer waits, so that no purchase ends because the machine stands still."""
 
 
 @dataclass
@@ -91,7 +100,7 @@ class World:
         self.store = PostgresPurchaseStore(pool, dsn)
         self.provider = SandboxPaymentProvider(pool, CLOCK, uuid7_factory(CLOCK, Random(7)))
         self.market = Market()
-        self.limits = Limits()
+        self.limits = PATIENT
         self.worker_settings = WorkerSettings(poll_s=0.02, lease_s=6.0)
         self.new_id = uuid7_factory(CLOCK, Random())
         self.purchases = self.new_purchases()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,8 @@ from mesh.money import Money
 from orchestrator.app.purchases import Acceptance
 from orchestrator.domain.observations import PaymentChanged
 from orchestrator.domain.purchase import Status
-from orchestrator.domain.saga import Limits
 from tests.fakes.market import Market, ScriptedSeller
-from tests.integration.orchestrator.conftest import final, until
+from tests.integration.orchestrator.conftest import PATIENT, final, until
 
 if TYPE_CHECKING:
     from orchestrator.ports import PurchaseView
@@ -49,7 +49,7 @@ async def test_buys_at_the_offered_price_with_the_first_token(world: World) -> N
 async def test_a_token_of_its_own_is_used_for_it(world: World) -> None:
     first = await offered(world)
     async with world.working():
-        view = await world.purchases.accept_offer(acceptance(world, first, "tok_decline"), 2)
+        view = await world.purchases.accept_offer(acceptance(world, first, "tok_decline"), 30)
     assert view.status is Status.FAILED
 
 
@@ -123,7 +123,7 @@ async def test_a_provider_that_takes_a_token_once_wants_another(world: World) ->
 
 
 async def test_the_token_is_erased_when_the_offer_ends(world: World) -> None:
-    world.limits = Limits(offer_life_s=0.3)
+    world.limits = replace(PATIENT, offer_life_s=0.3)
     world.market = Market(ScriptedSeller("a", 3499))
     async with world.working():
         view = await world.purchases.submit(world.order(), 0)

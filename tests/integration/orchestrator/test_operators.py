@@ -14,11 +14,10 @@ from mesh import errors
 from mesh.money import Money
 from orchestrator.domain.observations import Decision, OrderChanged, PaymentChanged, Resolve
 from orchestrator.domain.purchase import FailureReason, Status
-from orchestrator.domain.saga import Limits
 from orchestrator.ports import Authorized, Unknown
 from sellers.model import CallFailed, FailureKind, Held
 from tests.fakes.market import UNREACHED, Market, ScriptedSeller
-from tests.integration.orchestrator.conftest import CLOCK, until
+from tests.integration.orchestrator.conftest import CLOCK, PATIENT, until
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -209,7 +208,7 @@ async def test_nothing_can_be_decided_about_a_purchase_without_a_flag(world: Wor
 
 async def test_an_order_of_unknown_fate_is_flagged_in_the_end_and_decided(world: World) -> None:
     """The seller never answers again; the operator finds out from it by telephone."""
-    world.limits = Limits(overdue_s=0.0)
+    world.limits = replace(PATIENT, overdue_s=0.0)
     seller = ScriptedSeller("a", 2000, closes_unknown_keys=False)
     seller.script = {"order": [NOT_ARRIVED] * 100, "get_order": [NOT_ARRIVED] * 100}
     world.market = Market(seller)
@@ -436,7 +435,7 @@ async def stopped_in(world: World, stage: str, seller: ScriptedSeller) -> Purcha
         await done.wait()
     assert await world.stage(view.request_id) == stage
     seller.before = {}
-    world.worker_settings = replace(patient, most_claims=0)
+    world.worker_settings = replace(patient, most_claims=0, poisonous_after_s=0.0)
     async with world.working():
         await world.reached(view.request_id, "flagged")
     world.worker_settings = patient

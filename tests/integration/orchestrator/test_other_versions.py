@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from tests.integration.orchestrator.conftest import World
 
 QUICK = WorkerSettings(
-    poll_s=0.02, lease_s=6.0, unreadable_s=0.05, most_unreadable_claims=3, most_claims=3
+    poll_s=0.02,
+    lease_s=6.0,
+    unreadable_s=0.05,
+    most_unreadable_claims=3,
+    most_claims=3,
+    poisonous_after_s=0.0,
 )
 
 
@@ -81,7 +86,7 @@ async def test_a_purchase_of_the_first_version_is_carried_on(world: World, stage
     )
     await world.pool.execute(
         "INSERT INTO orchestrator.attempt (request_id, number, seller_id, key, quote_id, quoted_minor, with_hold,"
-        " not_after, agreed_minor) VALUES ($1, 1, 'a', $2, 'qa', 2000, $3, now() + interval '5 seconds', 2000)",
+        " not_after, agreed_minor) VALUES ($1, 1, 'a', $2, 'qa', 2000, $3, now() + interval '1 minute', 2000)",
         request_id,
         f"{request_id}:a",
         stage == "hold",
@@ -264,6 +269,26 @@ async def test_a_purchase_that_ends_its_workers_is_flagged(world: World) -> None
         await world.operators.resolve(request_id, "ann", Resolve(Decision.RETRY, "repaired"))
         await world.reached(request_id, "done")
         assert final(await world.settled(request_id)) == (Status.PURCHASED, "a", 2000)
+
+
+@pytest.mark.parametrize(
+    ("claims", "minutes", "stage"), [(20, 1, "done"), (4, 60, "done"), (5, 3, "flagged")]
+)
+async def test_only_many_claims_in_vain_over_some_time_are_the_purchases_fault(
+    world: World, claims: int, minutes: int, stage: str
+) -> None:
+    """A storm may kill twenty workers within a minute, and another two within the hour."""
+    request_id = await submitted(world)
+    async with world.store.session() as session:
+        for _ in range(claims):
+            assert len(await world.store.claim(session.owner, 10, 0.0)) == 1
+    await world.pool.execute(
+        "UPDATE orchestrator.purchase SET claimed_since = now() - $1 * interval '1 minute', owner = NULL",
+        minutes,
+    )
+    async with world.working():
+        await world.reached(request_id, stage)
+    assert len((await world.operators.flags(10, "")).flags) == (stage == "flagged")
 
 
 async def test_what_is_given_back_does_not_count_against_a_purchase(world: World) -> None:

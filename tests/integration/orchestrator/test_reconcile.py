@@ -199,7 +199,7 @@ class Trade(World):
     def reconciliation(self, every_s: float = 0.0) -> Reconciliation:
         """Make what each process of the fleet runs."""
         books = PostgresReconciliation(self.pool, self.dsn)
-        settings = ReconcileSettings(workers_s=10.0, tries=1)
+        settings = ReconcileSettings(workers_s=40.0, tries=1)
         comparer = Comparer(books, self.provider, self.sellers, settings=settings, clock=CLOCK)
         settler = Settler(
             comparer,

@@ -34,7 +34,7 @@ async def test_waits_for_the_authorization(world: World) -> None:
         view = await world.purchases.submit(world.order(payment_token="tok_slow_decline"), 0.3)
         assert not view.settled
         assert view.status is Status.PENDING
-        view = await world.purchases.submit(world.order(payment_token="tok_decline"), 2)
+        view = await world.purchases.submit(world.order(payment_token="tok_decline"), 30)
         assert view.settled
         assert view.status is Status.FAILED
 

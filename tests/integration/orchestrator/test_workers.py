@@ -303,7 +303,7 @@ async def test_what_waited_for_too_long_is_not_authorized(world: World) -> None:
     world.market = Market(ScriptedSeller("a", 2000))
     view = await submitted(world)
     await world.pool.execute(
-        "UPDATE orchestrator.purchase SET created_at = created_at - interval '11 seconds'"
+        "UPDATE orchestrator.purchase SET created_at = created_at - interval '10 minutes'"
     )
     async with world.working():
         over = await world.settled(view.request_id)
