@@ -71,7 +71,8 @@ def open_channel(
         ("grpc.service_config", json.dumps(service_config)),
         ("grpc.service_config_disable_resolution", 1),
         ("grpc.keepalive_time_ms", 20_000),
-        ("grpc.keepalive_timeout_ms", 5_000),
+        # One that is late may only be busy, and with its connection all calls and streams over it would be lost.
+        ("grpc.keepalive_timeout_ms", 15_000),
         ("grpc.initial_reconnect_backoff_ms", 100),
         # What a connection may take to be made, TLS included; one that is refused is tried again sooner.
         ("grpc.min_reconnect_backoff_ms", 3_000),
