@@ -27,7 +27,8 @@ PAIRED = ("declined",)
 SEEDS = 1
 ONE_IN = 4
 """One single fault in so many is tried here, each by ``make simulate``."""
-COMPARED = 5
+COMPARED = 20
+"""So many schedules are tried until one goes the same way in both."""
 
 STARTS_A_WORKER = """
 import multiprocessing, os, signal
