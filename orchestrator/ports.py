@@ -90,6 +90,7 @@ class Loaded:
         token: its sealed payment token, while there is one.
         event_seq: the number of its last event.
         claims: how often it was claimed since its last commit, this time included.
+        claimed_for_s: how long ago it was claimed first since then, in seconds.
         observed: the number of the last observation that was acted on.
         observations: those after it, in order.
 
@@ -100,6 +101,7 @@ class Loaded:
     token: SealedToken | None
     event_seq: int
     claims: int = 1
+    claimed_for_s: float = 0.0
     observed: int = 0
     observations: tuple[Observation, ...] = ()
 
@@ -329,7 +331,10 @@ class PurchaseStore(Protocol):
         ...
 
     async def free_dead(self) -> int:
-        """End the leases of workers whose session is gone; give the number of purchases that were freed."""
+        """End the leases of workers whose session is gone; give the number of purchases that were freed.
+
+        They are due at once, but those that several workers in a row have died with only after a while, ever longer.
+        """
         ...
 
     def session(self) -> AbstractAsyncContextManager[WorkerSession]:

@@ -41,6 +41,11 @@ _SPACING_S = 10.0
 """How far apart in the queue the purchases of one customer are: who has submitted 50,000 at once takes a turn every so
 often while others wait, and all turns while nobody does."""
 
+_DEAD_AT_ONCE = 3
+"""How many workers in a row may die with a purchase before it is left alone for a while."""
+
+_LONGEST_LEFT_ALONE_S = 30.0
+
 _SESSION_CHECK_S = 1.0
 
 
@@ -211,7 +216,9 @@ class PostgresPurchaseStore:
 
     async def free_dead(self) -> int:
         """End the leases of workers whose session is gone; give the number of purchases that were freed."""
-        return len(await self._fetch("free_dead", WORKER_LOCK_CLASS))
+        return len(
+            await self._fetch("free_dead", WORKER_LOCK_CLASS, _DEAD_AT_ONCE, _LONGEST_LEFT_ALONE_S)
+        )
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[PostgresSession]:

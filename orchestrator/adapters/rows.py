@@ -105,6 +105,7 @@ def _loaded(row: Record) -> Loaded:
         _token(row),
         row["event_seq"],
         claims=row["claims"],
+        claimed_for_s=row["claimed_for_s"] or 0.0,
         observed=row["observed_seq"],
         observations=tuple(_observation(entry, currency) for entry in json.loads(told))
         if told

@@ -68,9 +68,11 @@ class WorkerSettings:
     """A purchase that goes on within this time stays with its worker; one that goes on later is given back."""
     drain_s: float = 5.0
     """How long steps under way may take when the worker is told to stop."""
-    most_claims: int = 20
-    """A purchase that was claimed more often without a commit ends its workers: it is left to an operator. With fewer,
-    half a minute in which PostgreSQL and workers are killed every other second is taken for a fault of the purchase."""
+    most_claims: int = 5
+    """A purchase that was claimed more often without a commit, and for ``poisonous_after_s``, ends its workers: it is
+    left to an operator."""
+    poisonous_after_s: float = 120.0
+    """Any number of claims in less time may be the doing of what kills PostgreSQL and workers, not of the purchase."""
     unreadable_s: float = 30.0
     """How long a purchase that a newer version has written is left to workers of that version each time."""
     most_unreadable_claims: int = 20
@@ -105,14 +107,14 @@ class _Ahead:
         work: the purchase as its step sees it.
         observed: the number of the last observation that was acted on.
         observations: those after it.
-        faults: claims without a commit before this one.
+        problem: why it is left to an operator, when it is.
 
     """
 
     work: Work
     observed: int
     observations: tuple[Observation, ...] = ()
-    faults: int = 0
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +310,7 @@ class Worker:
             Work(loaded.purchase, loaded.token, loaded.event_seq, fresh=False, moment=moment),
             loaded.observed,
             loaded.observations,
-            faults=loaded.claims - 1,
+            problem=self._poisonous(loaded),
         )
         async with asyncio.TaskGroup() as releases:
             while await self._certainly_mine(live):
@@ -326,6 +328,13 @@ class Worker:
                     return
                 ahead = await self._ahead(live, ahead, done, decided.observed)
                 await self._rest(live, done.following.delay_s)
+
+    def _poisonous(self, loaded: Loaded) -> str:
+        """Say how its workers have ended with a purchase; empty when that may be no fault of it."""
+        before, since_s = loaded.claims - 1, loaded.claimed_for_s
+        if before < self._settings.most_claims or since_s < self._settings.poisonous_after_s:
+            return ""
+        return f"{before} workers in a row have ended or failed with it, within {since_s:.0f} s"
 
     async def _ahead(self, live: _Live, last: _Ahead, done: _Done, observed: int) -> _Ahead:
         """Go on from what was committed, and from what others have told since."""
@@ -351,9 +360,8 @@ class Worker:
         """Give what to commit next: what follows from what others told, else from a step."""
         purchase, moment = ahead.work.purchase, ahead.work.moment()
         observed = ahead.observed
-        if ahead.faults >= self._settings.most_claims:
-            problem = f"{ahead.faults} workers in a row have ended or failed with it"
-            return _Decided(self._saga.poisoned(purchase, problem), observed)
+        if ahead.problem:
+            return _Decided(self._saga.poisoned(purchase, ahead.problem), observed)
         if ahead.observations:
             observed = ahead.observations[0].number
             following = self._observed(purchase, ahead.observations[0], moment)

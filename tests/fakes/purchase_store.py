@@ -38,6 +38,7 @@ from orchestrator.ports import (
 )
 
 SPACING_S = 10.0
+DEAD_AT_ONCE, LONGEST_LEFT_ALONE_S = 3, 30.0
 
 
 class Guarded(Exception):
@@ -65,6 +66,7 @@ class Row:
     turn: datetime | None
     owner: int | None = None
     claims: int = 0
+    claimed_since: datetime | None = None
     observed: int = 0
     events: list[Recorded] = field(default_factory=list)
     attempts: dict[int, Attempt] = field(default_factory=dict)
@@ -179,6 +181,7 @@ class MemoryPurchaseStore:
             row.owner, row.due_at = owner, now + timedelta(seconds=lease_s)
             row.turn = None
             row.claims += 1
+            row.claimed_since = row.claimed_since or now
             claims.append(Claim(row.purchase.request_id, row.purchase.epoch))
         return claims
 
@@ -187,12 +190,14 @@ class MemoryPurchaseStore:
         row = self._claimed(claim)
         if row is None:
             return None
+        now = self._clock.now()
         return Loaded(
             row.purchase,
-            (self._clock.now() - row.purchase.created_at).total_seconds(),
+            (now - row.purchase.created_at).total_seconds(),
             SealedToken(row.key_id, row.token) if row.token is not None else None,
             len(row.events),
             row.claims,
+            (now - (row.claimed_since or now)).total_seconds(),
             row.observed,
             tuple(row.observations[row.observed :]),
         )
@@ -241,7 +246,7 @@ class MemoryPurchaseStore:
             if attempt is not None:
                 row.attempts[attempt.number] = attempt
         self._tell(row, commit)
-        row.claims, row.observed = 0, commit.observed
+        row.claims, row.claimed_since, row.observed = 0, None, commit.observed
         self._record(row, commit.events)
         return Committed(len(row.events), row.purchase.cancel_requested, wait)
 
@@ -262,6 +267,7 @@ class MemoryPurchaseStore:
             if row is not None and row.owner is not None and row.due_at is not None:
                 row.owner, row.due_at = None, self._clock.now()
                 row.claims = max(row.claims - 1, 0)
+                row.claimed_since = row.claimed_since if row.claims else None
 
     async def leave(self, claim: Claim, delay_s: float) -> None:
         """Let others take a purchase after a while; the claim counts as one without a commit."""
@@ -274,7 +280,7 @@ class MemoryPurchaseStore:
         row = self._claimed(claim)
         if row is None:
             return
-        row.owner, row.due_at, row.claims = None, None, 0
+        row.owner, row.due_at, row.claims, row.claimed_since = None, None, 0, None
         open_flags = {raised.flag.invariant for raised in row.flags if raised.settled is None}
         if flag.invariant not in open_flags:
             row.flags.append(Raised(flag))
@@ -284,7 +290,9 @@ class MemoryPurchaseStore:
         """End the leases of workers whose session is gone; give the number of purchases that were freed."""
         dead = self.left_by_the_dead()
         for row in dead:
-            row.owner, row.due_at = None, self._clock.now()
+            too_many = row.claims - DEAD_AT_ONCE
+            left_alone_s = min(2.0**too_many, LONGEST_LEFT_ALONE_S) if too_many > 0 else 0.0
+            row.owner, row.due_at = None, self._clock.now() + timedelta(seconds=left_alone_s)
         return len(dead)
 
     @asynccontextmanager

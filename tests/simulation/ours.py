@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol, TypeVar, cast
 from uuid import UUID
 
@@ -140,7 +140,7 @@ class MemoryBooks:
     async def wear_out(self, owner: int, claims: int) -> None:
         for row in self._store.rows.values():
             if row.owner == owner:
-                row.claims = claims
+                row.claims, row.claimed_since = claims, datetime.min.replace(tzinfo=UTC)
 
     async def anything_due(self) -> bool:
         return self._store.anything_due()

@@ -155,7 +155,10 @@ class PostgresBooks:
     async def wear_out(self, owner: int, claims: int) -> None:
         await self.run(
             lambda: self._pool.execute(
-                "UPDATE orchestrator.purchase SET claims = $2 WHERE owner = $1", owner, claims
+                "UPDATE orchestrator.purchase SET claims = $2, claimed_since = now() - interval '1 day'"
+                " WHERE owner = $1",
+                owner,
+                claims,
             )
         )
 

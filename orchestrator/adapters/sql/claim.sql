@@ -16,7 +16,8 @@ taken AS (
     ORDER BY place LIMIT $2
 )
 UPDATE orchestrator.purchase p
-SET epoch = p.epoch + 1, claims = p.claims + 1, owner = $1, turn = NULL, due_at = now() + $3 * interval '1 second'
+SET epoch = p.epoch + 1, claims = p.claims + 1, claimed_since = coalesce(p.claimed_since, now()), owner = $1, turn = NULL,
+    due_at = now() + $3 * interval '1 second'
 FROM taken t
 WHERE p.request_id = t.request_id
 RETURNING p.request_id, p.epoch

@@ -21,7 +21,8 @@ WITH fenced AS (
         attempt_number = coalesce(($20::jsonb -> -1 ->> 'number')::integer, attempt_number),
         event_seq = event_seq + cardinality($21::text[]),
         observed_seq = $14,
-        claims = 0
+        claims = 0,
+        claimed_since = NULL
     WHERE request_id = $1 AND epoch = $2 AND NOT ($13 AND cancel_requested_at IS NOT NULL)
     RETURNING
         request_id, customer_id, event_seq, cancel_requested_at IS NOT NULL AS cancel_requested,

@@ -2,7 +2,7 @@
 -- $1 request_id uuid   $2 epoch integer   $3 invariant text   $4 detail text   $5 advice text
 -- Result: none.
 WITH aside AS (
-    UPDATE orchestrator.purchase SET due_at = NULL, owner = NULL, claims = 0
+    UPDATE orchestrator.purchase SET due_at = NULL, owner = NULL, claims = 0, claimed_since = NULL
     WHERE request_id = $1 AND epoch = $2
     RETURNING request_id
 )

@@ -265,6 +265,39 @@ class Suite:
             pass
         assert len(await subject.store.claim(other.owner, 1, LEASE_S)) == 1
 
+    @pytest.mark.parametrize(("claims", "at_once"), [(3, True), (9, False)])
+    async def test_what_many_workers_have_died_with_is_left_alone_for_a_while(
+        self, subject: Subject, claims: int, *, at_once: bool
+    ) -> None:
+        await subject.submitted()
+        async with subject.store.session() as session:
+            for claimed in range(claims):
+                lease_s = 0 if claimed < claims - 1 else LEASE_S
+                assert len(await subject.store.claim(session.owner, 1, lease_s)) == 1
+        while await subject.store.free_dead() == 0:
+            pass
+        assert len(await subject.store.claim(2, 1, LEASE_S)) == at_once
+
+    async def test_how_long_it_is_claimed_in_vain_counts_from_the_first_claim(
+        self, subject: Subject
+    ) -> None:
+        await subject.submitted()
+        claim = await subject.claimed(lease_s=0)
+        since_s = CLOCK.monotonic()
+        while CLOCK.monotonic() - since_s < 0.02:
+            claim = await subject.claimed(lease_s=0)
+        least_s = CLOCK.monotonic() - since_s
+        loaded = await subject.loaded(claim)
+        assert loaded.claimed_for_s >= least_s
+        # A commit, or a claim that is given back, begins it anew.
+        await subject.store.commit(replace(commit(loaded.purchase, keep=False), due_in_s=0))
+        for _ in range(2):
+            since_s = CLOCK.monotonic()
+            claim = await subject.claimed()
+            anew_s = (await subject.loaded(claim)).claimed_for_s
+            assert 0 <= anew_s <= CLOCK.monotonic() - since_s
+            await subject.store.give_back([claim])
+
     # Commits
 
     async def test_a_commit_is_kept_whole(self, subject: Subject) -> None:
