@@ -30,6 +30,8 @@ DOWN = (
     asyncpg.PostgresConnectionError,
     # Starting up, shutting down, or the statement was cancelled.
     asyncpg.OperatorInterventionError,
+    # Rolled back in favour of another transaction: made again, it will do.
+    asyncpg.TransactionRollbackError,
     asyncpg.InsufficientResourcesError,
 )
 """What asyncpg raises when the database does not answer; faults in our SQL are none of these."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -86,6 +87,32 @@ async def test_a_dead_workers_purchases_are_free_before_their_lease_is_over(worl
     await until(lambda: _freed(world))
     async with world.store.session() as session:
         assert len(await world.store.claim(session.owner, 10, LEASE_S)) == 1
+
+
+async def test_several_who_change_the_same_purchases_at_once_do_not_wait_for_each_other(
+    world: World,
+) -> None:
+    """A worker whose session is gone, and does not know it yet, renews and gives back what its peers are freeing."""
+    await asyncio.gather(*(submitted(world, f"c{i}") for i in range(200)))
+    for seed in range(4):
+        await world.pool.execute("UPDATE orchestrator.purchase SET due_at = now(), owner = NULL")
+        async with world.store.session() as session:
+            claims = await world.store.claim(session.owner, 200, 3600)
+        assert len(claims) == 200
+
+        async def is_gone() -> bool:
+            return await _lock_holders(world) == []
+
+        await until(is_gone)
+        shuffled = [Random(seed + i).sample(claims, len(claims)) for i in range(4)]
+        await asyncio.gather(
+            world.store.renew(shuffled[0], 15),
+            world.store.free_dead(),
+            world.store.give_back(shuffled[1]),
+            world.store.renew(shuffled[2], 15),
+            world.store.free_dead(),
+            world.store.give_back(shuffled[3]),
+        )
 
 
 async def _freed(world: World) -> bool:

@@ -39,6 +39,7 @@ class BrokenPool:
         asyncpg.CannotConnectNowError("the database system is starting up"),
         asyncpg.AdminShutdownError("terminating connection due to administrator command"),
         asyncpg.TooManyConnectionsError("sorry, too many clients already"),
+        asyncpg.DeadlockDetectedError("deadlock detected"),
         ConnectionRefusedError(),
         TimeoutError(),
     ],
