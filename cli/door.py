@@ -231,7 +231,7 @@ class Door:
         elif error.code is grpc.StatusCode.UNIMPLEMENTED:
             message = f"what answers at {self.address} is not Bookmesh's gRPC API ({message})"
         elif isinstance(error, Unauthorized) and error.code is grpc.StatusCode.UNAUTHENTICATED:
-            message = f"the token was refused ({message}): set BOOKMESH_TOKEN to another one"
+            message = f"{message}; set BOOKMESH_TOKEN to another one"
         elif error.fields:
             message = "; ".join(f"{name}: {why}" for name, why in error.fields.items())
         if error.retry_after_s is not None:

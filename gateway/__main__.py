@@ -151,6 +151,8 @@ async def run(settings: Settings) -> None:
             default_timeout_s=12.0,
             # Customers would notice; a purchase is over soon anyway.
             hand_over=False,
+            # The edge takes headers of 16 KiB in all, and adds some.
+            options=[("grpc.max_metadata_size", 32 * 1024)],
         )
         await serve(serving, settings, clock)
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from ipaddress import ip_address
 from pathlib import Path
 from string import Template
 from urllib.parse import urlsplit
 
+from deploy.envoy import replies
 from deploy.envoy.settings import EdgeSettings
-from mesh import errors
-from mesh.errors import MeshError
 from mesh.grpc import tls
-from mesh.grpc.errors import status_of
 
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parents[1]
@@ -30,10 +27,6 @@ _PAGE_POLICY = (
     "frame-ancestors 'none'",
 )
 _OTLP_PORT = 4317
-_RATE_LIMITED = errors.ResourceExhausted(
-    "too many requests at once: send fewer a second", reason="RATE_LIMITED", retry_after_s=1.0
-)
-"""What both listeners say when a rate is exceeded; tokens for the next second are there a second later."""
 _CERTIFICATE, _ROOTS, _CUSTOMERS = "certificate", "roots", "customers"
 _A_YEAR_S = 31_536_000
 _JWKS_FILE_S = 1
@@ -70,8 +63,9 @@ def render(settings: EdgeSettings) -> str:
         "connections": settings.edge_connections,
         "streams": settings.edge_streams,
         "memory_bytes": settings.edge_memory_mb * 2**20,
-        "rate_limited_message": _RATE_LIMITED.message,
-        "rate_limited_details": _details(_RATE_LIMITED),
+        "token_missing": replies.JWT_IS_MISSING,
+        "token_expired": replies.JWT_IS_EXPIRED,
+        "grpc_replies": replies.over_grpc(),
         "jwks": _jwks(settings),
         "jwks_address": _address(_host_port(settings.edge_jwks_listen)),
         "jwks_body": _jwks_body(settings),
@@ -255,11 +249,6 @@ def _is_ip(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _details(error: MeshError) -> str:
-    """Give the ``google.rpc.Status`` of an error as gRPC has it in metadata."""
-    return base64.b64encode(status_of(error).SerializeToString()).decode()
 
 
 def _host_port(address: str) -> tuple[str, int]:

@@ -97,6 +97,11 @@ async def test_an_unknown_query_parameter_is_named(rest: Rest, path: str) -> Non
     assert "colour" in response.json()["message"]
 
 
+async def test_headers_that_the_edge_takes_a_gateway_takes_too(rest: Rest) -> None:
+    response = await rest.client.get(PATH, headers={"x-large": "a" * 14_000})
+    assert response.status_code == 200, response.text
+
+
 @pytest.mark.parametrize("token", ["nonsense", "t" * 129])
 async def test_a_page_token_of_nobody_is_named(customer: Customer, token: str) -> None:
     with pytest.raises(Refused) as caught:

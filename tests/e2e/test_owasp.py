@@ -45,7 +45,7 @@ DELIVERIES = "/api/v1/notification-deliveries"
 OPEN_TO_ALL = "ReceivePaymentEvent"
 """What needs no token, because its caller has none: a signature proves it."""
 
-TOLD_WITHIN_S = 20.0
+TOLD_WITHIN_S = 60.0
 WISH: Json = {"book_id": "nowhere", "max_price": 29.99, "payment_token": "tok_ok"}
 RPCS = {rpc.name: rpc for rpc in rpcs()}
 AT_EVERY_DOOR = pytest.mark.parametrize("door", DOORS)
@@ -103,7 +103,7 @@ async def test_api2_broken_authentication(mesh: LocalMesh, rpc: Rpc) -> None:
     for door in DOORS:
         code, reason = refused(await called(mesh, door, rpc, every_field(rpc)))
         if rpc.name != OPEN_TO_ALL:
-            assert (code, reason) in {("401", "UNAUTHENTICATED"), ("UNAUTHENTICATED", "")}
+            assert (code, reason) in {("401", "TOKEN_MISSING"), ("UNAUTHENTICATED", "")}
         elif door == "grpc":
             assert code == "UNAUTHENTICATED"
         else:

@@ -198,8 +198,9 @@ class Front(pb_grpc.PurchaseServiceServicer, pb_grpc.QuoteServiceServicer):
         metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
         self.metadata.append(metadata)
         if metadata.get("authorization") != f"Bearer {TOKEN}":
-            # As the edge refuses: without details.
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "Jwt verification fails")
+            # As the edge refuses it.
+            problem = "the token is not valid: it is malformed"
+            await abort(context, errors.Unauthenticated(problem, reason="TOKEN_INVALID"))
         if self.silent:
             self.reached.set()
             await asyncio.Event().wait()

@@ -205,7 +205,7 @@ async def test_a_wrong_token_is_refused_in_a_line(bookmesh: Bookmesh) -> None:
     result = await bookmesh("list", BOOKMESH_TOKEN="another")
     assert (result.code, result.out) == (7, "")
     assert result.err == (
-        "Error: the token was refused (Jwt verification fails): set BOOKMESH_TOKEN to another one\n"
+        "Error: the token is not valid: it is malformed; set BOOKMESH_TOKEN to another one\n"
     )
 
 

@@ -148,11 +148,11 @@ async def test_an_error_names_the_fields_that_were_wrong(front: Front, client: C
     assert caught.value.fields == {"book_id": "has no digits"}
 
 
-async def test_a_refusal_of_the_edge_has_the_word_of_its_status(front: Front) -> None:
+async def test_a_token_that_is_not_good_is_told_so(front: Front) -> None:
     async with Client(front.address, "another") as client:
         with pytest.raises(Unauthorized) as caught:
             await client.get(REQUEST_ID)
-    assert caught.value.reason == "UNAUTHENTICATED"
+    assert caught.value.reason == "TOKEN_INVALID"
 
 
 async def test_a_call_has_a_deadline(front: Front) -> None:

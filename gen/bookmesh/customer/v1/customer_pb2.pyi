@@ -8,8 +8,7 @@ is answered exactly as one that does not exist.
 
 Faults of a call are gRPC statuses (over REST: the HTTP status and a google.rpc.Status as JSON) with
 google.rpc.ErrorInfo (domain "bookmesh", reason a word in capitals), google.rpc.BadRequest naming each field that
-was wrong, and google.rpc.RetryInfo where trying again helps. Over gRPC alone, a token that the edge refuses is
-UNAUTHENTICATED without details. The outcome of a purchase is never a fault of the
+was wrong, and google.rpc.RetryInfo where trying again helps. The outcome of a purchase is never a fault of the
 call that asks for it: it is a value in the answer. docs/errors.md lists every reason.
 
 Where a stream breaks off, a gRPC caller gets the status as for any call. REST has said 200 by then: the last line of
