@@ -7,14 +7,9 @@ each quote. Both are stored in one database, with the same quotes.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from random import Random
 from uuid import UUID
 
@@ -25,13 +20,9 @@ from aggregator.domain.collection import Answer
 from aggregator.domain.history import CollectionRecord
 from bench.harness import Result, compared
 from bench.naive import history as naive
-from deploy.local import postgres
-from deploy.local.child import Child
-from deploy.local.data import DataFolder
-from deploy.local.ports import Ports
-from mesh.clock import SystemClock
+from bench.stack import database, postgres_server
 from mesh.money import Money
-from mesh.postgres import migrate, open_pool
+from mesh.postgres import open_pool
 from sellers.model import Condition, Quote
 
 TITLE = "history on disk"
@@ -70,13 +61,13 @@ async def measure(on_progress: Callable[[float], None]) -> list[Result]:
     """Measure both kinds of names; tell the part that is done."""
     results = []
     kinds = (UUIDS, ULIDS, PREFIXED)
-    async with _server() as port:
+    async with postgres_server() as port:
         for kind, names in enumerate(kinds):
             ours: list[float] = []
             straightforward: list[float] = []
             for number in range(ROUNDS):
                 records = collections(Random(number), names, COLLECTIONS)
-                dsn = await _database(port, f"bench_{kind}_{number}")
+                dsn = await database(port, f"bench_{kind}_{number}")
                 quotes = SELLERS * len(records)
                 ours.append(await ours_on_disk(dsn, records) / quotes)
                 straightforward.append(await _naive_on_disk(dsn, records) / quotes)
@@ -162,41 +153,3 @@ def _answer(rng: Random, names: Names, number: int, level: float, started_at: da
         expires_at=started_at + timedelta(seconds=600),
     )
     return Answer(f"bookseller-{number:03}", quote, min(3.0, 0.05 + rng.expovariate(4)))
-
-
-async def _database(port: int, name: str) -> str:
-    """Make a migrated database; give its connection string."""
-    connection = await asyncpg.connect(postgres.dsn(port, "postgres"))
-    await connection.execute(f"CREATE DATABASE {name}")
-    await connection.close()
-    dsn = postgres.dsn(port, name)
-    await migrate(dsn, ("aggregator",))
-    return dsn
-
-
-@asynccontextmanager
-async def _server() -> AsyncIterator[int]:
-    """Run PostgreSQL on an empty data folder; give its port."""
-    clock = SystemClock()
-    with _data_folder() as data, Ports(data.ports) as ports:
-        port = ports.take(postgres.NAME)
-        await postgres.initialise(data, os.environ)
-        server = Child(postgres.program(data, port, os.environ, clock), clock, report=print)
-        await server.start()
-        try:
-            yield port
-        finally:
-            await server.stop()
-
-
-@contextmanager
-def _data_folder() -> Iterator[DataFolder]:
-    root = Path(tempfile.mkdtemp(prefix="bookmesh-bench-"))
-    # As root, PostgreSQL runs as `nobody`, who has to come through.
-    root.chmod(0o711)
-    try:
-        data = DataFolder(root)
-        data.prepare()
-        yield data
-    finally:
-        shutil.rmtree(root)

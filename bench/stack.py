@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from random import Random
+
+import asyncpg
 
 from aggregator.adapters.valkey import ValkeyQuoteCache, open_client
 from aggregator.app.collect import Limits, QuoteCollector
@@ -19,13 +22,14 @@ from aggregator.domain.cached import CacheSettings
 from aggregator.domain.history import CollectionRecord
 from aggregator.domain.outlook import Outlooks
 from aggregator.ports import CallAdmission, QuoteCache, QuoteSource
-from deploy.local import valkey
+from deploy.local import postgres, valkey
 from deploy.local.child import Child
 from deploy.local.data import DataFolder
 from deploy.local.options import HOST
 from deploy.local.ports import Ports
 from mesh.clock import Clock, SystemClock
 from mesh.ids import uuid7_factory
+from mesh.postgres import migrate
 from sellers.admission import model as admission
 from sellers.admission.admission import Admission, rules_of
 from sellers.admission.valkey import valkey_ledger
@@ -121,18 +125,54 @@ async def running(*helpers: Coroutine[None, None, None]) -> AsyncIterator[None]:
 @asynccontextmanager
 async def valkey_server() -> AsyncIterator[str]:
     """Run Valkey on an empty data folder; give its URL."""
-    with tempfile.TemporaryDirectory(prefix="bookmesh-bench-") as folder:
-        data = DataFolder(Path(folder))
+    with data_folder() as data, Ports(data.ports) as ports:
+        port = ports.take(valkey.NAME)
+        program = valkey.program(data, port, os.environ)
+        server = Child(program, SystemClock(), report=print)
+        await server.start()
+        try:
+            yield f"redis://{HOST}:{port}/0"
+        finally:
+            await server.stop()
+
+
+@asynccontextmanager
+async def postgres_server() -> AsyncIterator[int]:
+    """Run PostgreSQL on an empty data folder; give its port."""
+    clock = SystemClock()
+    with data_folder() as data, Ports(data.ports) as ports:
+        port = ports.take(postgres.NAME)
+        await postgres.initialise(data, os.environ)
+        server = Child(postgres.program(data, port, os.environ, clock), clock, report=print)
+        await server.start()
+        try:
+            yield port
+        finally:
+            await server.stop()
+
+
+async def database(port: int, name: str) -> str:
+    """Make a migrated database; give its connection string."""
+    connection = await asyncpg.connect(postgres.dsn(port, "postgres"))
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    dsn = postgres.dsn(port, name)
+    await migrate(dsn, ("aggregator",))
+    return dsn
+
+
+@contextmanager
+def data_folder() -> Iterator[DataFolder]:
+    """Make an empty data folder that is gone after it."""
+    root = Path(tempfile.mkdtemp(prefix="bookmesh-bench-"))
+    # As root, PostgreSQL runs as `nobody`, who has to come through.
+    root.chmod(0o711)
+    try:
+        data = DataFolder(root)
         data.prepare()
-        with Ports(data.ports) as ports:
-            port = ports.take(valkey.NAME)
-            program = valkey.program(data, port, os.environ)
-            server = Child(program, SystemClock(), report=print)
-            await server.start()
-            try:
-                yield f"redis://{HOST}:{port}/0"
-            finally:
-                await server.stop()
+        yield data
+    finally:
+        shutil.rmtree(root)
 
 
 def seller(
