@@ -13,11 +13,13 @@ import pytest
 import pytest_asyncio
 
 from bookmesh.customer.v1 import customer_pb2, customer_pb2_grpc
+from deploy.local import edge
 from deploy.local import mesh as mesh_module
 from deploy.local.mesh import LocalMesh
 from deploy.local.options import MeshOptions
 from deploy.local.ports import is_free
 from deploy.local.problem import MeshProblem
+from mesh.clock import SystemClock
 from sellers.admission.valkey import FleetUnavailable
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
@@ -38,7 +40,7 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalM
 async def answers(mesh: LocalMesh) -> bool:
     """Say whether a customer is answered over REST."""
     headers = {"authorization": f"Bearer {mesh.token()}"}
-    async with httpx.AsyncClient(headers=headers, trust_env=False) as client:
+    async with httpx.AsyncClient(headers=headers, timeout=30, trust_env=False) as client:
         try:
             response = await client.get(f"{mesh.rest_url}/api/v1/purchase-requests")
         except httpx.TransportError:
@@ -84,12 +86,13 @@ async def test_what_is_killed_comes_back_at_its_address(mesh: LocalMesh, name: s
 async def test_one_replica_of_each_service_may_be_gone_without_customers_noticing(
     mesh: LocalMesh,
 ) -> None:
-    await mesh.wait_healthy()
     for name in ("gateway-2", "orchestrator-2"):
+        await mesh.wait_healthy()
+        # Nor does the edge still take the other one for gone.
+        await edge.wait_whole(mesh.edge_admin, SystemClock())
         mesh.kill(name)
         for _ in range(10):
             assert await answers(mesh)
-        await mesh.wait_healthy()
 
 
 async def test_a_second_mesh_needs_a_folder_of_its_own(mesh: LocalMesh, tmp_path: Path) -> None:
@@ -97,8 +100,9 @@ async def test_a_second_mesh_needs_a_folder_of_its_own(mesh: LocalMesh, tmp_path
         async with LocalMesh(options(mesh.data.root)):
             pass
     async with LocalMesh(options(tmp_path / "other")) as other:
-        assert await answers(other)
-        assert await answers(mesh)
+        for one in (other, mesh):
+            await edge.wait_whole(one.edge_admin, SystemClock())
+            assert await answers(one)
         pids = other.pids()
     assert len(pids) == len(mesh.pids())
     assert other.pids() == {}

@@ -78,7 +78,9 @@ def buy_as_printed(printed: str) -> httpx.Response:
     headers = dict(curl[at + 1].split(": ", 1) for at, word in enumerate(curl) if word == "-H")
     roots = curl[curl.index("--cacert") + 1] if "--cacert" in curl else None
     verify = ssl.create_default_context(cafile=roots)
-    return httpx.post(curl[2], json=body, headers=headers, verify=verify, trust_env=False)
+    return httpx.post(
+        curl[2], json=body, headers=headers, verify=verify, timeout=30, trust_env=False
+    )
 
 
 def test_it_starts_answers_the_printed_curl_begins_a_restart_and_drains_on_ctrl_c(
