@@ -196,7 +196,9 @@ async def inspect(door: Door, request_id: UUID, output: str) -> None:
 
 @command.command(
     help="Decide about a purchase. A worker acts on it within a second.\n\n\b\n"
-    + "\n".join(f"{word:<16} {meaning}" for word, meaning in _DECISIONS.items())
+    + "\n".join(f"{word:<16} {meaning}" for word, meaning in _DECISIONS.items()),
+    # Flags advise in the words of the contract.
+    context_settings={"token_normalize_func": lambda word: word.replace("_", "-")},
 )
 @click.argument("request_id", type=click.UUID)
 @click.argument("decision", type=click.Choice(list(_DECISIONS)))
@@ -235,6 +237,8 @@ async def resolve(
         total=_money(currency, total) if total else None,
         flag_number=flag_number,
     )
+    if decision == "order-stands" and not (order_id and total):
+        raise click.UsageError("order-stands needs --order-id and --total, as the seller says")
     async with door.opened() as stub:
         await stub.ResolvePurchase(request, timeout=_TIMEOUT_S)
     if output == "json":

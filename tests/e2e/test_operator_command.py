@@ -62,6 +62,7 @@ async def test_flags_are_listed(mesh: LocalMesh) -> None:
         (NEVER_MADE, ["retry"], "Error: "),
         ("nonsense", ["retry"], "is not a valid UUID"),
         (NEVER_MADE, ["order-stands", "--total", "dear"], "Invalid value for --total"),
+        (NEVER_MADE, ["order_stands", "--total", "24.99"], "needs --order-id and --total"),
         (NEVER_MADE, ["guess"], "'guess' is not one of"),
     ],
 )

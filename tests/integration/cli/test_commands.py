@@ -89,3 +89,13 @@ def test_migrate_brings_a_database_up_to_date_once(empty_dsn: str) -> None:
 def test_migrate_without_a_database_is_refused_in_a_line(dsn: str) -> None:
     line = failure(bookmesh("migrate", "--database-url", dsn))
     assert line.startswith("Error: cannot migrate: ")
+
+
+def test_a_decision_may_be_typed_as_its_flag_advises_it(data: DataFolder) -> None:
+    """The words are understood: what is missing is the mesh."""
+    for word in ("payment_settled", "payment-settled"):
+        decided = bookmesh(
+            *("operator", "resolve", "01980000-0000-7000-8000-000000000000", word),
+            *("--flag", "1", "--reason", "test", "--data", str(data.base)),
+        )
+        assert "operator.pem" in failure(decided)
