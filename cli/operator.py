@@ -250,10 +250,10 @@ async def resolve(
 def _money(currency: str, text: str) -> MoneyPb:
     try:
         return convert.money_to_proto(from_decimal(currency, Decimal(text)))
-    except (InvalidOperation, MoneyError) as error:
-        raise click.BadParameter(
-            str(error) or f"{text!r} is no amount", param_hint="--total"
-        ) from None
+    except InvalidOperation:
+        raise click.BadParameter(f"{text!r} is no amount", param_hint="--total") from None
+    except MoneyError as error:
+        raise click.BadParameter(str(error), param_hint="--total") from None
 
 
 def _print_inspection(seen: pb.InspectPurchaseResponse) -> None:

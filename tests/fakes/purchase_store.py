@@ -274,6 +274,7 @@ class MemoryPurchaseStore:
         row = self._claimed(claim)
         if row is not None:
             row.owner, row.due_at = None, self._clock.now() + timedelta(seconds=delay_s)
+            row.claimed_since = None
 
     async def set_aside(self, claim: Claim, flag: Flag) -> None:
         """Leave a purchase that cannot be read as it is, with a flag, until somebody tells something of it."""

@@ -289,14 +289,17 @@ class Suite:
         least_s = CLOCK.monotonic() - since_s
         loaded = await subject.loaded(claim)
         assert loaded.claimed_for_s >= least_s
-        # A commit, or a claim that is given back, begins it anew.
+        # A commit, or a claim that is given back or left, begins it anew.
         await subject.store.commit(replace(commit(loaded.purchase, keep=False), due_in_s=0))
-        for _ in range(2):
+        for back in (True, False, False):
             since_s = CLOCK.monotonic()
             claim = await subject.claimed()
             anew_s = (await subject.loaded(claim)).claimed_for_s
             assert 0 <= anew_s <= CLOCK.monotonic() - since_s
-            await subject.store.give_back([claim])
+            if back:
+                await subject.store.give_back([claim])
+            else:
+                await subject.store.leave(claim, 0)
 
     # Commits
 
