@@ -121,7 +121,7 @@ class Doors:
         client = httpx.AsyncClient(
             base_url=self._mesh.rest_url,
             headers={"authorization": f"Bearer {token}"} if token else {},
-            timeout=10.0,
+            timeout=30.0,
             trust_env=False,
         )
         return Rest(await self._opened.enter_async_context(client))

@@ -25,7 +25,7 @@ Asked = Json | Message
 """A request: its fields, or all of it."""
 
 DOORS = ("rest", "grpc", "gateway")
-TIMEOUT_S = 15.0
+TIMEOUT_S = 30.0
 _CHANGING = {"date", "x-envoy-upstream-service-time"}
 _HTTP = annotations_pb2.DESCRIPTOR.extensions_by_name["http"].full_name
 

@@ -27,6 +27,10 @@ PATH = "/api/v1/purchase-requests"
 FINAL_WITHIN_S = 20.0
 """What Bookmesh promises."""
 
+PERSISTS_FOR_S = 60.0
+SHOULD_BE_SO_WITHIN_S = 60.0
+"""For what comes in a moment, unless the machine stands still."""
+
 Json = dict[str, Any]
 
 _HTTP_STATUSES = {
@@ -35,8 +39,13 @@ _HTTP_STATUSES = {
     "FAILED_PRECONDITION": 402,
     "NOT_FOUND": 404,
     "ALREADY_EXISTS": 409,
+    "RESOURCE_EXHAUSTED": 429,
     "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
 }
+BUSY = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
+"""What a mesh that is out of order, or has too much to do, may answer."""
+
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 _ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
 _BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
@@ -194,6 +203,16 @@ async def buy(customer: Customer, book_id: str, max_price: float = 29.99, **more
     return answer
 
 
+async def all_answer(customer: Customer, book_id: str) -> None:
+    """Wait until every seller answers: one that another test had made dead is left alone for half a minute."""
+
+    async def answered() -> bool | None:
+        summary = (await customer.compare(book_id))["summary"]
+        return summary["answered"] == summary["sellers"] or None
+
+    await eventually(answered, SHOULD_BE_SO_WITHIN_S)
+
+
 async def persisting(call: Callable[[], Awaitable[Json | None]]) -> Json:
     """Call again while there is no answer, and while the mesh or the way to it is out of order.
 
@@ -207,11 +226,31 @@ async def persisting(call: Callable[[], Awaitable[Json | None]]) -> Json:
             return None
         except Refused as refused:
             # The second is what gRPC calls a stream through Envoy whose gateway has died.
-            if refused.code == "UNAVAILABLE" or "RST_STREAM" in refused.message:
+            if refused.code in BUSY or "RST_STREAM" in refused.message:
                 return None
             raise
 
-    return await eventually(answer, FINAL_WITHIN_S)
+    return await eventually(answer, PERSISTS_FOR_S)
+
+
+async def refusal(
+    customer: Customer, body: Json, key: Callable[[], str | None] = lambda: None
+) -> Refused:
+    """Give how a wish is refused because of its card.
+
+    Asked again while it is taken: on a slow machine the provider may answer later than the customer waits, and a wish
+    whose card is refused then was accepted, and fails. ``key`` gives another one each time.
+    """
+
+    async def refused() -> Refused | None:
+        try:
+            created = await customer.create(body, key())
+        except Refused as caught:
+            return None if caught.code in BUSY else caught
+        assert (await final(customer, created["request_id"]))["status"] == "failed"
+        return None
+
+    return await eventually(refused, SHOULD_BE_SO_WITHIN_S)
 
 
 def _prices(book_id: str) -> str:

@@ -26,7 +26,7 @@ from tests.e2e.customers import PATH, Customer, Json, Refused, final
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
 
 DOORS = pytest.mark.parametrize("door", ["rest", "grpc", "gateway"])
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 WISH: Json = {"book_id": "nowhere", "max_price": 29.99, "payment_token": "tok_ok"}
 
 
@@ -111,7 +111,9 @@ async def owned(mesh: LocalMesh, door: str, metadata: Metadata) -> list[str]:
 
     """
     if door == "rest":
-        async with httpx.AsyncClient(base_url=mesh.rest_url, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            base_url=mesh.rest_url, timeout=TIMEOUT_S, trust_env=False
+        ) as client:
             response = await client.get(PATH, headers=metadata, params={"page_size": 100})
         answer = response.json()
         if response.status_code == httpx.codes.OK:

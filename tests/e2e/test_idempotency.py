@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from tests.e2e.conftest import Audit, Doors
-from tests.e2e.customers import Customer, Json, Refused, final
+from tests.e2e.customers import Customer, Json, Refused, final, refusal
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
 
@@ -45,13 +45,18 @@ async def test_the_same_key_for_something_else_is_refused(customer: Customer, ch
 
 
 async def test_a_refused_card_is_refused_again_for_the_same_request(customer: Customer) -> None:
-    key, seen = str(uuid4()), []
-    for _ in range(2):
-        with pytest.raises(Refused) as caught:
-            await customer.create({**WISH, "payment_token": "tok_decline"}, key)
-        seen.append(caught.value)
-    assert vars(seen[0]) == vars(seen[1])
-    assert seen[0].reason == "CARD_DECLINED"
+    keys: list[str] = []
+
+    def another() -> str:
+        keys.append(str(uuid4()))
+        return keys[-1]
+
+    wish = {**WISH, "payment_token": "tok_decline"}
+    first = await refusal(customer, wish, another)
+    with pytest.raises(Refused) as again:
+        await customer.create(wish, keys[-1])
+    assert vars(first) == vars(again.value)
+    assert first.reason == "CARD_DECLINED"
 
 
 async def test_customers_do_not_share_keys(doors: Doors) -> None:

@@ -20,7 +20,8 @@ from deploy.local.options import MeshOptions, inherited_environment
 from mesh import errors
 from mesh.grpc.errors import from_rpc
 from tests.e2e import hostile
-from tests.e2e.customers import PATH, Grpc, Refused, Rest, ask, buy
+from tests.e2e.customers import BUSY, PATH, SHOULD_BE_SO_WITHIN_S, Grpc, Refused, Rest, ask, buy
+from tests.e2e.waiting import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
@@ -29,6 +30,7 @@ SELLERS = 2
 STREAMS = 20
 """How many watches a customer may have open at a gateway; there are two."""
 
+OUT_OF_TIME = {"out_of_time", "no_seller_answered"}
 WATCHES = 500
 MOST_MIB = 500
 """What no process of the mesh may exceed, whatever these tests do to it."""
@@ -95,7 +97,7 @@ async def an_honest_customer_buys(mesh: LocalMesh) -> AsyncIterator[None]:
             honest = await rest(mesh, "honest", opened)
             while True:
                 last = over.is_set()
-                assert (await buy(honest, "sold-at-once"))["status"] == "purchased"
+                assert await eventually(lambda: bought(honest), SHOULD_BE_SO_WITHIN_S)
                 if last:
                     return
 
@@ -103,6 +105,20 @@ async def an_honest_customer_buys(mesh: LocalMesh) -> AsyncIterator[None]:
         group.create_task(keep_buying())
         yield
         over.set()
+
+
+async def bought(honest: Rest) -> bool | None:
+    """Buy; None where the machine had so much to do that there was no time for it, as an honest customer is told."""
+    try:
+        answer = await buy(honest, "sold-at-once")
+    except httpx.TimeoutException:
+        return None
+    except Refused as refused:
+        if refused.code not in BUSY:
+            raise
+        return None
+    assert answer["status"] == "purchased" or answer["reason"] in OUT_OF_TIME
+    return answer["status"] == "purchased" or None
 
 
 async def test_headers_that_never_end_are_answered_408_and_closed(
@@ -188,12 +204,12 @@ async def test_a_customer_who_sends_too_much_stands_in_nobodys_way(
         try:
             await hasty.page()
         except Refused as refused:
-            return refused.reason
+            return refused.reason or refused.code
         return ""
 
     async with an_honest_customer_buys(mesh):
         outcomes = set(await asyncio.gather(*(outcome() for _ in range(800))))
-    assert {"", "RATE_LIMITED"} <= outcomes <= {"", "RATE_LIMITED", "TOO_MANY_CALLS"}
+    assert {"", "RATE_LIMITED"} <= outcomes <= {"", "RATE_LIMITED", "TOO_MANY_CALLS"} | BUSY
 
 
 async def test_a_customer_has_so_many_watches_and_no_more(

@@ -19,7 +19,7 @@ ENDPOINTS = "/api/v1/webhook-endpoints"
 DELIVERIES = "/api/v1/notification-deliveries"
 EMAIL = "/api/v1/notification-email"
 BOOK = "isbn-978-0134685991"
-TOLD_WITHIN_S = 20.0
+TOLD_WITHIN_S = 60.0
 
 
 async def _answer(rest: Rest, method: str, path: str, body: Json | None = None) -> Json:

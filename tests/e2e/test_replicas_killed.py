@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from deploy.local.mesh import LocalMesh
+from mesh.clock import SystemClock
 from tests.e2e.conftest import Audit, Doors, Fresh
 from tests.e2e.customers import Customer, Json, final, persisting
 from tests.e2e.sellers import SimulatedSellers
@@ -25,6 +26,11 @@ ANSWERS: dict[str, tuple[str, set[float | None]]] = {
 }
 """The right answer for each book, and the prices that it may name: when nobody knows what became of an order, it may
 have been cancelled, and the next cheapest sold."""
+
+
+CLOCK = SystemClock()
+LONG_S = 5.0
+"""Of the 10 s in which sellers are asked, half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +78,24 @@ async def watched_to_the_end(asked: Asked) -> Json:
     return await persisting(result)
 
 
-async def assert_all_end_rightly(everything: list[Asked], audit: Audit) -> None:
+async def assert_all_end_rightly(mesh: LocalMesh, everything: list[Asked], audit: Audit) -> None:
+    """Wait for all ends, and for all replicas: where these take long to come back, some purchases are out of time."""
+
     async def ended(asked: Asked) -> Json:
         return await persisting(lambda: final(asked.customer, asked.request_id))
 
-    answers = await asyncio.gather(*map(ended, everything))
+    async def all_back() -> float:
+        begun_s = CLOCK.monotonic()
+        await mesh.wait_healthy()
+        return CLOCK.monotonic() - begun_s
+
+    answers, back_after_s = await asyncio.gather(
+        asyncio.gather(*map(ended, everything)), all_back()
+    )
     for asked, answer in zip(everything, answers, strict=True):
         status, prices = ANSWERS[asked.book]
+        if answer.get("reason") == "out_of_time" and back_after_s > LONG_S:
+            continue
         price = answer.get("final_price", answer.get("lowest_price"))
         if answer["status"] != status or price not in prices:
             events = [event async for event in asked.customer.watch(asked.request_id)]
@@ -115,8 +132,7 @@ async def test_a_replica_is_killed_while_purchases_run(
     watching = [asyncio.create_task(watched_to_the_end(asked)) for asked in everything]
     await reached(everything[0], step)
     mesh.kill(name)
-    await assert_all_end_rightly(everything, audit)
-    await mesh.wait_healthy()
+    await assert_all_end_rightly(mesh, everything, audit)
     for asked, result in zip(everything, await asyncio.gather(*watching), strict=True):
         assert result == await asked.customer.get(asked.request_id)
 
@@ -130,8 +146,7 @@ async def test_all_orchestrators_are_killed_and_the_purchases_go_on(
     await reached(everything[0], "collecting")
     for name in ("orchestrator-1", "orchestrator-2"):
         mesh.kill(name)
-    await assert_all_end_rightly(everything, audit)
-    await mesh.wait_healthy()
+    await assert_all_end_rightly(mesh, everything, audit)
 
 
 async def test_gateways_are_killed_while_customers_ask(
@@ -144,5 +159,4 @@ async def test_gateways_are_killed_while_customers_ask(
         mesh.kill(name)
         await mesh.wait_healthy(name)
     everything = [asked for batch in await asking for asked in batch]
-    await assert_all_end_rightly(everything, audit)
-    await mesh.wait_healthy()
+    await assert_all_end_rightly(mesh, everything, audit)

@@ -16,14 +16,14 @@ from deploy.local.mesh import LocalMesh
 from tests.e2e.canary import Canary, secret_bytes, signature, written
 from tests.e2e.collector import Collector
 from tests.e2e.conftest import Audit, Doors, Fresh
-from tests.e2e.customers import PATH, Json, Refused, Rest, final
+from tests.e2e.customers import PATH, Json, Rest, final, refusal
 from tests.e2e.waiting import eventually
 from tests.fakes.receiver import Authority, Receiver
 
 ENDPOINTS = "/api/v1/webhook-endpoints"
 SERVICES = {"edge", "gateway", "orchestrator", "aggregator", "seller_sim"}
-EXPORTED_WITHIN_S = 20.0
-TOLD_WITHIN_S = 20.0
+EXPORTED_WITHIN_S = 60.0
+TOLD_WITHIN_S = 60.0
 KINDS = 6
 """How many purchases there are, each another way to pay or to end."""
 
@@ -72,9 +72,8 @@ class Spendthrift:
     async def be_refused(self) -> None:
         """Send payment tokens where they are refused, or do not belong."""
         good: Json = {"book_id": "nowhere", "max_price": 29.99}
-        with pytest.raises(Refused) as declined:
-            await self.rest.create(good | {"payment_token": self.card("pm_")})
-        self.request_ids.append(declined.value.metadata["request_id"])
+        declined = await refusal(self.rest, good | {"payment_token": self.card("pm_")})
+        self.request_ids.append(declined.metadata["request_id"])
         wrong = [
             self._send(json={**good, "max_price": -1, "payment_token": self.card()}),
             self._send(json={**good, "payment_token": {"card": self.card()}}),

@@ -18,14 +18,14 @@ from deploy.local.mesh import LocalMesh
 from deploy.local.options import MeshOptions, inherited_environment
 from tests.e2e.canary import Canary, written
 from tests.e2e.conftest import SCENARIO, SELLERS
-from tests.e2e.customers import Json, Refused, Rest, buy, final
+from tests.e2e.customers import Json, Rest, buy, final, refusal
 from tests.e2e.waiting import eventually
 from tests.fakes.psp import API_KEY, WEBHOOK_SECRET, PspSim, running_psp_sim
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 EFFECTIVE_JAVA = "9780134685991"
-RELEASED_WITHIN_S = 10.0
+RELEASED_WITHIN_S = 60.0
 
 
 @dataclass
@@ -46,9 +46,12 @@ class Shop:
         return payment
 
     async def ask(self, book_id: str, token: str = "pm_card_visa") -> str:
-        body = {"book_id": book_id, "max_price": 29.99, "payment_token": token}
-        request_id: str = (await self.customer.create(body))["request_id"]
+        request_id: str = (await self.customer.create(wish(book_id, token)))["request_id"]
         return request_id
+
+
+def wish(book_id: str, token: str) -> Json:
+    return {"book_id": book_id, "max_price": 29.99, "payment_token": token}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -81,7 +84,7 @@ async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
             httpx.AsyncClient(
                 base_url=mesh.rest_url,
                 headers={"authorization": f"Bearer {mesh.token('alice')}"},
-                timeout=10,
+                timeout=30,
                 trust_env=False,
             ) as client,
         ):
@@ -119,9 +122,8 @@ async def test_releases_what_is_not_needed(shop: Shop) -> None:
     ],
 )
 async def test_a_declined_card_is_402(shop: Shop, token: str, reason: str) -> None:
-    with pytest.raises(Refused) as refused:
-        await shop.ask(EFFECTIVE_JAVA, token)
-    assert refused.value.reason == reason
+    refused = await refusal(shop.customer, wish(EFFECTIVE_JAVA, token))
+    assert refused.reason == reason
 
 
 @pytest.mark.parametrize("kind", ["cut_after", "cut_before", "error_after"])
@@ -181,7 +183,6 @@ async def test_neither_token_nor_key_is_written_anywhere(shop: Shop) -> None:
     canary.add("Stripe's key", API_KEY)
     canary.add("the secret of Stripe's events", WEBHOOK_SECRET)
     await buy(shop.customer, EFFECTIVE_JAVA, payment_token="pm_card_mastercard")
-    with pytest.raises(Refused):
-        await shop.ask(EFFECTIVE_JAVA, "pm_card_nobodys")
+    await refusal(shop.customer, wish(EFFECTIVE_JAVA, "pm_card_nobodys"))
     places = await written(shop.mesh)
     assert {place: seen for place, text in places if (seen := canary.seen_in(text))} == {}
