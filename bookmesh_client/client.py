@@ -19,7 +19,14 @@ from google.protobuf.message import Message
 from bookmesh.customer.v1 import customer_pb2 as pb
 from bookmesh.customer.v1 import customer_pb2_grpc
 from bookmesh_client.channel import open_channel
-from bookmesh_client.errors import BookmeshError, PaymentRefused, Unavailable, from_rpc
+from bookmesh_client.errors import (
+    BookmeshError,
+    InvalidArgument,
+    PaymentRefused,
+    Unauthorized,
+    Unavailable,
+    from_rpc,
+)
 
 Condition = Literal["new", "like_new", "very_good", "good", "acceptable"]
 Status = Literal["pending", "purchased", "price_not_met", "not_available", "failed", "cancelled"]
@@ -294,8 +301,17 @@ class Client:
             raise from_rpc(error) from None
 
     def _metadata(self, *more: tuple[str, str]) -> tuple[tuple[str, str], ...]:
-        token = self._token if isinstance(self._token, str) else self._token()
+        token = (self._token if isinstance(self._token, str) else self._token()).strip()
+        if not _visible(token):
+            problem = "the token is not valid: it must be visible ASCII characters"
+            raise Unauthorized(grpc.StatusCode.UNAUTHENTICATED, problem, reason="TOKEN_INVALID")
         acting = (("on-behalf-of", self._on_behalf_of),) if self._on_behalf_of else ()
+        for name, value in (*acting, *more):
+            if not _visible(value):
+                why = "must be visible ASCII characters"
+                raise InvalidArgument(
+                    grpc.StatusCode.INVALID_ARGUMENT, f"{name}: {why}", fields={name: why}
+                )
         return (("authorization", f"Bearer {token}"), *acting, *more)
 
     def _quotes_timeout_s(self, max_wait_ms: int) -> float:
@@ -316,6 +332,11 @@ async def _read(call: grpc.aio.UnaryStreamCall[Any, Event]) -> AsyncGenerator[Ev
 def _interrupted(error: BookmeshError) -> bool:
     # What gRPC makes of a stream whose way breaks, with the edge or a gateway gone, is of either kind.
     return isinstance(error, Unavailable) or "RST_STREAM" in error.message
+
+
+def _visible(text: str) -> bool:
+    """Say whether a text can be sent as metadata; gRPC's own complaint about it says neither what nor why."""
+    return text.isascii() and text.isprintable()
 
 
 def _conditions(words: Sequence[Condition]) -> Sequence[pb.BookCondition.Word.ValueType]:

@@ -11,6 +11,7 @@ from cli.buy import within_option
 from cli.door import Door
 from cli.exits import HELP, Exit
 from cli.live import PurchaseView
+from cli.options import again
 
 
 @click.command(
@@ -51,5 +52,5 @@ def command(
 def _maybe_accepted(request_id: str) -> str:
     return (
         "Whether the offer was accepted is not known: the same command never buys a second time, and"
-        f" `bookmesh status {request_id}` shows what came of it"
+        f" `{again(f'bookmesh status {request_id}')}` shows what came of it"
     )

@@ -15,6 +15,7 @@ from cli import telling
 from cli.door import Door
 from cli.exits import HELP, Exit
 from cli.live import PurchaseView
+from cli.options import again
 
 
 class Price(click.ParamType[Decimal]):
@@ -90,7 +91,7 @@ def command(
 ) -> None:
     """Submit, watch, and tell the outcome."""
     card = door.card(from_stdin=from_stdin)
-    key = idempotency_key or secrets.token_urlsafe(18)
+    key = secrets.token_urlsafe(18) if idempotency_key is None else idempotency_key
     begun = ""
 
     async def buy(client: Client) -> Exit:
@@ -120,6 +121,6 @@ def command(
 
 def _maybe_begun(key: str) -> str:
     return (
-        "Whether the purchase was begun is not known: `bookmesh list` shows it if so; the same command with"
+        f"Whether the purchase was begun is not known: `{again('bookmesh list')}` shows it if so; the same command with"
         f" --idempotency-key {key} never buys a second time"
     )

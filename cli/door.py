@@ -306,7 +306,8 @@ def goes_on(request_id: str) -> str:
     """Say that a purchase goes on without whoever watched it; nothing if there is none."""
     if not request_id:
         return ""
-    return f"The purchase goes on: `bookmesh watch {request_id}` shows it, `bookmesh cancel {request_id}` stops it"
+    watch, cancel = (options.again(f"bookmesh {what} {request_id}") for what in ("watch", "cancel"))
+    return f"The purchase goes on: `{watch}` shows it, `{cancel}` stops it"
 
 
 def _cause(message: str) -> str:

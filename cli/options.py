@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
+
+_WHERE = {"data": "--data", "given_address": "--address", "roots": "--roots"}
+"""Parameters that say where Bookmesh is, and their options."""
 
 data = click.option(
     "--data",
@@ -23,6 +28,19 @@ output = click.option(
     show_default=True,
     help="How to print the result.",
 )
+
+
+def again(command: str) -> str:
+    """Give a command for people to type next, with the options by which this one was told where Bookmesh is."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return command
+    given = (
+        f" {option} {shlex.quote(str(context.params[name]))}"
+        for name, option in _WHERE.items()
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    )
+    return command + "".join(given)
 
 
 def print_json(value: object) -> None:

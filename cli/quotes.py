@@ -132,7 +132,5 @@ def _summary(answer: ListQuotesResponse) -> str:
         return counts
     best, currency = answer.quotes[0].total, answer.currency_code
     in_currency = "" if currency == "USD" else f" --currency {currency}"
-    return (
-        f"{counts}\nThe best is {telling.amount(best, currency)}; to buy:"
-        f" bookmesh buy {shlex.quote(answer.book_id)} --max {best:.{DECIMALS[currency]}f}{in_currency}"
-    )
+    buy = f"bookmesh buy {shlex.quote(answer.book_id)} --max {best:.{DECIMALS[currency]}f}{in_currency}"
+    return f"{counts}\nThe best is {telling.amount(best, currency)}; to buy: {options.again(buy)}"

@@ -26,6 +26,7 @@ from bookmesh_client import Client, PurchaseRequest, PurchaseStatus
 from cli import options
 from cli.exits import OF_STATUS, Exit
 from cli.live import PurchaseView
+from cli.options import again
 from mesh.money import DECIMALS, Money
 
 FRAMES_PER_SECOND = 10
@@ -74,18 +75,19 @@ def sentences(purchase: PurchaseRequest, currency: str = "") -> str:
                 text += f"\n{amount(purchase.refunded, currency)} was given back later."
             return text
         case PurchaseStatus.price_not_met if purchase.offer_accepted_by:
-            return f"{purchase.message}.\nThe offer was accepted: bookmesh status {purchase.offer_accepted_by}"
+            accepted = again(f"bookmesh status {purchase.offer_accepted_by}")
+            return f"{purchase.message}.\nThe offer was accepted: {accepted}"
         case PurchaseStatus.price_not_met:
             offer = purchase.offer
             until = local_time(offer.expires_at)
             return (
                 f"{purchase.message}.\n{offer.seller_id} offers it for {amount(offer.price, offer.currency_code)}"
-                f" until {until}; to take it: bookmesh accept {request_id}"
+                f" until {until}; to take it: {again(f'bookmesh accept {request_id}')}"
             )
         case PurchaseStatus.pending if purchase.cancel_requested:
-            return f"Being cancelled: bookmesh watch {request_id}"
+            return f"Being cancelled: {again(f'bookmesh watch {request_id}')}"
         case PurchaseStatus.pending:
-            return f"Still at work: bookmesh watch {request_id}"
+            return f"Still at work: {again(f'bookmesh watch {request_id}')}"
         case _:
             return f"{purchase.message}."
 
@@ -104,7 +106,7 @@ def begun(accepted: AcceptedRequest, output: str) -> Exit:
     if output == "json":
         options.print_json(as_json(accepted))
     else:
-        click.echo(f"Begun: bookmesh watch {accepted.request_id}")
+        click.echo(f"Begun: {again(f'bookmesh watch {accepted.request_id}')}")
     return Exit.DONE
 
 

@@ -1,4 +1,4 @@
-"""Buys a book:  python examples/buy.py 978-0134685991 29.99.
+"""Buys a book:  .venv/bin/python examples/buy.py 978-0134685991 29.99.
 
 BOOKMESH_ADDRESS        where the gRPC API is; 127.0.0.1:9090
 BOOKMESH_TOKEN          your bearer token, such as the one of `bookmesh token`
@@ -13,10 +13,10 @@ from decimal import Decimal
 from bookmesh_client import BookmeshError, Client, PurchaseStatus
 
 
-async def buy(book_id: str, max_price: Decimal) -> None:
+async def buy(token: str, book_id: str, max_price: Decimal) -> None:
     """Buy a book, and take the offer if it costs up to a fifth more."""
     address = os.environ.get("BOOKMESH_ADDRESS", "127.0.0.1:9090")
-    async with Client(address, os.environ["BOOKMESH_TOKEN"]) as client:
+    async with Client(address, token) as client:
         purchase = await client.buy(
             book_id,
             max_price=max_price,
@@ -36,6 +36,11 @@ async def buy(book_id: str, max_price: Decimal) -> None:
 
 if __name__ == "__main__":
     try:
-        asyncio.run(buy(sys.argv[1], Decimal(sys.argv[2])))
+        _, isbn, most = sys.argv
+        wish = buy(os.environ["BOOKMESH_TOKEN"], isbn, Decimal(most))
+    except (ValueError, ArithmeticError, KeyError):
+        sys.exit("usage: BOOKMESH_TOKEN=... buy.py ISBN MAX_PRICE")
+    try:
+        asyncio.run(wish)
     except BookmeshError as error:
         sys.exit(f"{error.reason}: {error}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -82,8 +83,9 @@ async def test_an_offer_is_taken(bookmesh: Bookmesh, fresh: Fresh) -> None:
     asked = await bookmesh("buy", fresh("too-dear"), "--max", "29.99")
     assert asked.code == 3
     assert asked.out.startswith("Best price ($34.99) exceeds your max ($29.99).\nbravo offers it")
-    request_id = asked.out.split()[-1]
-    taken = await bookmesh("accept", request_id)
+    # As it is printed, which says where the mesh is too.
+    command = shlex.split(asked.out.rpartition("to take it: bookmesh ")[2])
+    taken = await run(sys.executable, "-m", "cli.main", *command)
     assert (taken.code, taken.err) == (0, "")
     assert taken.out.startswith("Bought for 34.99 at bravo")
 
@@ -124,7 +126,7 @@ async def test_a_purchase_that_comes_to_nothing_has_its_exit_code(
     [
         (("buy", "978-0134685992", "--max", "5"), {}, 2, "Error: book_id: "),
         (("buy", "978-0134685991", "--max", "5.001"), {}, 2, "Error: max_price: "),
-        (("list",), {"BOOKMESH_TOKEN": "nonsense"}, 7, "Error: the token was refused ("),
+        (("list",), {"BOOKMESH_TOKEN": "nonsense"}, 7, "Error: the token is not valid"),
         (("status", "01980000-0000-7000-8000-000000000001"), {}, 9, "Error: there is no purchase"),
     ],
 )
@@ -186,6 +188,9 @@ async def test_the_python_example_buys(mesh: LocalMesh, fresh: Fresh) -> None:
     assert await run(*program, fresh("too-dear"), "29.99", **where) == Ended(
         0, "bought for 34.99 at bravo\n", ""
     )
+    usage = await run(*program)
+    assert (usage.code, usage.out) == (1, "")
+    assert usage.err.startswith("usage: ")
 
 
 @pytest.mark.timeout(600)

@@ -160,9 +160,12 @@ async def test_a_refused_card_is_told_as_the_outcome(front: Front, bookmesh: Boo
     assert await bookmesh(*BUY) == Ended(5, "How it ended.\n", "")
 
 
-async def test_nobody_has_to_wait(bookmesh: Bookmesh) -> None:
+async def test_nobody_has_to_wait(front: Front, bookmesh: Bookmesh) -> None:
     result = await bookmesh(*BUY, "--no-wait")
     assert result == Ended(0, f"Begun: bookmesh watch {REQUEST_ID}\n", "")
+    where = ("--address", front.address)
+    told = await bookmesh(*BUY, "--no-wait", *where, BOOKMESH_ADDRESS="")
+    assert told.out == f"Begun: bookmesh watch {REQUEST_ID} --address {front.address}\n"
     shown = json.loads((await bookmesh(*BUY, "--no-wait", "-o", "json")).out)
     assert shown["request_id"] == REQUEST_ID
 
@@ -207,6 +210,37 @@ async def test_a_wrong_token_is_refused_in_a_line(bookmesh: Bookmesh) -> None:
     assert result.err == (
         "Error: the token is not valid: it is malformed; set BOOKMESH_TOKEN to another one\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more", "code", "words"),
+    [
+        (
+            ("list",),
+            {"BOOKMESH_TOKEN": "t\u00f6k"},
+            7,
+            "the token is not valid: it must be visible",
+        ),
+        ((*BUY, "--idempotency-key", "k\u00e9y"), {}, 2, "idempotency-key: must be visible"),
+    ],
+)
+async def test_what_cannot_be_sent_is_told_in_a_line(
+    bookmesh: Bookmesh,
+    arguments: tuple[str, ...],
+    more: dict[str, str],
+    code: int,
+    words: str,
+) -> None:
+    result = await bookmesh(*arguments, **more)
+    assert (result.code, result.out) == (code, "")
+    assert result.err.startswith(f"Error: {words}")
+    assert len(result.err.splitlines()) == 1
+
+
+async def test_an_empty_key_is_not_taken_for_none(front: Front, bookmesh: Bookmesh) -> None:
+    """Whoever meant a key and gave an unset variable would buy once more with each try."""
+    await bookmesh(*BUY, "--idempotency-key", "")
+    assert front.metadata[0]["idempotency-key"] == ""
 
 
 async def test_no_token_for_a_mesh_elsewhere_is_said(bookmesh: Bookmesh) -> None:

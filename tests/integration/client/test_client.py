@@ -155,6 +155,24 @@ async def test_a_token_that_is_not_good_is_told_so(front: Front) -> None:
     assert caught.value.reason == "TOKEN_INVALID"
 
 
+async def test_a_token_from_a_file_may_have_its_line_break(front: Front) -> None:
+    async with Client(front.address, f"{TOKEN}\n") as client:
+        assert (await client.get(REQUEST_ID)).request_id == REQUEST_ID
+
+
+async def test_what_cannot_be_sent_is_refused_before(front: Front, client: Client) -> None:
+    async with Client(front.address, "one\ntwo") as other:
+        with pytest.raises(Unauthorized):
+            await other.get(REQUEST_ID)
+    with pytest.raises(InvalidArgument) as key:
+        await client.submit("b", max_price=1, payment_token="tok_x", idempotency_key="k\u00e9y")
+    with pytest.raises(InvalidArgument) as customer:
+        await client.acting_for("jos\u00e9").get(REQUEST_ID)
+    assert set(key.value.fields) == {"idempotency-key"}
+    assert set(customer.value.fields) == {"on-behalf-of"}
+    assert front.asked == []
+
+
 async def test_a_call_has_a_deadline(front: Front) -> None:
     front.silent = True
     async with Client(front.address, TOKEN, timeout_s=0.2) as client:
