@@ -310,7 +310,7 @@ class Worker:
             Work(loaded.purchase, loaded.token, loaded.event_seq, fresh=False, moment=moment),
             loaded.observed,
             loaded.observations,
-            problem=self._poisonous(loaded),
+            problem=poisonous(loaded, self._settings),
         )
         async with asyncio.TaskGroup() as releases:
             while await self._certainly_mine(live):
@@ -328,13 +328,6 @@ class Worker:
                     return
                 ahead = await self._ahead(live, ahead, done, decided.observed)
                 await self._rest(live, done.following.delay_s)
-
-    def _poisonous(self, loaded: Loaded) -> str:
-        """Say how its workers have ended with a purchase; empty when that may be no fault of it."""
-        before, since_s = loaded.claims - 1, loaded.claimed_for_s
-        if before < self._settings.most_claims or since_s < self._settings.poisonous_after_s:
-            return ""
-        return f"{before} workers in a row have ended or failed with it, within {since_s:.0f} s"
 
     async def _ahead(self, live: _Live, last: _Ahead, done: _Done, observed: int) -> _Ahead:
         """Go on from what was committed, and from what others have told since."""
@@ -520,6 +513,14 @@ class Worker:
                 live.task.cancel()
         with suppress(Unavailable):
             await self._store.give_back([live.claim for live in left])
+
+
+def poisonous(loaded: Loaded, settings: WorkerSettings) -> str:
+    """Say how the workers of a purchase have ended with it; empty when that may be no fault of it."""
+    before, since_s = loaded.claims - 1, loaded.claimed_for_s
+    if before < settings.most_claims or since_s < settings.poisonous_after_s:
+        return ""
+    return f"{before} workers in a row have ended or failed with it, within {since_s:.0f} s"
 
 
 def _word_for(error: Exception) -> str:
