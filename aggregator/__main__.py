@@ -210,14 +210,14 @@ async def run(settings: Settings) -> None:
                     REGISTRY,
                     partial(add_RegistryServiceServicer_to_server, registrations),
                     callers=("operator",),
-                    exceptions={"WatchSellers": ("gateway", "operator", "orchestrator")},
+                    exceptions={"WatchSellers": ("operator", "orchestrator")},
                 ),
                 Served(
                     HEALTH,
                     partial(
                         add_SellerHealthServiceServicer_to_server, SellerHealthServicer(observer)
                     ),
-                    callers=("gateway", "operator", "orchestrator"),
+                    callers=("operator",),
                 ),
             ),
             ready=ready,

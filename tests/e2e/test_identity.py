@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
+import grpc
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from bookmesh.aggregator.v1 import aggregator_pb2 as pb
+from bookmesh.aggregator.v1.aggregator_pb2_grpc import RegistryServiceStub, SellerHealthServiceStub
 from deploy.local.keys import AUDIENCE, ISSUER
 from deploy.local.mesh import LocalMesh
 from tests.e2e.conftest import Doors
@@ -87,3 +90,22 @@ async def test_the_request_of_another_looks_like_one_that_does_not_exist(doors: 
     with pytest.raises(Refused) as caught:
         await anext(watching)
     assert caught.value.code == "NOT_FOUND"
+
+
+@pytest.mark.parametrize("name", ["gateway", "internal", "envoy"])
+async def test_who_only_passes_questions_on_learns_nothing_of_the_sellers(
+    mesh: LocalMesh, name: str
+) -> None:
+    """Where they are and by which secrets they are called concerns those alone who call them."""
+    aggregator = mesh.replicas["aggregator-1"]
+    async with mesh.connect(aggregator, "aggregator", by=name) as channel:
+        sellers = RegistryServiceStub(channel).WatchSellers(pb.WatchSellersRequest(), timeout=10)
+        for call in (
+            anext(aiter(sellers)),
+            SellerHealthServiceStub(channel).GetSellerHealth(
+                pb.GetSellerHealthRequest(), timeout=10
+            ),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call
+            assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
