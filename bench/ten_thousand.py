@@ -189,11 +189,12 @@ def _fill() -> tuple[list[Seller], Directory, SellerRows, Statistics]:
         held.load_category(
             CategoryColumns(
                 category=str(number), at_s=1.8e9, best_weight=1.0, best_mean=0.0, rows=everybody,
-                asked=weights, had=weights, price_weight=weights, price_mean=weights,
+                asked=weights, had=weights, price_weight=weights, price_mean=weights, apart=weights,
             )
         )  # fmt: skip
+    a_book = settings.answers // settings.books
     for number in range(settings.books):
-        held.load_book(_book(f"97801{number:08d}", settings.sellers_a_book, rng))
+        held.load_book(_book(f"97801{number:08d}", a_book, rng))
     return sellers, directory, rows, held
 
 

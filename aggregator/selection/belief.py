@@ -20,21 +20,23 @@ from aggregator.selection.columns import Floats, Rows, State
 from aggregator.selection.statistics import (
     AGE_BOUNDS_S,
     CATEGORY_PRICE_PRIOR,
-    CATEGORY_STOCK_PRIOR,
+    MOST_RATE,
     SELLER_PRICE_PRIOR,
     Book,
     Category,
     Statistics,
+    commonness,
+    own_rates,
+    places,
 )
-from aggregator.selection.topics import PRIOR
 
 _LOGISTIC = np.float32(np.sqrt(3.0) / np.pi)
 _ANSWERS_PRIOR = np.float32(1.0)
 _FAILS = np.float32(0.02)
 _SCATTER_PRIOR = np.float32(6.0)
-_MOST = np.float32(0.98)
-_CARRIED_PRIOR = 4.0
+_UNLIKELY = np.float32(2.0)
 _LEAST_SIGMA = 0.02
+_UNKNOWN_STRENGTH = np.float32(3.0)
 _MOST_STRENGTH = np.float32(12.0)
 _STEEPEST = np.float32(30.0)
 
@@ -139,22 +141,23 @@ def believe(
     fit = statistics.topics.fit(rows, had)
     if book is not None:
         fit += book.fit
-    rate, weight = statistics.topics.rates(statistics.topics.posterior(category, fit))
+    rate = statistics.topics.rates(statistics.topics.posterior(category, fit))
     mu, doubt, sigma = _prices(statistics, cells)
     if cells is None:
-        available, strength = rate, weight + PRIOR
+        available, strength = rate, statistics.asked + _UNKNOWN_STRENGTH
         best = statistics.best_mean
     else:
-        prior = np.float32(CATEGORY_STOCK_PRIOR)
-        available = (cells.had + prior * rate) / (cells.asked + prior)
-        strength = cells.asked + np.minimum(weight + PRIOR, _MOST_STRENGTH)
+        own = own_rates(cells.asked, cells.had, rate)
+        # Whether the seller is something of its own in this category: the two explanations, by how they did so far.
+        available = rate + (own - rate) / (np.float32(1.0) + np.exp(_UNLIKELY - cells.apart))
+        strength = cells.asked + np.minimum(statistics.asked + _UNKNOWN_STRENGTH, _MOST_STRENGTH)
         best = cells.best_mean + (statistics.best_mean - cells.best_mean) / (
             cells.best_weight + 1.0
         )
     if book is not None:
         rows = np.concatenate([book.rows, rows])
         had = np.concatenate([book.state == State.IN_STOCK, had])
-    available = available * np.float32(_commonness(had, available[rows]))
+    available = available * commonness(had, available[rows])
     answers = np.float32(1.0) - (statistics.failed + _ANSWERS_PRIOR * _FAILS) / (
         statistics.calls + _ANSWERS_PRIOR
     )
@@ -169,7 +172,7 @@ def believe(
             level = statistics.level(category, of_old, logs)
         if level is not None:
             mu[of_old] = logs - np.float32(level)
-    available = np.minimum(available * answers, _MOST)
+    available = np.minimum(available * answers, MOST_RATE)
     recalled = replace(recalled, available=available[recalled.rows])
     return Belief(available, strength, mu, doubt, sigma, level, recalled, best)
 
@@ -180,7 +183,8 @@ def _first(book: Book | None, heard: Heard | None) -> tuple[Rows, NDArray[np.boo
         return np.empty(0, np.int32), np.empty(0, np.bool_)
     if book is None:
         return heard.rows, heard.had
-    first = np.isin(heard.rows, book.rows, invert=True)
+    first = np.ones(len(heard.rows), np.bool_)
+    first[places(book.rows, heard.rows)[1]] = False
     return heard.rows[first], heard.had[first]
 
 
@@ -198,13 +202,6 @@ def _prices(statistics: Statistics, cells: Category | None) -> tuple[Floats, Flo
         mu = statistics.price_mean + cells.price_mean
         doubt += variance / (cells.price_weight + np.float32(CATEGORY_PRICE_PRIOR))
     return mu, np.sqrt(doubt), np.sqrt(own)
-
-
-def _commonness(carried: NDArray[np.bool_], expected: Floats) -> float:
-    """Give how many times as many sellers have this book as have others: a gamma posterior around 1."""
-    return (float(np.count_nonzero(carried)) + _CARRIED_PRIOR) / (
-        float(np.sum(expected)) + _CARRIED_PRIOR
-    )
 
 
 def _recall(statistics: Statistics, book: Book, now_s: float) -> Recalled:

@@ -77,6 +77,8 @@ class CategoryColumns:
         had: weight of those with a price.
         price_weight: weight of the prices that the next one is of.
         price_mean: mean of what the logarithm of a total is above what the seller usually asks.
+        apart: how much better a rate of the seller's own in this category explains its answers about stock than that by
+            kinds of books: the logarithm of the ratio of the likelihoods.
 
     """
 
@@ -89,6 +91,7 @@ class CategoryColumns:
     had: Floats
     price_weight: Floats
     price_mean: Floats
+    apart: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +100,7 @@ class TopicColumns:
 
     Attributes:
         rows: the sellers of which anything is known.
-        asked: weight of the answers, a row for each topic.
+        asked: weight of the answers, a column for each topic.
         had: weight of those with a price, likewise.
         mixtures: by category, the weight of its books in each topic.
 

@@ -2,10 +2,11 @@
 
 With ``p_i`` the chance that a seller which was not asked undercuts the best price, one of them does with the chance
 ``1 - prod(1 - p_i)`` if they are independent. They are not, and the ``p_i`` are not exact, so what is said is that
-after a recalibration: a logistic regression on its log-odds (Platt 1999) and on how much was known of the book
-beforehand, since what is believed of a book by what sellers said of it errs otherwise than what is believed of a new
-one. It is fitted to the last collections in which, after the choice was made, all were asked all the same, and drawn
-towards what it corrects as by a few such collections.
+after a recalibration: a logistic regression on its log-odds (Platt 1999), on how much was known of the book
+beforehand, and on the square of that, since what is believed of a new book errs otherwise than what is believed of one
+of which sellers have said something, and that otherwise than where they have said all. It is fitted to the last
+collections in which, after the choice was made, all were asked all the same, and drawn towards what it corrects as by
+a few such collections.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ _KEPT = 1000
 _HALF_LIFE = 200.0
 """In collections."""
 
-_GROWN = 100
-"""Collections; a part of so few that came true is known to some five points."""
+_GROWN = 200
+"""Collections; a part of so few that came true is known to some four points."""
 
 _MUCH = 100.0
 """Answers: about a collection of them. So one collection more of a book that has had many changes little."""
@@ -32,7 +33,8 @@ _RIDGE = 2.0
 _NEWTON_STEPS = 12
 _LEAST = 1e-4
 _BINS = 10
-_TERMS = 3
+_COLUMNS = 3
+_TERMS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +104,8 @@ class Calibration:
 
     def correct(self, raw: Raw) -> Raw:
         """Give what should have been said."""
-        terms = np.array([_log_odds(raw.chance), 1.0, raw.known])
-        odds = min(max(float(self._weights @ terms), -30.0), 30.0)
+        terms = _terms(np.array([_log_odds(raw.chance)]), np.array([raw.known]))
+        odds = min(max(float((self._weights @ terms)[0]), -30.0), 30.0)
         chance = float(1.0 / (1.0 + np.exp(-odds)))
         return Raw(chance, raw.saving * self._saved / self._said_saved, raw.known)
 
@@ -141,14 +143,14 @@ class Calibration:
         """Take over what was learned; nothing was known of books where rows do not say so."""
         self._said = rows[:, 0].tolist()
         self._true = [bool(true) for true in rows[:, 1]]
-        self._known = rows[:, 2].tolist() if rows.shape[1] == _TERMS else [0.0] * len(rows)
+        self._known = rows[:, 2].tolist() if rows.shape[1] == _COLUMNS else [0.0] * len(rows)
         self._fit()
 
     def _fit(self) -> None:
         true = np.array(self._true, np.float64)
         # What is believed becomes better and the world changes: old ones count for less.
         weight = 0.5 ** (np.arange(len(true))[::-1] / _HALF_LIFE)
-        terms = np.stack([np.array(self._said), np.ones_like(true), np.array(self._known)])
+        terms = _terms(np.array(self._said), np.array(self._known))
         weights = _UNCORRECTED
         for _ in range(_NEWTON_STEPS):
             chance = 1.0 / (1.0 + np.exp(-np.clip(weights @ terms, -30.0, 30.0)))
@@ -160,7 +162,12 @@ class Calibration:
         self._weights = weights
 
 
-_UNCORRECTED = np.array([1.0, 0.0, 0.0])
+_UNCORRECTED = np.array([1.0, 0.0, 0.0, 0.0])
+
+
+def _terms(said: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give what the correction is a sum of, a row each."""
+    return np.stack([said, np.ones_like(said), known, known**2 / 2.0])
 
 
 @dataclass(frozen=True, slots=True)

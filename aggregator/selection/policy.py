@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -114,13 +115,19 @@ class Thompson:
     A seller's worth is what it can be expected to save below a price that is a margin above the one to undercut, so
     that the next best are asked too: the best may be gone. Most places go by that. A part of them (``explore``) goes by
     the same for a draw of availability and price from their posteriors (Thompson 1933): who is little known may be
-    drawn cheap, is asked, and is known. Equal budgets left are equal; who has little left is spared.
+    drawn cheap, is asked, and is known. A few places (``newest``) are for whoever was asked least of all, were it as
+    unlikely as can be: who sells the books of one publisher only is known by nothing but these. Equal budgets left are
+    equal; who has little left is spared.
     """
 
     name = "thompson"
 
-    def __init__(self, explore: float = 0.2, margin: float = 0.03) -> None:
+    _TRIES = np.float32(3.0)
+    """So often a seller is asked in a category to see whether it is anything there."""
+
+    def __init__(self, explore: float = 0.15, newest: float = 0.05, margin: float = 0.03) -> None:
         self._explore = explore
+        self._newest = newest
         self._margin = margin
 
     def choose(self, view: View, count: int, rng: np.random.Generator) -> Rows:
@@ -128,14 +135,28 @@ class Thompson:
         target = view.target + self._margin
         # Above a quarter of its budget a seller is worth what it is worth.
         spared = np.minimum(view.budget * np.float32(4.0), np.float32(1.0))
-        explored = round(count * self._explore)
-        best = highest(belief.savings(target) * spared, view.open, count - explored)
-        if not explored:
-            return best
+        explored, new = round(count * self._explore), math.ceil(count * self._newest)
+        best = highest(belief.savings(target) * spared, view.open, count - explored - new)
         left = view.open.copy()
         left[best] = False
+        newest = highest(self._newness(view, rng), left, new)
+        left[newest] = False
         drawn = highest(self._drawn(belief, target, rng) * spared, left, explored)
-        return np.concatenate([best, drawn])
+        return np.concatenate([best, drawn, newest])
+
+    @classmethod
+    def _newness(cls, view: View, rng: np.random.Generator) -> Floats:
+        """Order sellers: those hardly asked in this category, of these those asked least of all."""
+        known = view.statistics
+        times = known.asked + rng.random(len(view.open), np.float32)
+        if view.category is not None:
+            times += np.float32(1e4) * np.maximum(view.category.asked - cls._TRIES, np.float32(0.0))
+        if view.book is not None:
+            times[view.book.rows] = np.inf
+        # Who answers hardly ever would be the least known for ever; who has little budget left is spared here, too.
+        half = np.float32(0.5)
+        times[(known.failed > half * (known.calls + 2)) | (view.budget < half / 2)] = np.inf
+        return -times
 
     @staticmethod
     def _drawn(belief: Belief, target: float, rng: np.random.Generator) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from aggregator.selection.statistics import Answers, Statistics
 Mask = NDArray[np.bool_]
 _LIKELY = 0.5
 _OFTENER = 5.0
+_STEP = 0.03
+_LEAST = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class SelectionSettings:
         phases: one after the other; the last only if nothing affordable was found.
         most: how many sellers are asked in all phases together.
         worth: a phase is begun for an expected saving of at least this part of the best price.
+        at_length: the part of collections that may go on after the first phase, those with most to save; half would
+            bring the median of the calls to that of two phases. Not kept to before it is known what can be expected.
         full_share: the part of collections in which all sellers are asked, to know how true coverage is; five times
             as many until that is known from enough of them.
 
@@ -53,11 +57,38 @@ class SelectionSettings:
 
     phases: Sequence[Phase] = PHASES
     most: int = 150
-    worth: float = 0.005
+    worth: float = 0.001
+    at_length: float = 0.44
     full_share: float = 0.01
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How much there must be to save for a collection to go on, so that no more than a part of them does.
+
+    The bar rises by each collection that goes on, and sinks by each that does not: it comes to stand at the quantile of
+    the savings beyond which that part of them is, and follows it (Robbins and Monro 1951, of the logarithm).
+    """
+
+    def __init__(self, worth: float, part: float) -> None:
+        """Begin at a saving of ``worth``, which is never less; let ``part`` of the collections go on."""
+        self._worth = worth
+        self._part = part
+        self._bar = worth
+
+    def allows(self, saving: float, *, freely: bool) -> bool:
+        """Say whether a collection goes on after its first phase for such a saving, above any bar if ``freely``."""
+        goes_on = saving >= (self._worth if freely else self._bar)
+        if not freely:
+            self.went(on=goes_on)
+        return goes_on
+
+    def went(self, *, on: bool) -> None:
+        """Take note of a collection that went on, or did not."""
+        bar = self._bar * math.exp(_STEP * (on - self._part))
+        self._bar = min(max(bar, self._worth), 1.0)
+
+
+@dataclass(slots=True, kw_only=True)
 class Selection:
     """Begins collections; holds what all of them share.
 
@@ -67,6 +98,7 @@ class Selection:
         settings: how a collection goes.
         calibration: of what is said about coverage.
         rng: of the draws.
+        pace: which collections go on.
 
     """
 
@@ -75,6 +107,11 @@ class Selection:
     settings: SelectionSettings
     calibration: Calibration
     rng: np.random.Generator
+    pace: Pace = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin at the pace that the settings allow."""
+        self.pace = Pace(self.settings.worth, self.settings.at_length)
 
     def begin(self, book_id: str, category: str, now_s: float, candidates: Mask) -> Session:
         """Begin a collection.
@@ -183,18 +220,22 @@ class Session:
         count = 0 if phase is None else min(phase.most, settings.most - self.asked)
         if count <= 0:
             return False
+        pace, is_first = self._selection.pace, self._phase == 1
         if self._best_minor is None or self._best_minor > highest_minor:
+            if is_first:
+                pace.went(on=True)
             return True
         if self._phase == len(settings.phases) - 1:
             return False
         savings = self._savings()
         total = float(np.sum(savings))
-        if total <= 0.0:
-            return False
         size = min(count, len(savings))
         of_next = float(np.sum(np.partition(savings, -size)[-size:]))
         said = self._selection.calibration.correct(self._raw_coverage())
-        return said.chance * said.saving * of_next / total >= settings.worth
+        saving = said.chance * said.saving * of_next / max(total, _LEAST)
+        if not is_first:
+            return saving >= settings.worth
+        return pace.allows(saving, freely=self._selection.calibration.is_young)
 
     def coverage(self) -> Coverage:
         """State what may have been missed."""

@@ -9,9 +9,11 @@ learned too; an answer moves both by the gain of a Kalman filter in which they a
 ``P = v / (w + k)`` after observations of weight ``w``; ``k`` is the prior's weight. Weights are bounded and fade with
 time, so that a seller that changes, in a price war or for good, is believed after a few answers.
 
-Stock is counted, a seller's rate shrunk to that of all sellers, its rate in a category to its own. Each further
-answer of a category says less about the seller as a whole, since who is asked where it is good would seem good
-everywhere.
+Stock is counted, a seller's rate shrunk to that of all sellers. Each further answer of a category says less about the
+seller as a whole, since who is asked where it is good would seem good everywhere. In a category there are two
+explanations of what a seller has: that it sells books of some kinds (topics.py), and that it is something of its own
+there, as the shop of one publisher. The logarithm of the ratio of their likelihoods, each answer foretold from those
+before, says which to believe; an average of both would make of a publisher of two kinds one kind that nobody sells.
 
 How long to believe what was said about a book is learned as well: how often a second answer was like the first, by the
 time between them.
@@ -53,6 +55,9 @@ CATEGORY_STOCK_PRIOR = 2.0
 TRUST = 0.5
 """A seller that refuses more of the purchases than this part is not asked."""
 
+MOST_RATE = np.float32(0.98)
+_CARRIED_PRIOR = 4.0
+_MOST_APART = np.float32(8.0)
 _LEAST_VARIANCE = 1e-4
 _OUTLIER = 3.0
 _UNCHANGED = 0.004
@@ -72,7 +77,9 @@ class StatisticsSettings:
         most_calls: likewise for calls, which tell of outages.
         categories: how many categories are held; the one not used for longest is let go.
         books: likewise for books.
-        sellers_a_book: of how many sellers the answer is kept for a book.
+        sellers_a_book: of how many sellers the answer is kept for a book. Those of a book in much demand are asked one
+            after the other, and who has said no is not to be asked again and again for having been forgotten.
+        answers: how many answers about books are held in all; books are let go for them, too.
 
     """
 
@@ -82,7 +89,8 @@ class StatisticsSettings:
     most_calls: float = 12.0
     categories: int = 512
     books: int = 20_000
-    sellers_a_book: int = 256
+    sellers_a_book: int = 4_000
+    answers: int = 5_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +120,7 @@ class Category:
     had: Floats
     price_weight: Floats
     price_mean: Floats
+    apart: Floats
     best_weight: float = 0.0
     best_mean: float = 0.0
 
@@ -169,6 +178,7 @@ class Statistics:
         self.changed[:, 2] = self.changed[:, 1] * 0.01
         self._categories: OrderedDict[str, Category] = OrderedDict()
         self._books: OrderedDict[str, Book] = OrderedDict()
+        self._held_answers = 0
         self._aged_at_s = -np.inf
         self._changed_categories: set[str] = set()
         self._changed_books: set[str] = set()
@@ -265,15 +275,16 @@ class Statistics:
         # To say the same of the same book again is nothing new about the seller.
         new = np.ones(len(rows), np.bool_)
         if known is not None:
-            new = np.isin(rows, known.rows, invert=True)
+            new[places(known.rows, rows)[1]] = False
         self._learn_prices(cells, rows[had], logs, new[had])
-        self._learn_stock(cells, rows[new], had[new])
         fit = self.topics.fit(rows[new], had[new])
         told = int(np.count_nonzero(new))
         if known is not None:
             fit += known.fit
             told += known.told
-        self._learn_topics(category, fit, rows[new], had[new])
+        posterior = self.topics.posterior(category, fit)
+        self._learn_stock(cells, posterior, rows[new], had[new])
+        self._learn_topics(category, posterior, rows[new], had[new])
         self._keep(book_id, known, Book(rows, state, totals, np.full(len(rows), now_s), fit, told))
         self._changed_categories.add(category)
         self._changed_books.add(book_id)
@@ -294,7 +305,13 @@ class Statistics:
         for name, cells in self._categories.items():
             if cells.asked[row]:
                 self._changed_categories.add(name)
-                for column in (cells.asked, cells.had, cells.price_weight, cells.price_mean):
+                for column in (
+                    cells.asked,
+                    cells.had,
+                    cells.price_weight,
+                    cells.price_mean,
+                    cells.apart,
+                ):
                     column[row] = 0.0
 
     def take_changed(self) -> tuple[set[str], set[str]]:
@@ -344,6 +361,7 @@ class Statistics:
             had=cells.had[rows],
             price_weight=cells.price_weight[rows],
             price_mean=cells.price_mean[rows],
+            apart=cells.apart[rows],
         )
 
     def load_category(self, columns: CategoryColumns) -> None:
@@ -351,7 +369,7 @@ class Statistics:
         if len(columns.rows):
             self.reach(int(columns.rows.max()) + 1)
         cells = self._blank(columns.at_s)
-        for name in ("asked", "had", "price_weight", "price_mean"):
+        for name in ("asked", "had", "price_weight", "price_mean", "apart"):
             getattr(cells, name)[columns.rows] = getattr(columns, name)
         cells.best_weight, cells.best_mean = columns.best_weight, columns.best_mean
         self._hold_category(columns.category, cells)
@@ -423,8 +441,22 @@ class Statistics:
         answered = np.maximum(self.calls[rows] - self.failed[rows], 1.0)
         self.latency_s[rows] += (answers.latency_s[timed] - self.latency_s[rows]) / answered
 
-    def _learn_stock(self, cells: Category, rows: Rows, had: NDArray[np.bool_]) -> None:
+    def _learn_stock(
+        self, cells: Category, posterior: Floats, rows: Rows, had: NDArray[np.bool_]
+    ) -> None:
+        if not len(rows):
+            return
         fade = np.float32(1.0 - 1.0 / self._settings.most_stock)
+        by_kind = self.topics.rates_of(posterior, rows)
+        by_category = own_rates(cells.asked[rows], cells.had[rows], by_kind)
+        common = commonness(had, by_kind)
+        by_kind = np.minimum(by_kind * common, MOST_RATE)
+        by_category = np.minimum(by_category * common, MOST_RATE)
+        one = np.float32(1.0)
+        told = np.where(
+            had, np.log(by_category / by_kind), np.log((one - by_category) / (one - by_kind))
+        )
+        cells.apart[rows] = np.clip(cells.apart[rows] * fade + told, -_MOST_APART, _MOST_APART)
         news = CATEGORY_STOCK_PRIOR / (CATEGORY_STOCK_PRIOR + cells.asked[rows])
         self.asked[rows] = self.asked[rows] * fade + news
         self.had[rows] = self.had[rows] * fade + had * news
@@ -475,9 +507,9 @@ class Statistics:
         now_s: float,
     ) -> None:
         """Compare answers with the last ones about the same book."""
-        places, again = _places(known.rows, rows)
-        before, now = known.state[places], state[again]
-        ages = np.searchsorted(AGE_BOUNDS_S, now_s - known.at_s[places])
+        kept, again = places(known.rows, rows)
+        before, now = known.state[kept], state[again]
+        ages = np.searchsorted(AGE_BOUNDS_S, now_s - known.at_s[kept])
         cell = before.astype(np.intp) * AGES + ages
         shape = self.still.shape[:2]
         counted = np.bincount(cell, minlength=shape[0] * AGES)[: shape[0] * AGES].reshape(shape)
@@ -488,7 +520,7 @@ class Statistics:
         self.still[:, :, 0] = self.still[:, :, 0] * fade + counted
         self.still[:, :, 1] = self.still[:, :, 1] * fade + with_price
         both = had & (before == State.IN_STOCK)
-        by = np.log(totals[again][both] / known.total_minor[places][both])
+        by = np.log(totals[again][both] / known.total_minor[kept][both])
         age = ages[both]
         differs = np.abs(by) > _UNCHANGED
         count = np.bincount(age, minlength=AGES)
@@ -499,16 +531,16 @@ class Statistics:
         self.changed[:, 2] += np.bincount(age[differs], weights=by[differs] ** 2, minlength=AGES)
 
     def _learn_topics(
-        self, category: str, fit: NDArray[np.float64], rows: Rows, had: NDArray[np.bool_]
+        self, category: str, posterior: Floats, rows: Rows, had: NDArray[np.bool_]
     ) -> None:
         if len(rows):
-            posterior = self.topics.posterior(category, fit)
             self.topics.learn(category, posterior, rows, had, self.rates(rows))
 
     def _keep(self, book_id: str, known: Book | None, new: Book) -> None:
         rows, state, totals, at_s = new.rows, new.state, new.total_minor, new.at_s
         if known is not None:
-            old = np.isin(known.rows, rows, invert=True)
+            old = np.ones(len(known.rows), np.bool_)
+            old[places(known.rows, rows)[0]] = False
             rows = np.concatenate([known.rows[old], rows])
             state = np.concatenate([known.state[old], state])
             totals = np.concatenate([known.total_minor[old], totals])
@@ -539,10 +571,13 @@ class Statistics:
         return np.lexsort((-rates, totals, -state.astype(np.int8)))
 
     def _hold_book(self, book_id: str, book: Book) -> None:
+        old = self._books.pop(book_id, None)
+        self._held_answers += len(book.rows) - (0 if old is None else len(old.rows))
         self._books[book_id] = book
-        self._books.move_to_end(book_id)
-        while len(self._books) > self._settings.books:
-            self._books.popitem(last=False)
+        while len(self._books) > self._settings.books or (
+            self._held_answers > self._settings.answers and len(self._books) > 1
+        ):
+            self._held_answers -= len(self._books.popitem(last=False)[1].rows)
 
     def _hold_category(self, name: str, cells: Category) -> None:
         self._categories[name] = cells
@@ -571,6 +606,7 @@ class Statistics:
             had=np.zeros(self.capacity, np.float32),
             price_weight=np.zeros(self.capacity, np.float32),
             price_mean=np.zeros(self.capacity, np.float32),
+            apart=np.zeros(self.capacity, np.float32),
         )
 
     def _age(self, now_s: float) -> None:
@@ -604,18 +640,31 @@ class Statistics:
                 self._columns[name] = column
         if self.capacity:
             for cells in self._categories.values():
-                for name in ("asked", "had", "price_weight", "price_mean"):
+                for name in ("asked", "had", "price_weight", "price_mean", "apart"):
                     column = np.zeros(rows, np.float32)
                     column[: self.capacity] = getattr(cells, name)
                     setattr(cells, name, column)
         self.capacity = rows
 
 
-def _places(known: Rows, rows: Rows) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def own_rates(asked: Floats, had: Floats, by_kind: Floats) -> Floats:
+    """Give the rates of sellers in a category by what they said there alone, shrunk to those by kinds of books."""
+    prior = np.float32(CATEGORY_STOCK_PRIOR)
+    rates: Floats = (had + prior * by_kind) / (asked + prior)
+    return rates
+
+
+def commonness(carried: NDArray[np.bool_], expected: Floats) -> np.float32:
+    """Give how many times as many sellers have this book as have others: a gamma posterior around 1."""
+    had = np.float32(np.count_nonzero(carried) + _CARRIED_PRIOR)
+    return had / (np.sum(expected) + np.float32(_CARRIED_PRIOR))
+
+
+def places(known: Rows, rows: Rows) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Give the places among known rows, ascending, and among rows, of the sellers that are in both."""
-    places = np.minimum(np.searchsorted(known, rows), len(known) - 1)
-    again = np.flatnonzero(known[places] == rows) if len(known) else np.empty(0, np.intp)
-    return places[again], again
+    at = np.minimum(np.searchsorted(known, rows), len(known) - 1)
+    again = np.flatnonzero(known[at] == rows) if len(known) else np.empty(0, np.intp)
+    return at[again], again
 
 
 def _only(book: Book, which: NDArray[np.bool_]) -> Book:

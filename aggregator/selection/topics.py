@@ -29,20 +29,20 @@ _HIGHEST = np.float32(0.95)
 
 
 class Topics:
-    """The rates of sellers by topic, and what categories are mixed of."""
+    """The rates of sellers, a row each, by topic, a column each; and what categories are mixed of."""
 
     def __init__(self, sellers: int) -> None:
-        self.asked = np.zeros((TOPICS, sellers), np.float32)
-        self.had = np.zeros((TOPICS, sellers), np.float32)
-        self._rates = np.zeros((TOPICS, sellers), np.float32)
+        self.asked = np.zeros((sellers, TOPICS), np.float32)
+        self.had = np.zeros((sellers, TOPICS), np.float32)
+        self._rates = np.zeros((sellers, TOPICS), np.float32)
         self._mixtures: dict[str, NDArray[np.float64]] = {}
 
     def grow(self, sellers: int, rate: float) -> None:
         """Make room for so many sellers; take the new ones for such with this rate everywhere."""
         for name in ("asked", "had", "_rates"):
             old = getattr(self, name)
-            new = np.full((TOPICS, sellers), rate if name == "_rates" else 0.0, np.float32)
-            new[:, : old.shape[1]] = old
+            new = np.full((sellers, TOPICS), rate if name == "_rates" else 0.0, np.float32)
+            new[: len(old)] = old
             setattr(self, name, new)
 
     def mixture(self, category: str) -> NDArray[np.float64]:
@@ -57,8 +57,8 @@ class Topics:
         """Give the log-likelihood of some answers about a book under each topic."""
         if not len(rows):
             return np.zeros(TOPICS)
-        rates = self._rates[:, rows]
-        logs = np.log(np.where(had, rates, np.float32(1.0) - rates)).sum(axis=1)
+        rates = self._rates[rows]
+        logs = np.log(np.where(had[:, None], rates, np.float32(1.0) - rates)).sum(axis=0)
         fitted: NDArray[np.float64] = logs.astype(np.float64) * _TEMPER
         return fitted
 
@@ -66,19 +66,20 @@ class Topics:
         """Give the chance of each topic for a book of a category with answers of such a likelihood."""
         logs = np.log(self.mixture(category)) + fit
         chances = np.exp(logs - logs.max())
-        # Most are out of the question, and cost nothing then.
         chances[chances < _NEGLIGIBLE] = 0.0
         posterior: Floats = (chances / chances.sum()).astype(np.float32)
         return posterior
 
-    def rates(self, posterior: Floats) -> tuple[Floats, Floats]:
-        """Give each seller's rate for a book, and the weight of the answers that it is of."""
-        rates = np.zeros(self.asked.shape[1], np.float32)
-        weights = np.zeros_like(rates)
-        for topic in np.flatnonzero(posterior):
-            rates += posterior[topic] * self._rates[topic]
-            weights += posterior[topic] * self.asked[topic]
-        return rates, weights
+    def rates(self, posterior: Floats) -> Floats:
+        """Give each seller's rate for a book."""
+        # Not by BLAS, which would set all cores to a product that one does in the time of waking the others.
+        rates: Floats = np.einsum("ij,j->i", self._rates, posterior)
+        return rates
+
+    def rates_of(self, posterior: Floats, rows: Rows) -> Floats:
+        """Give the rate of some sellers for a book."""
+        rates: Floats = np.einsum("ij,j->i", self._rates[rows], posterior)
+        return rates
 
     def learn(
         self,
@@ -106,36 +107,34 @@ class Topics:
             self._mixtures[category] = counts
         counts *= 0.995
         counts += posterior * min(len(rows) / 50.0, 1.0)
-        for topic in np.flatnonzero(posterior):
-            part = posterior[topic]
-            fade = _MOST / (_MOST + part)
-            self.asked[topic, rows] = self.asked[topic, rows] * fade + part
-            self.had[topic, rows] = self.had[topic, rows] * fade + part * had
+        fade = _MOST / (_MOST + posterior)
+        self.asked[rows] = self.asked[rows] * fade + posterior
+        self.had[rows] = self.had[rows] * fade + posterior * had[:, None]
         # Of all topics: what a seller is in those where it was not asked is what it is overall.
         self._find_rates(rows, rates)
 
     def dump(self) -> TopicColumns:
         """Give all of it in its plain form."""
-        rows = np.flatnonzero(self.asked.any(axis=0)).astype(np.int32)
+        rows = np.flatnonzero(self.asked.any(axis=1)).astype(np.int32)
         mixtures = {name: counts.copy() for name, counts in self._mixtures.items()}
         return TopicColumns(
-            rows=rows, asked=self.asked[:, rows], had=self.had[:, rows], mixtures=mixtures
+            rows=rows, asked=self.asked[rows], had=self.had[rows], mixtures=mixtures
         )
 
     def load(self, columns: TopicColumns, rates: Floats) -> None:
         """Take all of it over; ``rates`` are those of the sellers overall. Of another number of topics nothing is."""
-        if len(columns.asked) != TOPICS:
+        if columns.asked.shape[1:] != (TOPICS,):
             return
         self._mixtures = {name: counts.copy() for name, counts in columns.mixtures.items()}
-        self.asked[:, columns.rows] = columns.asked
-        self.had[:, columns.rows] = columns.had
+        self.asked[columns.rows] = columns.asked
+        self.had[columns.rows] = columns.had
         self._find_rates(columns.rows, rates)
 
     def forget(self, row: int, rate: float) -> None:
         """Forget a seller; take it for one with this rate everywhere."""
-        self.asked[:, row] = self.had[:, row] = 0.0
-        self._rates[:, row] = max(rate, float(_LEAST))
+        self.asked[row] = self.had[row] = 0.0
+        self._rates[row] = max(rate, float(_LEAST))
 
     def _find_rates(self, rows: Rows, rates: Floats) -> None:
-        found = (self.had[:, rows] + PRIOR * rates) / (self.asked[:, rows] + PRIOR)
-        self._rates[:, rows] = np.clip(found, _LEAST, _HIGHEST)
+        found = (self.had[rows] + PRIOR * rates[:, None]) / (self.asked[rows] + PRIOR)
+        self._rates[rows] = np.clip(found, _LEAST, _HIGHEST)

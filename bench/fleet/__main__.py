@@ -107,6 +107,39 @@ def _show(summaries: dict[str, Summary]) -> None:
     for label, text in _ROWS.items():
         table.add_row(label, *(text(result) for result in summaries.values()))
     Console().print(table)
+    for name, result in summaries.items():
+        _show_parts(name.rpartition(":")[2], result)
+
+
+def _show_parts(name: str, result: Summary) -> None:
+    table = Table(title=f"{name}, by how often the book had been asked for before")
+    for label in (
+        "at least",
+        "of requests",
+        "mean regret",
+        "cheapest asked",
+        "mean calls",
+        "said",
+        "true",
+    ):
+        table.add_column(label, justify="right")
+    for group in result.groups:
+        table.add_row(
+            str(group.least),
+            f"{group.part:.0%}",
+            f"{group.regret:.2%}",
+            f"{group.found:.1%}",
+            f"{group.calls:.0f}",
+            f"{group.said:.1%}",
+            f"{group.true:.1%}",
+        )
+    Console().print(table)
+    reasons = Table(title=f"{name}: why the cheapest was not asked")
+    for label in ("", "of requests", "of the mean regret"):
+        reasons.add_column(label, justify="right")
+    for reason, (part, regret) in result.missed.items():
+        reasons.add_row(reason.value, f"{part:.1%}", f"{regret:.2%}")
+    Console().print(reasons)
 
 
 _ROWS: dict[str, Callable[[Summary], str]] = {

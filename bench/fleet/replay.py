@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,8 @@ from aggregator.selection.columns import State
 from aggregator.selection.coverage import Calibration
 from aggregator.selection.policy import Policy
 from aggregator.selection.selection import Selection, SelectionSettings, Session
-from aggregator.selection.statistics import Answers, Statistics, StatisticsSettings
-from bench.fleet.world import DAY_S, TIMEOUT_S, Assumptions, Offers, World
+from aggregator.selection.statistics import Answers, Book, Statistics, StatisticsSettings
+from bench.fleet.world import DAY_S, TIMEOUT_S, Assumptions, Mask, Offers, World
 
 REAL_PER_S = 20.0
 WHOLE_DAY = round(REAL_PER_S * DAY_S)
@@ -61,6 +62,16 @@ class Plan:
     settings: SelectionSettings = field(default_factory=SelectionSettings)
 
 
+class Missed(StrEnum):
+    """Why the cheapest seller was not asked."""
+
+    NOTHING = "it was asked"
+    BARRED = "it could not be asked: breaker, budget, not trusted"
+    NEVER = "it was never asked for this book"
+    HAD_NONE = "it did not have the book when asked last"
+    WAS_DEARER = "it had the book when asked last"
+
+
 @dataclass(slots=True)
 class Scores:
     """What came of each request, in their order; those that nobody could have served are left out.
@@ -72,6 +83,8 @@ class Scores:
         found: whether the cheapest of all was among those asked.
         found_at: likewise among the first k.
         calls: how many were asked.
+        earlier: how many requests for the same book there had been.
+        missed: why the cheapest of all was not asked.
         phases: how many phases that took.
         wait_s: the time until the last answer of the last phase, or its timeout.
         said: the stated chance that a seller not asked is cheaper; nan where nobody asked had the book.
@@ -90,6 +103,8 @@ class Scores:
     found: list[bool] = field(default_factory=list)
     found_at: dict[int, list[bool]] = field(default_factory=lambda: {k: [] for k in KS})
     calls: list[int] = field(default_factory=list)
+    earlier: list[int] = field(default_factory=list)
+    missed: list[Missed] = field(default_factory=list)
     phases: list[int] = field(default_factory=list)
     wait_s: list[float] = field(default_factory=list)
     said: list[float] = field(default_factory=list)
@@ -189,6 +204,7 @@ class _Replay:
         self._scores = Scores()
         self._niches: dict[int, list[_Niche]] = {}
         self._everyone = np.ones(plan.sellers, np.bool_)
+        self._earlier = np.zeros(plan.world.books, np.int32)
 
     def _entries(self, span_s: float, rng: np.random.Generator) -> list[tuple[float, int]]:
         """Give when sellers of a niche arrive, and of which: publishers in much demand, each once."""
@@ -221,7 +237,10 @@ class _Replay:
         session = self._selection.begin(
             f"book-{book}", f"publisher-{category}", _EPOCH_S + now_s, self._everyone
         )
-        outcome = _Outcome(offers, failing)
+        outcome = _Outcome(offers, failing, int(self._earlier[book]))
+        self._earlier[book] += 1
+        known = self._statistics.book(f"book-{book}")
+        may_be_asked = self._sellers.standing(now_s)[0] & self._statistics.trusted()
         while True:
             open_, budget = self._sellers.standing(now_s)
             before = time.thread_time()
@@ -237,6 +256,8 @@ class _Replay:
             if not goes_on:
                 break
         self._score(session, outcome, now_s)
+        if len(self._scores.missed) < len(self._scores.found):
+            self._scores.missed.append(self._missed(outcome, known, may_be_asked))
         if self._selection.is_full():
             rest = self._ask(session.rest(self._sellers.standing(now_s)[0]), outcome)
             self._sellers.called(rest, now_s)
@@ -267,7 +288,7 @@ class _Replay:
 
     def _score(self, session: Session, outcome: _Outcome, now_s: float) -> None:
         scores, offers = self._scores, outcome.offers
-        real = offers.in_stock & offers.honest & ~outcome.failing
+        real = outcome.real()
         if not np.any(real):
             scores.unserved += 1
             return
@@ -285,6 +306,7 @@ class _Replay:
             scores.regret_at[k].append(_regret(at_k, best))
             scores.found_at[k].append(at_k <= best)
         scores.calls.append(len(asked))
+        scores.earlier.append(outcome.earlier)
         scores.phases.append(len(outcome.parts))
         scores.wait_s.append(outcome.wait_s)
         scores.choosing_s.append(outcome.choosing_s)
@@ -315,6 +337,19 @@ class _Replay:
         scores.said_saving.append((coverage.expected_saving_minor or 0) / best)
         scores.saving.append(1.0 - lowest / best)
 
+    def _missed(self, outcome: _Outcome, known: Book | None, may_be_asked: Mask) -> Missed:
+        if self._scores.found[-1]:
+            return Missed.NOTHING
+        real = outcome.real()
+        rows = np.flatnonzero(real)
+        row = rows[np.argmin(outcome.offers.total_minor[rows])]
+        if not may_be_asked[row]:
+            return Missed.BARRED
+        if known is None or row not in known.rows:
+            return Missed.NEVER
+        had = known.state[known.rows == row][0] == State.IN_STOCK
+        return Missed.WAS_DEARER if had else Missed.HAD_NONE
+
     def _discover(self, category: int, outcome: _Outcome) -> None:
         for niche in self._niches.get(category, ()):
             if not niche.found and outcome.offers.in_stock[niche.row]:
@@ -338,12 +373,17 @@ class _Replay:
 class _Outcome:
     """What came of one request so far."""
 
-    def __init__(self, offers: Offers, failing: NDArray[np.bool_]) -> None:
+    def __init__(self, offers: Offers, failing: Mask, earlier: int) -> None:
         self.offers = offers
         self.failing = failing
+        self.earlier = earlier
         self.parts: list[Answers] = []
         self.wait_s = 0.0
         self.choosing_s = 0.0
+
+    def real(self) -> Mask:
+        """Say who would sell the book now."""
+        return self.offers.in_stock & self.offers.honest & ~self.failing
 
     def add_phase(self, answers: Answers) -> None:
         self.parts.append(answers)

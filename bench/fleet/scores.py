@@ -10,13 +10,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.selection.coverage import Bin, calibration_error, reliability
-from bench.fleet.replay import KS, REAL_PER_S, Scores
+from bench.fleet.replay import KS, REAL_PER_S, Missed, Scores
 from bench.fleet.world import DAY_S, Assumptions
 
 _LAST = 0.2
 """The part of the day that is judged: what came before was learning."""
 
 _PARTS = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Requests for books that had been asked for about as often.
+
+    Attributes:
+        least: so often, and less often than those of the next group.
+        part: of all requests.
+        regret: mean.
+        found: part in which the cheapest of all was asked.
+        calls: mean.
+        said: mean stated chance that a seller not asked is cheaper.
+        true: part in which one was.
+
+    """
+
+    least: int
+    part: float
+    regret: float
+    found: float
+    calls: float
+    said: float
+    true: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +69,8 @@ class Summary:
         too_late: how many of them were not asked within ``NICHE_LIMIT`` requests.
         undecided: how many were not asked, but had fewer requests than that.
         regret_by_hour: mean regret by the hour of the day, in percent.
+        groups: the same requests by how often their book had been asked for before.
+        missed: what part of the requests missed the cheapest for each reason, and what part of the mean regret that is.
 
     """
 
@@ -69,6 +95,8 @@ class Summary:
     too_late: int
     undecided: int
     regret_by_hour: Sequence[tuple[float, float]]
+    groups: Sequence[Group]
+    missed: dict[Missed, tuple[float, float]]
 
 
 NICHE_LIMIT = 200
@@ -110,6 +138,8 @@ def summary(scores: Scores) -> Summary:
         ),
         undecided=sum(not found and requests < NICHE_LIMIT for requests, found in scores.discovery),
         regret_by_hour=_by_part(np.array(scores.at_s), regret),
+        groups=_groups(scores, last),
+        missed=_missed(scores, last),
     )
 
 
@@ -120,6 +150,42 @@ def scaled(world: Assumptions, requests: int, days: float) -> Assumptions:
 
 
 _FEWEST_BOOKS = 1000
+_GROUPS = (0, 1, 2, 10, 50)
+
+
+def _groups(scores: Scores, last: slice) -> list[Group]:
+    regret, found, calls = (
+        np.array(values, np.float64)[last] for values in (scores.regret, scores.found, scores.calls)
+    )
+    said, true = (np.array(values, np.float64)[last] for values in (scores.said, scores.cheaper))
+    group = np.digitize(np.array(scores.earlier)[last], _GROUPS) - 1
+    groups = []
+    for number, least in enumerate(_GROUPS):
+        own = group == number
+        if np.any(own):
+            stated = own & np.isfinite(said)
+            groups.append(
+                Group(
+                    least=least,
+                    part=float(np.mean(own)),
+                    regret=_mean(regret[own]),
+                    found=_mean(found[own]),
+                    calls=_mean(calls[own]),
+                    said=_mean(said[stated]),
+                    true=_mean(true[stated]),
+                )
+            )
+    return groups
+
+
+def _missed(scores: Scores, last: slice) -> dict[Missed, tuple[float, float]]:
+    why = scores.missed[last]
+    regret = np.nan_to_num(np.array(scores.regret)[last])
+    parts = {}
+    for reason in Missed:
+        own = np.array([each is reason for each in why])
+        parts[reason] = float(np.mean(own)), float(np.sum(regret[own]) / len(regret))
+    return parts
 
 
 def _mean(values: NDArray[np.float64]) -> float:

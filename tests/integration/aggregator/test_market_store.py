@@ -109,7 +109,7 @@ def learned(asked: float) -> tuple[SellerColumns, GeneralColumns, CategoryColumn
         GeneralColumns(at_s=NOW_S, arrays={"scalars": np.array([asked, 2.0])}),
         CategoryColumns(
             category="books", at_s=NOW_S, best_weight=asked, best_mean=-0.1, rows=rows,
-            asked=one, had=one, price_weight=one, price_mean=one,
+            asked=one, had=one, price_weight=one, price_mean=one, apart=one,
         ),
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from aggregator.selection.policy import RandomChoice, Thompson, View
 from aggregator.selection.selection import Phase, SelectionSettings
 from bench.fleet.example_policy import KnownFirst
 from bench.fleet.policies import POLICIES, policy
-from bench.fleet.replay import Plan, replay
+from bench.fleet.replay import Missed, Plan, replay
 from bench.fleet.scores import scaled, summary
 from bench.fleet.world import DAY_S, USUAL, WORLDS, World
 
@@ -97,6 +97,20 @@ def test_who_asks_nobody_who_has_it_is_said_to_have_found_nothing() -> None:
     assert not any(scores.found)
     assert np.isnan(scores.regret).all()
     assert np.isnan(scores.said).all()
+
+
+def test_what_was_missed_is_told_apart() -> None:
+    scores = replay(PLAN, Thompson())
+    result = summary(scores)
+    assert [each is Missed.NOTHING for each in scores.missed] == scores.found
+    assert sum(part for part, _ in result.missed.values()) == pytest.approx(1.0)
+    assert result.missed[Missed.NOTHING] == pytest.approx((result.found, 0.0))
+    assert sum(regret for _, regret in result.missed.values()) == pytest.approx(result.regret)
+    assert sum(group.part for group in result.groups) == pytest.approx(1.0)
+    found = sum(group.part * group.found for group in result.groups)
+    assert found == pytest.approx(result.found)
+    assert len(scores.earlier) == len(scores.regret)
+    assert max(scores.earlier) > 3
 
 
 def test_no_request_asks_more_than_the_most() -> None:

@@ -89,6 +89,18 @@ def test_new_books_and_known_ones_are_corrected_apart() -> None:
     assert other.correct(known).chance == pytest.approx(calibration.correct(known).chance)
 
 
+def test_books_of_which_something_is_known_may_err_otherwise_than_new_and_well_known_ones() -> None:
+    rng = np.random.default_rng(7)
+    calibration = Calibration()
+    raws = [raw_coverage(*_SAME, answers) for answers in (0, 300, 6_000)]
+    truth = [0.2, 0.5, 0.05]
+    for _ in range(300):
+        for raw, true in zip(raws, truth, strict=True):
+            calibration.learn(raw, 0.1 if rng.random() < true else 0.0)
+    said = [calibration.correct(raw).chance for raw in raws]
+    assert said == pytest.approx(truth, abs=0.1)
+
+
 def test_what_was_dumped_without_what_was_known_of_books_is_taken_over() -> None:
     calibration, other = Calibration(), Calibration()
     for number in range(50):

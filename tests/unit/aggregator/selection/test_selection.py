@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from aggregator.selection.columns import Rows, State
 from aggregator.selection.coverage import Calibration, Raw
 from aggregator.selection.policy import Policy, RandomChoice, Thompson, WeightedScore
-from aggregator.selection.selection import Phase, Selection, SelectionSettings, Session
+from aggregator.selection.selection import (
+    Pace,
+    Phase,
+    Selection,
+    SelectionSettings,
+    Session,
+)
 from aggregator.selection.statistics import Answers, Statistics, StatisticsSettings
 
 NOW_S = 1_700_000_000.0
@@ -54,6 +62,12 @@ def teach(selected: Selection, *, has: Rows, books: int = 40) -> None:
     rows = np.arange(SELLERS, dtype=np.int32)
     for number in range(books):
         selected.statistics.learn(f"old-{number}", "novels", NOW_S, told(rows, has=has))
+
+
+def grow(selected: Selection) -> None:
+    """Let it have checked what it states often enough."""
+    for _ in range(200):
+        selected.calibration.learn(Raw(0.5, 0.1), 0.0)
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
@@ -139,8 +153,44 @@ def test_thompson_comes_to_ask_an_unknown_seller_and_keeps_it_if_it_is_cheap() -
     assert all(found[-20:])
 
 
+def test_who_is_new_is_asked_at_once_and_in_each_category_anew() -> None:
+    """Another seller is as unlikely to have a book as can be: nothing but being new speaks for it."""
+    selected = selection(Thompson(explore=0.0, newest=0.1))
+    has = np.arange(0, 40, dtype=np.int32)
+    teach(selected, has=has)
+    maps = told(np.arange(SELLERS, dtype=np.int32), has=has)
+    for number in range(5):
+        selected.statistics.learn(f"old-map-{number}", "maps", NOW_S, maps)
+    selected.statistics.forget(55, NOW_S)
+    for category in ("novels", "maps"):
+        asked = []
+        for number in range(12):
+            session = selected.begin(f"new-{category}-{number}", category, NOW_S, ALL)
+            rows = session.next_phase(ALL, FULL)
+            session.answered(told(rows, has=has))
+            session.close()
+            asked.append(55 in rows)
+        assert all(asked[:3]), category
+
+
+def test_who_is_new_but_never_answers_is_not_asked_for_being_new() -> None:
+    selected = selection(Thompson(explore=0.0, newest=0.1))
+    teach(selected, has=np.arange(0, 40, dtype=np.int32))
+    selected.statistics.forget(55, NOW_S)
+    silent = Answers(
+        rows=np.array([55], np.int32),
+        state=np.array([State.FAILED], np.uint8),
+        total_minor=np.zeros(1, np.int32),
+        latency_s=np.full(1, 3.0, np.float32),
+    )
+    assert 55 in begin(selected, "new").next_phase(ALL, FULL)
+    for _ in range(4):
+        selected.statistics.learn("book", "novels", NOW_S, silent)
+    assert 55 not in begin(selected, "new").next_phase(ALL, FULL)
+
+
 def test_who_has_little_budget_left_is_spared() -> None:
-    selected = selection(Thompson(explore=0.0))
+    selected = selection(Thompson(explore=0.0, newest=0.0))
     teach(selected, has=np.arange(0, 40, dtype=np.int32))
     budget = FULL.copy()
     budget[0] = 0.001
@@ -172,8 +222,46 @@ def test_the_last_resort_is_only_for_a_collection_that_found_nothing_affordable(
     assert not session.goes_on(10**6)
 
 
+def test_no_more_than_a_part_goes_on_and_it_is_those_with_most_to_save() -> None:
+    pace = Pace(0.001, 0.44)
+    savings = np.exp(np.random.default_rng(2).normal(-4.0, 1.0, 3000))
+    allowed = np.array([pace.allows(float(saving), freely=False) for saving in savings])[1000:]
+    assert np.mean(allowed) == pytest.approx(0.44, abs=0.03)
+    assert savings[1000:][allowed].mean() > 2 * savings[1000:][~allowed].mean()
+
+
+def test_where_there_is_little_to_save_nobody_goes_on_for_having_been_let() -> None:
+    pace = Pace(0.001, 0.44)
+    assert not any(pace.allows(0.0009, freely=False) for _ in range(500))
+    assert pace.allows(0.0011, freely=False)
+
+
+def test_what_went_on_since_nothing_was_affordable_is_of_the_part_too() -> None:
+    pace = Pace(0.001, 0.44)
+    for _ in range(500):
+        pace.went(on=True)
+    assert not pace.allows(0.5, freely=False)
+    assert pace.allows(0.0011, freely=True)
+
+
+def test_collections_go_on_freely_until_it_is_known_what_can_be_expected() -> None:
+    selected = selection(Thompson(), replace(SETTINGS, at_length=0.3))
+
+    def part_going_on() -> float:
+        went_on = []
+        for number in range(200):
+            session = begin(selected, f"book-{number}")
+            session.answered(told(session.next_phase(ALL, FULL)))
+            went_on.append(session.goes_on(10**6))
+        return float(np.mean(went_on[100:]))
+
+    assert part_going_on() == 1.0
+    grow(selected)
+    assert part_going_on() == pytest.approx(0.3, abs=0.1)
+
+
 def test_a_collection_ends_when_those_left_can_hardly_be_cheaper() -> None:
-    selected = selection(Thompson(explore=0.0))
+    selected = selection(Thompson(explore=0.0, newest=0.0))
     rows = np.arange(SELLERS, dtype=np.int32)
     teach(selected, has=rows)
     selected.statistics.learn("known", "novels", NOW_S, told(rows))
@@ -184,7 +272,7 @@ def test_a_collection_ends_when_those_left_can_hardly_be_cheaper() -> None:
 
 
 def test_a_collection_goes_on_where_somebody_known_to_be_cheaper_is_left() -> None:
-    selected = selection(Thompson(explore=0.0))
+    selected = selection(Thompson(explore=0.0, newest=0.0))
     rows = np.arange(SELLERS, dtype=np.int32)
     teach(selected, has=rows)
     selected.statistics.learn("known", "novels", NOW_S, told(rows))
@@ -228,8 +316,7 @@ def test_a_full_collection_asks_the_rest_and_teaches_how_true_coverage_is() -> N
 def test_until_coverage_was_checked_often_enough_it_is_checked_five_times_as_often() -> None:
     selected = selection(Thompson(), SelectionSettings(full_share=0.1))
     young = sum(selected.is_full() for _ in range(1000))
-    for _ in range(100):
-        selected.calibration.learn(Raw(0.5, 0.1), 0.0)
+    grow(selected)
     grown = sum(selected.is_full() for _ in range(1000))
     assert 440 < young < 560
     assert 60 < grown < 140

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aggregator.selection.belief import believe
+from aggregator.selection.belief import Heard, believe
 from aggregator.selection.columns import State
 from aggregator.selection.statistics import Answers, Statistics, StatisticsSettings
 from aggregator.selection.topics import TOPICS
@@ -196,6 +196,66 @@ def test_who_has_books_of_some_categories_is_expected_to_have_those_of_one_like_
     available = believe(statistics, "new", "baking", NOW_S).available
     assert available[:10].min() > 0.8
     assert available[30:].max() < 0.2
+
+
+def test_what_kind_a_book_is_of_counts_for_more_than_what_its_publisher_has_besides() -> None:
+    """Of a publisher of two kinds, a book of the rarer one is sold by who sells that kind."""
+    statistics = Statistics(StatisticsSettings(), sellers=40)
+    cooks, others, everyone = range(20), range(20, 40), range(40)
+
+    def heard(having: range, asked: range) -> Answers:
+        return answers(*((row, IN if row in having else NO, 900 + row) for row in asked))
+
+    for number in range(8 * TOPICS):
+        statistics.learn(f"c-{number}", f"cooking-{number // 4}", NOW_S, heard(cooks, everyone))
+        statistics.learn(f"w-{number}", f"war-{number // 4}", NOW_S, heard(others, everyone))
+    for number in range(40):
+        having = others if number % 5 == 0 else cooks
+        statistics.learn(f"b-{number}", "both", NOW_S, heard(having, everyone))
+    given = Heard(np.arange(10, 30, dtype=np.int32), np.arange(10, 30) >= 20, None)
+    available = believe(statistics, "new", "both", NOW_S, given).available
+    assert available[30:].min() > 0.7
+    assert available[:10].max() < 0.3
+
+
+def test_who_sells_the_books_of_one_publisher_only_is_told_from_who_sells_their_kind() -> None:
+    statistics = Statistics(StatisticsSettings(), sellers=40)
+    everyone = range(40)
+    for number in range(60):
+        # Seller 39 has what everybody has a third of, but of one publisher only, and of that all.
+        for publisher in ("own", "another"):
+            have = {row for row in everyone if (row + number) % 3 == 0}
+            have = have - {39} if publisher == "another" else have | {39}
+            statistics.learn(
+                f"{publisher}-{number}",
+                publisher,
+                NOW_S,
+                answers(*((row, IN if row in have else NO, 900) for row in everyone)),
+            )
+    own = believe(statistics, "x", "own", NOW_S).available
+    another = believe(statistics, "x", "another", NOW_S).available
+    assert own[39] > 0.85
+    assert another[39] < 0.1
+    assert 0.2 < own[:39].mean() < 0.5
+
+
+def test_who_had_not_a_book_is_remembered_however_many_there_are() -> None:
+    statistics = Statistics(StatisticsSettings(), sellers=1000)
+    for first in range(0, 1000, 100):
+        rows = range(first, first + 100)
+        statistics.learn("a", "novels", NOW_S, answers(*((row, NO, 0) for row in rows)))
+    book = statistics.book("a")
+    assert book is not None
+    assert len(book.rows) == 1000
+
+
+def test_books_are_let_go_for_the_answers_of_others() -> None:
+    statistics = Statistics(StatisticsSettings(answers=10), sellers=8)
+    for name in ("a", "b", "c", "b"):
+        statistics.learn(name, "novels", NOW_S, answers(*((row, NO, 0) for row in range(4))))
+    assert list(statistics.books()) == ["c", "b"]
+    statistics.learn("d", "novels", NOW_S, answers(*((row, NO, 0) for row in range(8))))
+    assert list(statistics.books()) == ["d"]
 
 
 def test_what_is_held_is_bounded() -> None:
