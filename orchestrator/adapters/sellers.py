@@ -80,6 +80,7 @@ class TransportSellers:
             supports_holds=seller.capabilities.supports_holds,
             supports_cancel_before_order=seller.capabilities.supports_cancel_before_order,
             supports_get_order=seller.capabilities.supports_get_order,
+            honours_not_after=seller.capabilities.honours_not_after,
         )
 
     async def requote(self, purchase: Purchase, seller_id: str) -> Candidate | CallFailed | None:

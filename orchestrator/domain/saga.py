@@ -122,6 +122,7 @@ class SellerKind:
     supports_holds: bool
     supports_cancel_before_order: bool
     supports_get_order: bool = True
+    honours_not_after: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,7 +434,8 @@ class Saga:
         A pending one is asked for until its time is over, then cancelled; if it is too late for that, it is asked for
         again (a repeated cancel only repeats its first answer). Else its key is sent once more, then it is asked for,
         then its key is closed by a cancel; a seller that accepts none before the order exists is asked until the order
-        cannot arrive any more. One that cannot be asked heeds ``not_after``: its key is sent again, which gives the
+        cannot arrive any more. Where that is never certain, because the seller does not heed ``not_after``, it is asked
+        until an operator decides. One that cannot be asked heeds ``not_after``: its key is sent again, which gives the
         first answer, or no order.
         """
         attempt = _attempt(purchase)
@@ -452,7 +454,8 @@ class Saga:
             return Resolution.CANCEL if asked else Resolution.POLL
         if not answers:
             return Resolution.REPLAY
-        return Resolution.POLL_FOR_GOOD if moment.now >= settled else Resolution.POLL
+        heeds = kind is not None and kind.honours_not_after
+        return Resolution.POLL_FOR_GOOD if heeds and moment.now >= settled else Resolution.POLL
 
     # Money
 

@@ -221,7 +221,9 @@ class SellerLedger:
     def kind(self) -> SellerKind:
         """Tell what a purchase must know of it."""
         script = self.script
-        return SellerKind(script.with_holds, script.closable, script.answers)
+        return SellerKind(
+            script.with_holds, script.closable, script.answers, script.honours_not_after
+        )
 
     def now_after(self, moment: datetime) -> float:
         """Give the seconds since a moment, by the seller's clock."""

@@ -53,6 +53,9 @@ KINDS = {
     "held": SellerKind(supports_holds=True, supports_cancel_before_order=True),
     "atomic": SellerKind(supports_holds=False, supports_cancel_before_order=True),
     "stubborn": SellerKind(supports_holds=False, supports_cancel_before_order=False),
+    "careless": SellerKind(
+        supports_holds=False, supports_cancel_before_order=False, honours_not_after=False
+    ),
 }
 SAGA = Saga(Limits(), KINDS.get)
 
@@ -307,7 +310,10 @@ def test_a_total_is_never_compared_across_currencies() -> None:
         ("stubborn", 1, 1, Resolution.POLL),
         ("stubborn", 5, 9.9, Resolution.POLL),
         ("stubborn", 5, 10, Resolution.POLL_FOR_GOOD),
+        ("careless", 0, 1, Resolution.REPLAY),
+        ("careless", 5, 3600, Resolution.POLL),
         ("gone", 5, 1, Resolution.POLL),
+        ("gone", 5, 10, Resolution.POLL),
     ],
 )
 def test_an_unknown_order_is_sent_again_then_closed_or_waited_for(

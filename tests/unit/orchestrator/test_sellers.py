@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
+
+import pytest
 
 from bench.virtual_time import VirtualClock
 from mesh.money import Money
@@ -67,3 +70,26 @@ async def test_a_seller_that_asks_for_it_is_left_alone_by_every_process() -> Non
     await clock.sleep(30)
     await second.requote(PURCHASE, "acme")
     assert busy.calls == ["GetQuote", "GetOrder", "GetQuote"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "supports_holds",
+        "supports_cancel_before_order",
+        "supports_get_order",
+        "honours_not_after",
+    ],
+)
+@pytest.mark.parametrize("can", [True, False])
+async def test_a_purchase_knows_of_a_seller_what_the_registry_does(name: str, *, can: bool) -> None:
+    acme, directory = seller("acme"), Directory()
+    said: dict[str, Any] = {name: can}
+    known = replace(acme, capabilities=replace(acme.capabilities, **said))
+    directory.replace([known], 1)
+    clock = VirtualClock()
+    admission = Admission(SharedLedger(SETTINGS), clock, SETTINGS, sellers=list, quiet=True)
+    sellers = TransportSellers(directory, cast("SellerTransport", Busy()), admission, clock)
+    kind = sellers.kind_of("acme")
+    assert getattr(kind, name) is can
+    assert sellers.kind_of("nobody") is None
