@@ -250,7 +250,7 @@ class Purchase:
         created_at: when it was committed, by the database's clock.
         traceparent: the trace that it belongs to.
         stage: the step that it waits for.
-        tries: how often the effect of this stage was tried without a definite answer.
+        tries: how often the effect of this stage was tried without a definite answer, as far as it is counted.
         status: what the customer sees.
         failure_reason: with ``FAILED``.
         offer: with ``PRICE_NOT_MET``.

@@ -43,6 +43,9 @@ MOST_TRIES_AT_A_SELLER = 2
 MOST_COLLECTIONS = 2
 MOST_FAULTS = 20
 """Tries after which a step that fails by a fault of ours is left to an operator."""
+_MOST_COUNTED = 15
+"""Tries without an answer are counted up to here: however long others were silent, it takes several faults of ours in a
+row to leave a purchase to an operator."""
 _OVERDUE_TRIES = 10
 _LONGEST_DELAY_S = 30.0
 _LONGEST_RELEASE_DELAY_S = 600.0
@@ -404,7 +407,7 @@ class Saga:
         """The seller has not decided yet; ``too_late`` when it said so to a cancel, and will not take it back."""
         attempt = _attempt(purchase)
         outcome = _TOO_LATE if too_late or attempt.outcome == _TOO_LATE else _PENDING
-        tries = purchase.tries + 1 if purchase.stage is Stage.RESOLVE_ORDER else 0
+        tries = _counted(purchase) if purchase.stage is Stage.RESOLVE_ORDER else 0
         purchase = replace(purchase, attempt=replace(attempt, outcome=outcome))
         purchase = replace(_to(purchase, Stage.RESOLVE_ORDER), tries=tries)
         return self._unless_overdue(
@@ -770,7 +773,7 @@ class Saga:
         """A step has failed by a fault of ours: again, but not for ever."""
         if purchase.tries >= MOST_FAULTS:
             return self.poisoned(purchase, problem)
-        return _again(purchase)
+        return replace(_again(purchase), purchase=replace(purchase, tries=purchase.tries + 1))
 
     def again(self, purchase: Purchase, moment: Moment) -> Next:
         """The outcome is unknown and the effect is safe to repeat: repeat it, later each time."""
@@ -1035,7 +1038,11 @@ def _to(purchase: Purchase, stage: Stage) -> Purchase:
 
 def _again(purchase: Purchase, longest_delay_s: float = _LONGEST_DELAY_S) -> Next:
     delay_s = min(0.25 * 2 ** min(purchase.tries, 20), longest_delay_s)
-    return Next(replace(purchase, tries=purchase.tries + 1), delay_s=delay_s)
+    return Next(replace(purchase, tries=_counted(purchase)), delay_s=delay_s)
+
+
+def _counted(purchase: Purchase) -> int:
+    return min(purchase.tries + 1, _MOST_COUNTED)
 
 
 def _with(event: Event, following: Next) -> Next:

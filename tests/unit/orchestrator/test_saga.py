@@ -669,6 +669,20 @@ def test_an_outcome_that_stays_unknown_is_flagged_once_and_tried_on() -> None:
     assert not settled.purchase.flagged
 
 
+def test_a_fault_after_a_long_silence_is_not_what_keeps_failing() -> None:
+    """For an hour the provider did not answer; then a step fails once by a fault of ours, and works again."""
+    before = purchase(stage=Stage.VOID)
+    for _ in range(100):
+        before = SAGA.again(before, EARLY).purchase
+    for _ in range(3):
+        stumbled = SAGA.stumbled(before, "ValueError")
+        assert stumbled.purchase.stage is Stage.VOID
+        before = SAGA.again(stumbled.purchase, EARLY).purchase
+    for _ in range(MOST_FAULTS):
+        before = SAGA.stumbled(before, "ValueError").purchase
+    assert before.stage is Stage.FLAGGED
+
+
 def test_a_step_that_keeps_failing_is_flagged() -> None:
     failing = purchase()
     for _ in range(MOST_FAULTS):
