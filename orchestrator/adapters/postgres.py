@@ -41,7 +41,7 @@ _SPACING_S = 10.0
 """How far apart in the queue the purchases of one customer are: who has submitted 50,000 at once takes a turn every so
 often while others wait, and all turns while nobody does."""
 
-_DEAD_AT_ONCE = 3
+_DEAD_AT_ONCE = 5
 """How many workers in a row may die with a purchase before it is left alone for a while."""
 
 _LONGEST_LEFT_ALONE_S = 30.0

@@ -38,7 +38,7 @@ from orchestrator.ports import (
 )
 
 SPACING_S = 10.0
-DEAD_AT_ONCE, LONGEST_LEFT_ALONE_S = 3, 30.0
+DEAD_AT_ONCE, LONGEST_LEFT_ALONE_S = 5, 30.0
 
 
 class Guarded(Exception):

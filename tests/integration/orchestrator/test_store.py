@@ -265,7 +265,7 @@ class Suite:
             pass
         assert len(await subject.store.claim(other.owner, 1, LEASE_S)) == 1
 
-    @pytest.mark.parametrize(("claims", "at_once"), [(3, True), (9, False)])
+    @pytest.mark.parametrize(("claims", "at_once"), [(5, True), (11, False)])
     async def test_what_many_workers_have_died_with_is_left_alone_for_a_while(
         self, subject: Subject, claims: int, *, at_once: bool
     ) -> None:
