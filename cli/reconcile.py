@@ -30,7 +30,7 @@ from orchestrator.app.reconcile.model import Done, Mode, Verdict
 CLEAN, LEFT, NOT_COMPARED = 0, 1, 2
 """Exit codes: all agrees; something does not; not everything could be compared."""
 
-_BEGINS_WITHIN_S = 30.0
+_UNATTENDED_S = 30.0
 _POLL_S = 0.2
 _WIDTH_OF_A_LOG = 160
 _WIDE = 140
@@ -136,20 +136,19 @@ async def _ended(
     """Wait for the end of a run.
 
     Raises:
-        click.ClickException: when nobody begins it.
+        click.ClickException: when nobody is comparing, neither this nor another.
 
     """
-    give_up_at = clock.monotonic() + _BEGINS_WITHIN_S
+    give_up_at = clock.monotonic() + _UNATTENDED_S
     while (run := await _known(runs, run_id)).verdict is None:
-        if run.begun_by is None and run.waits:
-            status.update("waiting for the end of another comparison")
-            give_up_at = clock.monotonic() + _BEGINS_WITHIN_S
-        elif run.begun_by is None and clock.monotonic() > give_up_at:
+        if run.attended:
+            give_up_at = clock.monotonic() + _UNATTENDED_S
+        elif clock.monotonic() > give_up_at:
             raise _NotCompared(
-                f"no orchestrator has begun to compare within {_BEGINS_WITHIN_S:.0f} s: does one run on this database?"
+                f"no orchestrator has been comparing for {_UNATTENDED_S:.0f} s: does one run on this database?"
             )
-        else:
-            status.update("comparing")
+        waits = run.begun_by is None and run.waits
+        status.update("waiting for the end of another comparison" if waits else "comparing")
         await clock.sleep(_POLL_S)
     return run
 

@@ -67,7 +67,8 @@ class FoundRow:
 class RunRow:
     """A run as it is recorded; ``verdict`` is None until it has ended, ``begun_by`` until it has begun.
 
-    ``waits`` says whether another run is under way.
+    ``waits`` says whether another run is under way, ``attended`` whether anybody is comparing just now: of those who
+    were, the process may have ended.
     """
 
     run_id: UUID
@@ -81,6 +82,7 @@ class RunRow:
     sellers: int
     gaps: tuple[Gap, ...]
     waits: bool
+    attended: bool
 
 
 class PostgresReconciliation:
@@ -208,7 +210,7 @@ class PostgresReconciliation:
 
     async def get(self, run_id: UUID) -> RunRow | None:
         """Give a run; None when there is none of that id."""
-        rows = await self._fetch("get_run", run_id)
+        rows = await self._fetch("get_run", run_id, _TURN_LOCK_CLASS)
         return _run(rows[0]) if rows else None
 
     async def findings(self, run_id: UUID) -> list[FoundRow]:
@@ -282,6 +284,7 @@ def _run(row: asyncpg.Record) -> RunRow:
         sellers=row["sellers"] or 0,
         gaps=tuple(Gap(**gap) for gap in json.loads(row["gaps"] or "[]")),
         waits=row["waits"],
+        attended=row["attended"],
     )
 
 

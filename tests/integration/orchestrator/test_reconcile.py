@@ -15,9 +15,11 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
+import click
 import pytest
 
 from bookmesh.aggregator.v1 import aggregator_pb2
+from cli import reconcile
 from mesh import postgres
 from mesh.money import Money
 from mesh.settings import SellerCallerSettings
@@ -598,6 +600,31 @@ async def test_what_is_too_young_to_be_compared_is_not_asked_for(trade: Trade) -
     books = PostgresReconciliation(trade.pool, trade.dsn)
     with pytest.raises(ValueError, match="more than 5 minutes ago"):
         await books.request(trade.new_id(), "me", Mode.REPORT, datetime.now(UTC))
+
+
+@pytest.mark.parametrize("begun", ["nothing", "this", "another"])
+async def test_a_command_says_so_when_nobody_compares(
+    trade: Trade, monkeypatch: pytest.MonkeyPatch, begun: str
+) -> None:
+    """All orchestrators are gone, some in the middle of a comparison, which would go on with the next."""
+    monkeypatch.setattr(reconcile, "_UNATTENDED_S", 0.5)
+    await trade.bought()
+    books = PostgresReconciliation(trade.pool, trade.dsn)
+    if begun == "another":
+        assert await books.begin("dead", 900) is not None
+    asked = asyncio.create_task(
+        reconcile._compare(Mode.REPORT, LONG_AGO, trade.dsn, Path("nowhere"))
+    )
+    if begun == "this":
+
+        async def is_asked_for() -> bool:
+            return asked.done() or len(await _runs(trade)) == 1
+
+        await until(is_asked_for)
+        await books.begin("dead", 0)
+    with pytest.raises(click.ClickException, match="no orchestrator has been comparing") as caught:
+        await asked
+    assert caught.value.exit_code == reconcile.NOT_COMPARED
 
 
 async def test_a_command_that_is_given_up_leaves_nothing_to_be_done_later(trade: Trade) -> None:
