@@ -312,4 +312,4 @@ def goes_on(request_id: str) -> str:
 
 def _cause(message: str) -> str:
     """Give the end of what gRPC says about a connection that did not come about, which is its cause."""
-    return message.rsplit(": ", 1)[-1].rstrip("]") or "no reason given"
+    return message.removesuffix(": OK").rsplit(": ", 1)[-1].rstrip("]") or "no reason given"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -27,6 +28,11 @@ _COMMANDS = {
     "watch": "Show everything that happens in a purchase, as it happens.",
 }
 
+_INTERRUPTED = 130
+
+_OF_CUSTOMERS = {"accept", "buy", "cancel", "list", "quotes", "status", "watch"}
+"""Those that tell what went wrong in a line, which has what gRPC's own log would say."""
+
 
 class _Commands(click.Group):
     """Loads a command's module (``cli.up`` for ``up``) only when it is used, so that each starts quickly."""
@@ -37,7 +43,15 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  click's signature
         if cmd_name not in _COMMANDS:
             return None
-        command = import_module(f"cli.{cmd_name}").command
+        if cmd_name in _OF_CUSTOMERS:
+            # Read when grpc is loaded.
+            os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        try:
+            command = import_module(f"cli.{cmd_name}").command
+        except KeyboardInterrupt:
+            # As everywhere else; click would make 1 of it.
+            click.echo("\ninterrupted.", err=True)
+            sys.exit(_INTERRUPTED)
         if not isinstance(command, click.Command):
             msg = f"cli.{cmd_name}.command is not a command"
             raise TypeError(msg)

@@ -28,7 +28,6 @@ async def test_the_examples_of_the_page_run(mesh: LocalMesh) -> None:
     assert found == 1
     examples = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert len(examples) >= 5
-    # An alias holds from the line after the one that makes it work.
     script = "set -euo pipefail\n" + "\n".join(examples)
     process = await asyncio.create_subprocess_exec(
         *("bash", "-c", script),

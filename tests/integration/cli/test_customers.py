@@ -11,10 +11,14 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
+import grpc
 import pytest
+import trustme
+from click.testing import CliRunner
 
 from bookmesh.customer.v1 import customer_pb2 as pb
 from bookmesh_client import PurchaseStatus
+from cli import main
 from mesh import errors
 from mesh.errors import FieldViolation, MeshError
 from tests.fakes.front import (
@@ -235,6 +239,28 @@ async def test_what_cannot_be_sent_is_told_in_a_line(
     assert (result.code, result.out) == (code, "")
     assert result.err.startswith(f"Error: {words}")
     assert len(result.err.splitlines()) == 1
+
+
+async def test_an_authority_that_is_not_known_is_told_in_a_line(bookmesh: Bookmesh) -> None:
+    issued = trustme.CA().issue_cert("127.0.0.1")
+    key, chain = issued.private_key_pem.bytes(), issued.cert_chain_pems[0].bytes()
+    server = grpc.aio.server()
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, chain)]))
+    await server.start()
+    result = await bookmesh("list", BOOKMESH_ADDRESS=f"https://127.0.0.1:{port}")
+    await server.stop(grace=None)
+    assert (result.code, result.out) == (8, "")
+    [line] = result.err.splitlines()
+    assert line.endswith("(unable to get local issuer certificate)")
+
+
+def test_ctrl_c_is_130_before_a_command_is_even_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "import_module", interrupted)
+    result = CliRunner().invoke(main.bookmesh, ["list"])
+    assert (result.exit_code, result.stderr) == (130, "\ninterrupted.\n")
 
 
 async def test_an_empty_key_is_not_taken_for_none(front: Front, bookmesh: Bookmesh) -> None:

@@ -150,7 +150,10 @@ async def test_beyond_so_many_streams_there_is_none_but_calls_go_on(
             request = customer_pb2.WatchPurchaseRequestRequest(request_id="r1")
             with pytest.raises(grpc.aio.AioRpcError) as over_grpc:
                 await stub.WatchPurchaseRequest(request, metadata=metadata, timeout=10).read()
-            assert over_grpc.value.code() is grpc.StatusCode.UNAVAILABLE
+            told = from_rpc(over_grpc.value)
+            assert isinstance(told, errors.Unavailable)
+            assert (told.reason, told.retry_after_s) == ("UNAVAILABLE", 1.0)
+            assert told.message == over_grpc.value.details()
             assert (await customer.get(f"{PATH}/r1")).status_code == 200
             edge.go_on.set()
 

@@ -410,7 +410,7 @@ async def test_a_body_that_is_too_large_is_413(envoy: Edge) -> None:
     assert (response.status_code, reason(response)) == (413, "BODY_TOO_LARGE")
 
 
-@pytest.mark.parametrize(("size", "status"), [(65_536, 202), (65_537, 413), (200_000, 413)])
+@pytest.mark.parametrize(("size", "status"), [(65_536, 202), (65_537, 413), (110_000, 413)])
 async def test_a_body_is_counted_as_a_whole_although_it_comes_in_pieces(
     envoy: Edge, size: int, status: int
 ) -> None:
@@ -419,10 +419,10 @@ async def test_a_body_is_counted_as_a_whole_although_it_comes_in_pieces(
     async with envoy.client() as client, envoy.client() as other:
 
         async def pieces() -> AsyncIterator[bytes]:
-            for begin in range(0, size, 50_000):
-                yield body[begin : begin + 50_000]
-                # By the time that this is answered, Envoy has read the piece.
-                await other.get(f"{PATH}/r1")
+            yield body[:50_000]
+            # By the time that this is answered, Envoy has read the first piece.
+            await other.get(f"{PATH}/r1")
+            yield body[50_000:]
 
         response = await client.post(PATH, content=pieces())
     assert response.status_code == status, response.text
