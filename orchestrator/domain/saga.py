@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 MOST_TRIES_AT_A_SELLER = 2
 MOST_COLLECTIONS = 2
+MOST_SILENT_COLLECTIONS = 4
+"""When too few have answered to tell anything: all of them may be out of reach for some seconds."""
 MOST_FAULTS = 20
 """Tries after which a step that fails by a fault of ours is left to an operator."""
 _MOST_COUNTED = 15
@@ -85,7 +87,7 @@ class Limits:
     collect_by_s: float = 10.0
     """End of collecting."""
     recollect_s: float = 1.0
-    """After how long to ask again when nobody has answered at all."""
+    """After how long to ask again when too few have answered to tell anything; twice as long each time."""
     hold_by_s: float = 14.0
     """No hold is begun after this."""
     order_by_s: float = 17.0
@@ -304,7 +306,7 @@ class Saga:
         )
         if self._worth_another(plan, moment):
             again = _to(replace(purchase, plan=plan), Stage.COLLECT)
-            return Next(again, (summary, Step(StepName.COLLECTING)), self._limits.recollect_s)
+            return Next(again, (summary, Step(StepName.COLLECTING)), self._recollect_s(plan))
         return _with(summary, self._advance(replace(purchase, plan=plan), moment))
 
     def collection_failed(self, purchase: Purchase, moment: Moment) -> Next:
@@ -944,12 +946,16 @@ class Saga:
         return _finish(voiding, Status.FAILED, FailureReason.NO_SELLER_ANSWERED)
 
     def _worth_another(self, plan: Plan, moment: Moment) -> bool:
-        """Say whether to ask again because nobody has answered at all."""
+        """Say whether to ask again because too few have answered to tell anything."""
+        told = plan.candidates or plan.dearer or plan.tells_of_stock
         return (
-            plan.answered == 0
-            and plan.collections < MOST_COLLECTIONS
-            and moment.age_s + self._limits.recollect_s < self._limits.collect_by_s / 2
+            not told
+            and plan.collections < MOST_SILENT_COLLECTIONS
+            and moment.age_s + self._recollect_s(plan) < self._limits.collect_by_s
         )
+
+    def _recollect_s(self, plan: Plan) -> float:
+        return self._limits.recollect_s * 2.0 ** (plan.collections - 1)
 
     def _release(
         self, purchase: Purchase, why: str, moment: Moment, *, refused: bool = False

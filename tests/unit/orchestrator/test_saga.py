@@ -49,6 +49,8 @@ from sellers.model import Condition
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EARLY = Moment(NOW, 1.0)
+LATE = Moment(NOW, 9.5)
+"""Too late to ask everybody again."""
 KINDS = {
     "held": SellerKind(supports_holds=True, supports_cancel_before_order=True),
     "atomic": SellerKind(supports_holds=False, supports_cancel_before_order=True),
@@ -169,7 +171,7 @@ def test_it_is_not_available_only_if_half_of_the_sellers_have_answered(
 ) -> None:
     before = purchase(plan=Plan(collections=1))
     summary = Collected("c", 26, 26, answered, 0, tuple(misses.items()), NOW, 1.0)
-    following = SAGA.collected(before, [], summary, EARLY).purchase
+    following = SAGA.collected(before, [], summary, LATE).purchase
     assert following.status is status
     if status is Status.FAILED:
         assert following.failure_reason is FailureReason.NO_SELLER_ANSWERED
@@ -187,7 +189,7 @@ def test_the_collection_that_most_sellers_answered_tells_whether_it_is_available
         tried = SAGA.collected(purchase(), [candidate("atomic", 2500)], first, EARLY).purchase
         again = SAGA.refused(tried, "out_of_stock", None, EARLY).purchase
         assert again.stage is Stage.COLLECT
-        assert SAGA.collected(again, [], second, EARLY).purchase.status is status
+        assert SAGA.collected(again, [], second, LATE).purchase.status is status
 
 
 def test_after_an_early_stop_there_is_no_no() -> None:
@@ -393,13 +395,22 @@ def test_a_step_says_who_and_how_much() -> None:
     assert (step.seller_id, step.total) == ("held", usd(2500))
 
 
-def test_when_nobody_answers_all_are_asked_once_more_before_it_is_a_failure() -> None:
-    again = collected(answered=0)
-    assert (again.purchase.stage, again.purchase.status) == (Stage.COLLECT, Status.PENDING)
-    summary = Collected("c", 9, 9, 0, 0, (), NOW, 1.0)
-    final = SAGA.collected(again.purchase, (), summary, EARLY).purchase
-    assert final.failure_reason is FailureReason.NO_SELLER_ANSWERED
-    late = collected(answered=0, moment=Moment(NOW, 6.0)).purchase
+@pytest.mark.parametrize("answered", [0, 4])
+def test_when_too_few_answer_all_are_asked_again_for_some_seconds_before_it_is_a_failure(
+    answered: int,
+) -> None:
+    silence = Collected("c", 9, 9, answered, 0, (("unreachable", 9 - answered),), NOW, 1.0)
+    following = SAGA.collected(purchase(stage=Stage.COLLECT), (), silence, EARLY)
+    delays = []
+    while following.purchase.stage is Stage.COLLECT:
+        delays.append(following.delay_s)
+        following = SAGA.collected(following.purchase, (), silence, EARLY)
+    assert delays == [1.0, 2.0, 4.0]
+    assert following.purchase.failure_reason is FailureReason.NO_SELLER_ANSWERED
+
+
+def test_nobody_is_asked_again_when_there_is_no_time_to_answer() -> None:
+    late = collected(answered=0, moment=LATE).purchase
     assert late.failure_reason is FailureReason.NO_SELLER_ANSWERED
 
 
