@@ -26,6 +26,7 @@ from aggregator.domain.packed import frames, good, pack, split, unpack, with_goo
 from aggregator.ports import Opened
 from mesh.cancellation import end_if_cancelled
 from mesh.clock import Clock
+from mesh.time_limit import answer_within
 from sellers.model import Condition
 
 _CHANNEL = "quotes:changed"
@@ -35,8 +36,9 @@ _FLUSH_S = 0.01
 _QUIET_FLUSH_S = 0.1
 """How long otherwise. A round trip costs more than the answers in it; well below the time that a lead lasts."""
 
-_READ_TIMEOUT_S = 0.1
-"""The most that a round trip to open questions may take."""
+_READ_TIMEOUT_S = 0.25
+"""The most that a round trip to open questions may take; as long as admission waits: a busy Valkey is none that is gone,
+and a process that goes on alone asks sellers what others know."""
 
 _OPENED_AT_ONCE = 32
 """Questions in one round trip, so that a crowd of them does not look like a slow Valkey."""
@@ -455,7 +457,7 @@ class ValkeyQuoteCache:
 
     async def _call(self, calls: Sequence[_Call], timeout_s: float) -> list[Any]:
         """Run scripts in one round trip, in two where Valkey does not know them yet."""
-        async with asyncio.timeout(timeout_s):
+        async with answer_within(timeout_s):
             replies = await self._pipelined(calls)
             if any(isinstance(reply, NoScriptError) for reply in replies):
                 for script in (_OPEN, _PUT):
@@ -489,7 +491,7 @@ class ValkeyQuoteCache:
             await self._down.wait()
             await self._clock.sleep(_PAUSE_S)
             try:
-                async with asyncio.timeout(_READ_TIMEOUT_S):
+                async with answer_within(_READ_TIMEOUT_S):
                     # A write: a replica, or a server that is full or loading, is of no use.
                     await self._client.set(f"quotes:probe:{self._process_id}", "", px=1000)
             except _DOWN:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -15,12 +14,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from mesh.time_limit import answer_within
 from sellers.admission.ledger import Report, Request, Rules, Standing, Verdict
 
 # One hash tag: a script needs all its keys on one node.
 _LEDGER_KEY = b"{bookmesh:admission}"
 _CONNECTIONS = 8
-_LAST_LOOK_S = 0.01
 
 _RULES = Struct("<d5I")
 _REQUEST = Struct("<5IB")
@@ -157,18 +156,9 @@ class ValkeyLedger:
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
-        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(None) as limit:
-                # When the event loop was blocked the time is over before it has read an answer that lies there: so a
-                # last look, in which it reads.
-                timer = loop.call_later(
-                    self._timeout_s, lambda: limit.reschedule(loop.time() + _LAST_LOOK_S)
-                )
-                try:
-                    yield
-                finally:
-                    timer.cancel()
+            async with answer_within(self._timeout_s):
+                yield
         except TimeoutError as error:
             raise FleetUnavailable(f"no answer in {self._timeout_s} s") from error
         except (RedisError, OSError) as error:

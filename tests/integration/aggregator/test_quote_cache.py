@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
@@ -46,6 +47,9 @@ OTHERS = (
 SELLERS = ("acme", "beta")
 # A lead and a failure last long enough that no slow machine ends them: time is pushed instead.
 SETTINGS = CacheSettings(quote_s=600, no_s=500, margin_s=100, failure_s=200, lease_s=100)
+
+# Of the event loop: fewer, and the time of the question would not have begun; more do no harm.
+_TURNS_UNTIL_ASKED = 5
 
 
 @pytest.fixture(autouse=True)
@@ -590,6 +594,23 @@ async def test_while_valkey_hangs_each_process_leads_and_knows_what_it_knew(
     await shared(fleet.third, [quoted, late])
     assert not (await fleet.third.open(QUESTION, SELLERS)).leading
     await opened_until(fleet.third, lambda opened: not opened.leading, QUESTION, ["gamma"])
+
+
+async def test_valkey_is_not_taken_for_lost_because_this_process_was_busy(
+    valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fleet_on(valkey_url) as fleet:
+        await fleet.first.open(QUESTION, SELLERS)
+        # So that it is connected.
+        await fleet.second.open(OTHERS[0], SELLERS)
+        monkeypatch.setattr(valkey, "_READ_TIMEOUT_S", 0.5)
+        asking = asyncio.create_task(fleet.second.open(QUESTION, SELLERS))
+        for _ in range(_TURNS_UNTIL_ASKED):
+            await asyncio.sleep(0)
+        # Blocks the loop until the time is over, and the answer is there.
+        with SyncRedis.from_url(valkey_url) as client:
+            client.blpop("nothing", timeout=1.0)
+        assert not (await asking).leading
 
 
 async def test_valkey_killed_and_restarted_empty_is_shared_again(
