@@ -37,8 +37,8 @@ _QUIET_FLUSH_S = 0.1
 """How long otherwise. A round trip costs more than the answers in it; well below the time that a lead lasts."""
 
 _READ_TIMEOUT_S = 0.25
-"""The most that a round trip to open questions may take; as long as admission waits: a busy Valkey is none that is gone,
-and a process that goes on alone asks sellers what others know."""
+"""The most that a round trip to open questions may take; as long as admission waits: a busy Valkey is not gone, and a
+process that goes on alone asks sellers what others know."""
 
 _OPENED_AT_ONCE = 32
 """Questions in one round trip, so that a crowd of them does not look like a slow Valkey."""
