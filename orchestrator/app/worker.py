@@ -241,17 +241,14 @@ class Worker:
 
     async def _pause(self, at_most_s: float, *until: asyncio.Task[None]) -> None:
         """Wait until there may be work, the worker is told to drain, one of these tasks ends or the time is over."""
-        waiting = [
-            asyncio.ensure_future(self._wake.wait()),
-            asyncio.ensure_future(self._draining.wait()),
-        ]
+        # A drain wakes it too.
+        woken = asyncio.ensure_future(self._wake.wait())
         try:
             await asyncio.wait(
-                [*waiting, *until], timeout=at_most_s, return_when=asyncio.FIRST_COMPLETED
+                [woken, *until], timeout=at_most_s, return_when=asyncio.FIRST_COMPLETED
             )
         finally:
-            for future in waiting:
-                future.cancel()
+            woken.cancel()
 
     async def _carry_out(self, live: _Live) -> None:
         """Carry one purchase as far as it goes."""

@@ -434,5 +434,6 @@ def _place(view: PurchaseView) -> tuple[datetime, UUID]:
 
 
 def _note_flags(row: Row) -> None:
-    waiting = [number for number, raised in enumerate(row.flags, 1) if raised.settled is None]
-    row.purchase = replace(row.purchase, flagged=bool(waiting), flag=max(waiting, default=0))
+    flag = max((n for n, raised in enumerate(row.flags, 1) if raised.settled is None), default=0)
+    if row.purchase.flag != flag:
+        row.purchase = replace(row.purchase, flagged=bool(flag), flag=flag)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from multiprocessing import Queue
 from pathlib import Path
 from threading import Thread
@@ -39,7 +41,7 @@ _SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Work for a process: schedules of a scenario, seeds in memory or in PostgreSQL, or a bug to hunt."""
+    """Work for a process: schedules of a scenario, seeds, some of them over PostgreSQL too, or a bug to hunt."""
 
     scenario: str
     schedules: tuple[tuple[Schedule, bool], ...] = ()
@@ -54,10 +56,11 @@ def work(job: Job) -> Explored | Hunted:
     if job.bug is not None:
         return hunted(BUGS[job.bug], _dsn)
     explored = explore(scenario, job.schedules)
-    explored.add(explore(scenario, [(sample(scenario, seed), False) for seed in job.seeds]))
-    sampled = [(sample(scenario, seed), False) for seed in job.in_postgres]
+    sampled = {seed: sample(scenario, seed) for seed in job.seeds}
+    explored.add(explore(scenario, [(schedule, False) for schedule in sampled.values()]))
+    some = [(sampled[seed], False) for seed in job.in_postgres]
     over_postgres = partial(simulate_in_postgres, dsn=_dsn)
-    explored.add(explore(scenario, sampled, over_postgres, in_postgres=True))
+    explored.add(explore(scenario, some, over_postgres, in_postgres=True))
     return explored
 
 
@@ -72,19 +75,21 @@ def hunted(bug: Bug, dsn: str) -> Hunted:
 
 
 def jobs(names: list[str], seeds: range, in_postgres: int) -> Iterator[Job]:
-    """Give all there is to do, the longest first."""
-    for name in names:
-        every = singles(SCENARIOS[name])
-        for first in range(0, len(every), _PART):
-            yield Job(name, schedules=tuple(every[first : first + _PART]))
-    for bug in BUGS.values():
+    """Give all there is to do, the longest first, what can happen at one crossing together."""
+    for bug in sorted(BUGS.values(), key=lambda bug: (bug.sql is None, -bug.faults)):
         if bug.scenario in names:
             yield Job(bug.scenario, bug=bug.name)
     for name in names:
-        yield Job(name, schedules=(((), False),))
-        yield Job(name, in_postgres=tuple(seeds[:in_postgres]))
         for first in range(0, len(seeds), _PART):
-            yield Job(name, seeds=tuple(seeds[first : first + _PART]))
+            some = seeds[first : first + _PART]
+            over_postgres = tuple(seed for seed in some if seed in seeds[:in_postgres])
+            yield Job(name, seeds=tuple(some), in_postgres=over_postgres)
+    for name in names:
+        yield Job(name, schedules=(((), False),))
+        for _, some_faults in groupby(
+            singles(SCENARIOS[name]), lambda single: single[0][0].crossing
+        ):
+            yield Job(name, schedules=tuple(some_faults))
 
 
 def run(names: list[str], seeds: range, in_postgres: int, processes: int, console: Console) -> bool:
@@ -143,6 +148,8 @@ def begin(databases: Queue[str]) -> None:
     Thread(target=_end_with_parent, daemon=True).start()
     _dsn = databases.get()
     be_quiet()
+    # What is there by now stays: looking through it for garbage time and again is of no use.
+    gc.freeze()
 
 
 def _end_with_parent() -> None:
@@ -211,7 +218,10 @@ def write(
 
 def be_quiet() -> None:
     """Have the orchestrator's log say nothing: faults are all it would report."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger("critical"),
+        cache_logger_on_first_use=True,
+    )
 
 
 def _result(name: str, ours: float, unit: str, aim: float, met: bool) -> dict[str, object]:  # noqa: FBT001  a column

@@ -129,13 +129,31 @@ def explore(
 ) -> Explored:
     """Run schedules, and those of which it is said also with one more fault, each of them."""
     explored = Explored(in_postgres=in_postgres)
-    for schedule, deepen in schedules:
+    known: dict[Schedule, tuple[Crossing, ...]] = {}
+
+    def crossings_of(schedule: Schedule) -> tuple[Crossing, ...]:
+        crossings = known.pop(schedule, None)
+        if crossings is not None:
+            explored.schedules += 1
+            return crossings
         outcome = run(scenario, schedule)
         explored.take(scenario, schedule, outcome)
-        if deepen:
-            for more in longer(scenario, schedule, outcome.crossings, paired=True):
-                explored.take(scenario, more, run(scenario, more))
+        known.update(outcome.also)
+        return outcome.crossings
+
+    deepened = dict(schedules)
+    for schedule in sorted(deepened, key=_late_first):
+        crossings = crossings_of(schedule)
+        if deepened[schedule]:
+            more = longer(scenario, schedule, crossings, paired=True)
+            for deeper in sorted(more, key=_late_first):
+                crossings_of(deeper)
     return explored
+
+
+def _late_first(schedule: Schedule) -> list[tuple[int, bool]]:
+    """Have requests that are late tried before requests that are lost: a run of those is often one of these too."""
+    return [(planned.crossing, planned.fault is Fault.LOST_REQUEST) for planned in schedule]
 
 
 def sample(scenario: Scenario, seed: int) -> Schedule:

@@ -256,26 +256,27 @@ def i4_allowed_edges(ledgers: Ledgers, change: Change) -> str | None:
     if commit is not None and commit.purchase.request_id != before.request_id:
         commit = None
     finals = sum(isinstance(recorded.event, Finished) for recorded in change.after.events)
-    wrong = {
-        f"{before.status.value} became {after.status.value}": before.status
-        not in (Status.PENDING, after.status),
-        f"{before.stage.value} led to {after.stage.value}": after.stage
-        not in EDGES[before.stage] | {before.stage, Stage.FLAGGED},
-        f"epoch {before.epoch} became {after.epoch}": after.epoch < before.epoch,
-        f"a commit of another epoch was accepted at {before.epoch}": commit is not None
-        and commit.purchase.epoch != before.epoch,
-        "events are gone": len(change.after.events) < len(change.before.events),
-        f"{finals} final events in status {after.status.value}": finals
-        != (after.status is not Status.PENDING),
-    }
-    return "; ".join(message for message, holds in wrong.items() if holds) or None
+    wrong = []
+    if before.status not in (Status.PENDING, after.status):
+        wrong.append(f"{before.status.value} became {after.status.value}")
+    if after.stage not in (before.stage, Stage.FLAGGED, *EDGES[before.stage]):
+        wrong.append(f"{before.stage.value} led to {after.stage.value}")
+    if after.epoch < before.epoch:
+        wrong.append(f"epoch {before.epoch} became {after.epoch}")
+    if commit is not None and commit.purchase.epoch != before.epoch:
+        wrong.append(f"a commit of another epoch was accepted at {before.epoch}")
+    if len(change.after.events) < len(change.before.events):
+        wrong.append("events are gone")
+    if finals != (after.status is not Status.PENDING):
+        wrong.append(f"{finals} final events in status {after.status.value}")
+    return "; ".join(wrong) or None
 
 
 def i6_in_order_of_known_total(ledgers: Ledgers, change: Change) -> str | None:
     """Sellers are tried in order of known total: none that is known to be cheaper is passed over."""
     before = change.before.purchase.attempt if change.before else None
     after = change.after.purchase.attempt
-    if after is None or before == after:
+    if after is None or before is after or before == after:
         return None
     begun = before is None or before.number != after.number
     agreed = before is not None and before.hold_id is None and after.hold_id is not None
@@ -308,10 +309,12 @@ def i5_no_order_after_a_cancel(ledgers: Ledgers, change: Change) -> str | None:
 
 def in_time_nothing_is_begun_too_late(ledgers: Ledgers, change: Change) -> str | None:
     """No hold is begun after 14 s, no order after 17 s of a purchase: by when it was decided."""
+    purchase = change.after.purchase
+    if purchase.stage not in _BEGINNING or purchase.attempt is None:
+        return None
     before = _intents(change.before) if change.before else set()
     begun = [intent for intent in _intents(change.after) - before if intent[0] in _BEGUN_BY]
-    purchase = change.after.purchase
-    if not begun or purchase.attempt is None:
+    if not begun:
         return None
     name = str(begun[0][0])
     by_s = _BEGUN_BY[name](ledgers.limits)
@@ -319,6 +322,8 @@ def in_time_nothing_is_begun_too_late(ledgers: Ledgers, change: Change) -> str |
     age_s -= ledgers.limits.not_after_s
     return f"{name} was decided at {age_s:.3f} s, after {by_s:g} s" if age_s > by_s else None
 
+
+_BEGINNING = frozenset({Stage.HOLD, Stage.ORDER})
 
 _BEGUN_BY: dict[object, Callable[[Limits], float]] = {
     "hold": lambda limits: limits.hold_by_s,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Protocol, TypeVar, cast
 from uuid import UUID
 
-from bench.virtual_time import VirtualClock
+from mesh.clock import Clock
 from orchestrator.domain.flags import Flag
 from orchestrator.domain.observations import PaymentChanged
 from orchestrator.domain.purchase import Attempt, Purchase
@@ -101,9 +101,9 @@ class Books(Protocol):
 class MemoryBooks:
     """Books in memory."""
 
-    def __init__(self, store: MemoryPurchaseStore) -> None:
+    def __init__(self, store: MemoryPurchaseStore, clock: Clock) -> None:
         self._store = store
-        self._notifications = MemoryNotificationStore(store, VirtualClock())
+        self._notifications = MemoryNotificationStore(store, clock)
         self._known: dict[UUID, OurRow] = {}
 
     @property

@@ -15,7 +15,6 @@ from uuid import UUID
 
 import asyncpg
 
-from bench.virtual_time import VirtualClock
 from mesh.money import Money
 from mesh.postgres import migrate
 from orchestrator.adapters.notifications.store import PostgresNotificationStore
@@ -31,9 +30,10 @@ from orchestrator.notification_ports import NotificationStore
 from orchestrator.operator_ports import PurchaseRecords
 from orchestrator.ports import Claim, Loaded, PurchaseStore, WorkerSession
 from tests.simulation.faults import Schedule
+from tests.simulation.loop import LoopClock
 from tests.simulation.ours import OurRow
 from tests.simulation.scenarios import Scenario
-from tests.simulation.world import REAL, Outcome, Parts, World, end
+from tests.simulation.world import REAL, Outcome, Parts, World
 
 T = TypeVar("T")
 
@@ -101,7 +101,8 @@ class PostgresBooks:
         self._inner = inner
         self._pool = pool
         self._loop = loop
-        self._clock = VirtualClock()
+        self._clock = LoopClock(loop)
+        self._told: datetime | None = None
         self._alone = asyncio.Lock()
         self._sessions: dict[int, _Session] = {}
 
@@ -116,9 +117,7 @@ class PostgresBooks:
             async with self._alone:
                 self._loop.passing.in_flight += 1
                 try:
-                    await self._pool.execute(
-                        "UPDATE virtual.clock SET moment = $1", self._clock.now()
-                    )
+                    await self._tell_the_time()
                     return await work()
                 finally:
                     self._loop.passing.in_flight -= 1
@@ -127,6 +126,12 @@ class PostgresBooks:
         # Who asked may be gone when it fails.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(task)
+
+    async def _tell_the_time(self) -> None:
+        now = self._clock.now()
+        if now != self._told:
+            await self._pool.execute("UPDATE virtual.clock SET moment = $1", now)
+            self._told = now
 
     async def rows(self) -> dict[UUID, OurRow]:
         """Give all purchases, within ``run``."""
@@ -285,7 +290,16 @@ def simulate_in_postgres(
     try:
         return loop.run_until_complete(main())
     finally:
-        end(loop)
+        _end(loop)
+
+
+def _end(loop: StandingLoop) -> None:
+    """End a loop with all that is still running in it: after the judgement nothing counts any more."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.close()
 
 
 def _flag(row: asyncpg.Record, currency: str) -> Flag:

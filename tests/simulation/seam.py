@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 from uuid import UUID
 
-from bench.virtual_time import VirtualClock
 from tests.simulation.faults import Fault, Kind, Planned, Schedule
+from tests.simulation.loop import LoopClock
 
 T = TypeVar("T")
 
@@ -54,9 +54,12 @@ class Crossing:
 class Process:
     """A process of the orchestrator. Once it is dead, none of its coroutines gets past the seam again."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
         self.name = name
+        self.loop = loop
         self.died = asyncio.Event()
+        # Nothing has ever stopped it: there is nothing to wait for.
+        self.untouched = True
         self.owner: int | None = None
         # Until when the database leaves purchases to this process, by the last lease that it was given.
         self.leases: dict[UUID, float] = {}
@@ -70,23 +73,32 @@ class Process:
         """Return when the process runs: later while it is frozen, never when it is dead."""
         if self.over:
             raise asyncio.CancelledError
-        if self._frozen_until_s:
-            loop = asyncio.get_running_loop()
-            while (left_s := self._frozen_until_s - loop.time()) > 0:  # noqa: ASYNC110  it may freeze again
-                await asyncio.sleep(left_s)
+        while (left_s := self._frozen_until_s - self.loop.time()) > 0:  # noqa: ASYNC110  it may freeze again
+            await asyncio.sleep(left_s)
         if self.died.is_set():
-            parked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            parked: asyncio.Future[None] = self.loop.create_future()
             self._parked.append(parked)
             await parked
 
     @property
     def stands_still(self) -> bool:
         """Whether it does nothing now: it is frozen, or dead."""
-        return self.died.is_set() or self._frozen_until_s > asyncio.get_running_loop().time()
+        return self.died.is_set() or self._frozen_until_s > self.loop.time()
 
     def freeze(self, for_s: float) -> None:
         """Stand still from now on."""
-        self._frozen_until_s = asyncio.get_running_loop().time() + for_s
+        self._frozen_until_s = self.loop.time() + for_s
+        self.untouched = False
+
+    def die(self) -> None:
+        """Do nothing any more."""
+        self.died.set()
+        self.untouched = False
+
+    def end(self) -> None:
+        """End with the simulation."""
+        self.over = True
+        self.untouched = False
 
     @property
     def thaws_at_s(self) -> float:
@@ -94,15 +106,17 @@ class Process:
         return 0.0 if self.died.is_set() else self._frozen_until_s
 
 
-class ProcessClock(VirtualClock):
+class ProcessClock(LoopClock):
     """The clock of one process: it sleeps on while the process is frozen or dead."""
 
     def __init__(self, process: Process) -> None:
+        super().__init__(process.loop)
         self._process = process
 
     async def sleep(self, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
-        await self._process.running()
+        if not self._process.untouched:
+            await self._process.running()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +141,12 @@ class Seam:
         self.kill: Callable[[Process], Awaitable[None]]
         self._planned = {planned.crossing: planned for planned in schedule}
         self._on_event = on_event
-        self._later: set[asyncio.Task[None]] = set()
+        self._late: dict[int, asyncio.Task[None]] = {}
 
     @property
-    def quiet(self) -> bool:
-        """Whether no request is on its way any more."""
-        return not self._later
+    def late(self) -> Collection[int]:
+        """The crossings whose late requests are still on their way."""
+        return self._late.keys()
 
     async def cross(
         self,
@@ -152,12 +166,13 @@ class Seam:
             await self._before(process, planned)
             if planned.fault in _LOST_ON_THE_WAY:
                 if planned.fault is Fault.LATE:
-                    self.later(work, passage.timeout_s + (planned.seconds or LATE_S))
+                    self._arrive(crossing, work, passage.timeout_s + (planned.seconds or LATE_S))
                 await asyncio.sleep(passage.timeout_s)
                 await process.running()
                 return failed(planned.fault)
         await asyncio.sleep(_STORE_S if passage.kind in _OF_STORE else _CALL_S)
-        await process.running()
+        if not process.untouched:
+            await process.running()
         if planned is not None and planned.fault is Fault.UNAVAILABLE:
             return failed(Fault.UNAVAILABLE)
         try:
@@ -168,7 +183,8 @@ class Seam:
             raise
         if planned is not None:
             await self._after(process, planned, passage)
-        await process.running()
+        if not process.untouched:
+            await process.running()
         if planned is not None and planned.fault in _UNHEARD:
             return failed(planned.fault)
         return outcome
@@ -203,7 +219,7 @@ class Seam:
 
     def _record(self, process: Process, passage: Passage, planned: Planned | None) -> Crossing:
         fault = planned.fault if planned else None
-        at_s = asyncio.get_running_loop().time()
+        at_s = process.loop.time()
         number = len(self.crossings)
         crossing = Crossing(number, at_s, process.name, passage.kind, passage.name, fault)
         self.crossings.append(crossing)
@@ -214,15 +230,16 @@ class Seam:
         await process.running()
         raise AssertionError("a dead process goes on")
 
-    def later(self, work: Callable[[], Awaitable[object]], after_s: float) -> None:
-        """Have something done after a while, by nobody that can fail."""
+    def _arrive(
+        self, crossing: Crossing, work: Callable[[], Awaitable[object]], after_s: float
+    ) -> None:
+        """Have a request arrive after a while, from nobody who could be told what comes of it."""
 
-        async def later() -> None:
+        async def arrive() -> None:
             await asyncio.sleep(after_s)
-            # Nobody is there to be told, whatever comes of it.
             with suppress(Exception):
                 await work()
 
-        task = asyncio.create_task(later())
-        self._later.add(task)
-        task.add_done_callback(self._later.discard)
+        task = asyncio.create_task(arrive())
+        self._late[crossing.number] = task
+        task.add_done_callback(lambda _arrived: self._late.pop(crossing.number))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -113,7 +112,8 @@ class StoreWay:
 
     async def claim(self, owner: int, room: int, lease_s: float) -> list[Claim]:
         """Claim. One that would take nothing is no crossing: a fault there changes nothing."""
-        await self._process.running()
+        if not self._process.untouched:
+            await self._process.running()
         if not await self._books.anything_due():
             return []
 
@@ -176,7 +176,8 @@ class StoreWay:
 
     async def free_dead(self) -> int:
         """Free what the dead have left; when that is nothing, it is no crossing."""
-        await self._process.running()
+        if not self._process.untouched:
+            await self._process.running()
         if not await self._books.anything_left():
             return 0
         return await self._change(Kind.COMMIT, "free_dead", self._books.store.free_dead)
@@ -211,7 +212,7 @@ class StoreWay:
         return await self._look("ping", self._books.store.ping)
 
     def _leased(self, request_ids: Iterable[UUID], lease_s: float) -> None:
-        until_s = asyncio.get_running_loop().time() + lease_s
+        until_s = self._process.loop.time() + lease_s
         for request_id in request_ids:
             self._process.leases[request_id] = until_s
 
@@ -502,7 +503,7 @@ class OpenVault:
 
 
 def _lease_left_s(process: Process, request_id: UUID) -> float:
-    return process.leases.get(request_id, 0.0) - asyncio.get_running_loop().time()
+    return process.leases.get(request_id, 0.0) - process.loop.time()
 
 
 def _no_database(fault: Fault) -> NoReturn:

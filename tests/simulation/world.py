@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -11,7 +11,6 @@ from random import Random
 from typing import TypeVar, cast
 from uuid import UUID
 
-from bench.virtual_time import VirtualClock, VirtualLoop
 from mesh.errors import AlreadyExists, FailedPrecondition, Unavailable
 from orchestrator.adapters.notifications.contents import CustomerContents
 from orchestrator.app.notify import Notifier, NotifierSettings
@@ -28,7 +27,7 @@ from orchestrator.notification_ports import NotificationStore
 from orchestrator.ports import Commit, ProviderEvent
 from sellers.model import Condition
 from tests.fakes.purchase_store import MemoryPurchaseStore
-from tests.simulation.faults import Fault, Schedule
+from tests.simulation.faults import Fault, Planned, Schedule
 from tests.simulation.invariants import (
     AT_CHANGES,
     AT_EFFECTS,
@@ -42,6 +41,7 @@ from tests.simulation.invariants import (
     note_answer,
 )
 from tests.simulation.ledgers import Effect, ProviderLedger, SellerLedger, Sent, usd
+from tests.simulation.loop import LeanLoop, LoopClock
 from tests.simulation.others import Others
 from tests.simulation.ours import Books, MemoryBooks, OurRow
 from tests.simulation.scenarios import Scenario, Wish
@@ -80,7 +80,7 @@ _CUSTOMER_TRIES = 8
 class Parts:
     """The real code under test; a planted bug replaces some of it."""
 
-    store: Callable[[VirtualClock], MemoryPurchaseStore] = MemoryPurchaseStore
+    store: Callable[[LoopClock], MemoryPurchaseStore] = MemoryPurchaseStore
     saga: type[Saga] = Saga
     steps: type[Steps] = Steps
     worker: type[Worker] = Worker
@@ -94,11 +94,21 @@ REAL = Parts()
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run has shown."""
+    """What a run has shown.
+
+    Attributes:
+        violations: what does not hold.
+        crossings: all that passed the seam.
+        rows: our books at the end.
+        also: schedules without violations to which the run is the same so far, and what had passed the seam by then: a
+            request that is late is lost until it arrives, so once all else is quiet, that is how its loss ends.
+
+    """
 
     violations: tuple[Violation, ...]
     crossings: tuple[Crossing, ...]
     rows: dict[UUID, OurRow] = field(repr=False)
+    also: dict[Schedule, tuple[Crossing, ...]] = field(repr=False)
 
 
 class World:
@@ -108,7 +118,8 @@ class World:
         self.scenario = scenario
         self.violations: list[Violation] = []
         self._parts = parts
-        self._clock = VirtualClock()
+        self._loop = asyncio.get_running_loop()
+        self._clock = LoopClock(self._loop)
         self._books = books
         self._seam = Seam(schedule, self._happen)
         self._seam.kill = self._kill
@@ -124,6 +135,9 @@ class World:
             frozenset(wish.customer_id for wish in scenario.wishes),
             {},
         )
+        self._settings = replace(_SETTINGS, lease_s=scenario.lease_s)
+        self._schedule = schedule
+        self._also: dict[Schedule, tuple[Crossing, ...]] = {}
         self._rows: dict[UUID, OurRow] = {}
         self._receiver = Receiver(scenario.busy_for)
         self._ids = count(1_000_000)
@@ -136,8 +150,7 @@ class World:
 
     async def run(self) -> Outcome:
         """Run until everything is quiet, and judge it."""
-        loop = asyncio.get_running_loop()
-        began_s = loop.time()
+        began_s = self._loop.time()
         await self._books.run(self._register)
         tasks = [asyncio.create_task(self._keep_running(place)) for place in range(PROCESSES)]
         customers = [
@@ -145,23 +158,45 @@ class World:
             for number, wish in enumerate(self.scenario.wishes, start=1)
         ]
         await asyncio.wait(customers, timeout=BOUND_S)
-        while loop.time() - began_s < BOUND_S:
+        while self._loop.time() - began_s < BOUND_S:
             wait_s = QUIET_S
             if self._quiet() and not (self.scenario.told and await self._books.anything_to_tell()):
-                if not await self._others.reconcile():
+                if self._seam.late:
+                    self._note_also()
+                elif await self._others.reconcile():
+                    wait_s = RECONCILED_S
+                else:
                     break
-                wait_s = RECONCILED_S
             await asyncio.sleep(wait_s)
         for task in (*tasks, *customers, *self._others.tasks):
             if task.done() and (error := task.exception()) is not None:
                 raise error
-        self.violations += judge_quiet(self._ledgers, self._rows)
+        self.violations += self._judge()
+        for process in self._processes:
+            process.end()
+        return Outcome(tuple(self.violations), tuple(self._seam.crossings), self._rows, self._also)
+
+    def _judge(self) -> Iterator[Violation]:
+        """Judge everything, when all is quiet."""
+        yield from judge_quiet(self._ledgers, self._rows)
         if self.scenario.told:
             for message in not_told(self._receiver, self._rows):
-                self._found("I11", message)
-        for process in self._processes:
-            process.over = True
-        return Outcome(tuple(self.violations), tuple(self._seam.crossings), self._rows)
+                yield Violation("I11", message)
+
+    def _note_also(self) -> None:
+        """Note the schedule under which a run would end here: with requests that are lost where these are late.
+
+        Not when books are compared then, and not when a planned fault is still to come, which would not happen at all.
+        """
+        late, crossings = self._seam.late, self._seam.crossings
+        lost = tuple(
+            Planned(planned.crossing, Fault.LOST_REQUEST) if planned.crossing in late else planned
+            for planned in self._schedule
+        )
+        if self.scenario.reconciled or lost in self._also or lost[-1].crossing >= len(crossings):
+            return
+        if not self.violations and not [*self._judge()]:
+            self._also[lost] = tuple(crossings)
 
     async def changed(self, books: Books, commit: Commit | None) -> None:
         """Judge what an operation of the store has changed."""
@@ -187,13 +222,12 @@ class World:
 
     def _poll_in(self, seconds: float) -> None:
         """Have the workers look once something is due; what is due later, that look is the time to see."""
-        loop = asyncio.get_running_loop()
-        at_s = loop.time() + max(seconds, 0.0) + POLL_S
+        at_s = self._loop.time() + max(seconds, 0.0) + POLL_S
         if self._polls is not None:
             if self._polls.when() <= at_s:
                 return
             self._polls.cancel()
-        self._polls = loop.call_at(at_s, self._look)
+        self._polls = self._loop.call_at(at_s, self._look)
 
     def _look(self) -> None:
         self._polls = None
@@ -227,10 +261,10 @@ class World:
             self.violations.append(Violation(invariant, message))
 
     def _quiet(self) -> bool:
-        now_s = asyncio.get_running_loop().time()
+        """Say whether nobody is about to do anything; requests may still be on their way."""
+        now_s = self._loop.time()
         return (
-            self._seam.quiet
-            and self._others.quiet
+            self._others.quiet
             and all(process.thaws_at_s < now_s for process in self._processes)
             and all(row.purchase.stage in OVER for row in self._rows.values())
         )
@@ -242,7 +276,7 @@ class World:
         life = 0
         while True:
             life += 1
-            orchestrator = self._start(Process(f"{place}.{life}"))
+            orchestrator = self._start(Process(f"{place}.{life}", self._loop))
             self._living[place] = orchestrator
             running = asyncio.create_task(orchestrator.worker.run())
             if orchestrator.notifier is not None:
@@ -283,7 +317,7 @@ class World:
             broadcast,
             steps,
             saga,
-            settings=replace(_SETTINGS, lease_s=self.scenario.lease_s),
+            settings=self._settings,
             clock=clock,
             rng=Random(1),
         )
@@ -340,7 +374,7 @@ class World:
             orchestrator.worker.cancel(request_id)
 
     async def _kill(self, process: Process) -> None:
-        process.died.set()
+        process.die()
         if process.owner is not None:
             await self._books.end_session(process.owner)
 
@@ -478,22 +512,10 @@ def _event(payload: bytes, _signature: str) -> ProviderEvent:
 
 def simulate(scenario: Scenario, schedule: Schedule, parts: Parts = REAL) -> Outcome:
     """Run a scenario under a schedule, in memory and in virtual time."""
-    loop = VirtualLoop()
 
     async def main() -> Outcome:
-        books = MemoryBooks(parts.store(VirtualClock()))
+        clock = LoopClock(asyncio.get_running_loop())
+        books = MemoryBooks(parts.store(clock), clock)
         return await World(scenario, schedule, parts, books).run()
 
-    try:
-        return loop.run_until_complete(main())
-    finally:
-        end(loop)
-
-
-def end(loop: asyncio.AbstractEventLoop) -> None:
-    """End a loop with all that is still running in it: after the judgement nothing counts any more."""
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-    loop.close()
+    return LeanLoop().run_until_complete(main())
