@@ -17,10 +17,12 @@ from tests.servers import PostgresServer
 from tests.simulation import explore
 from tests.simulation.bugs import BUGS, Bug
 from tests.simulation.campaign import hunted
-from tests.simulation.faults import Fault, Planned, from_text, to_text
+from tests.simulation.faults import Fault, Planned, Schedule, from_text, to_text
+from tests.simulation.loop import LeanLoop
 from tests.simulation.postgres import prepare, simulate_in_postgres
 from tests.simulation.replay import replay
 from tests.simulation.scenarios import SCENARIOS, Scenario
+from tests.simulation.seam import Crossing
 from tests.simulation.world import Outcome, simulate
 
 PAIRED = ("declined",)
@@ -139,6 +141,69 @@ def test_the_same_schedule_gives_the_same_run() -> None:
     schedule = explore.sample(scenario, 1)
     one, other = simulate(scenario, schedule), simulate(scenario, schedule)
     assert [str(c) for c in one.crossings] == [str(c) for c in other.crossings]
+
+
+@pytest.mark.parametrize("name", ["hold", "told"])
+def test_a_run_with_late_requests_is_that_with_lost_ones_until_they_arrive(name: str) -> None:
+    """What is taken for tried on the way goes the same way by itself."""
+    scenario = SCENARIOS[name]
+    late = [one for one, _ in explore.singles(scenario) if one[0].fault is Fault.LATE]
+    also = {lost: seen for one in late for lost, seen in simulate(scenario, one).also.items()}
+    assert also.keys() <= {(Planned(one.crossing, Fault.LOST_REQUEST),) for [one] in late}
+    assert also
+    for lost, seen in also.items():
+        outcome = simulate(scenario, lost)
+        assert outcome.violations == ()
+        assert [as_passed(crossing) for crossing in outcome.crossings] == [
+            as_passed(crossing) for crossing in seen
+        ]
+
+
+def as_passed(crossing: Crossing) -> tuple[object, ...]:
+    return crossing.number, crossing.at_s, crossing.process, crossing.name, str(crossing.outcome)
+
+
+def test_what_is_tried_on_the_way_is_not_tried_again_and_counts() -> None:
+    scenario = SCENARIOS["hold"]
+    at_one = [
+        (one, True) for one, deepen in explore.singles(scenario) if deepen and one[0].crossing == 12
+    ]
+    ran: list[Schedule] = []
+
+    def run(scenario: Scenario, schedule: Schedule) -> Outcome:
+        ran.append(schedule)
+        return simulate(scenario, schedule)
+
+    explored = explore.explore(scenario, at_one, run)
+    expected = set(ran)
+    for one, _ in at_one:
+        crossings = simulate(scenario, one).crossings
+        expected |= {one, *explore.longer(scenario, one, crossings, paired=True)}
+    assert len(ran) == len(set(ran)) < explored.schedules
+    assert explored.schedules == len(expected)
+    assert not explored.failures
+
+
+def test_what_is_due_at_once_is_done_in_the_order_in_which_it_was_asked_for() -> None:
+    loop, done = LeanLoop(), []
+
+    async def main() -> float:
+        for number in range(20):
+            loop.call_later(5.0, done.append, number)
+        loop.call_later(1.0, done.append, "cancelled").cancel()
+        await asyncio.sleep(60.0)
+        return loop.time()
+
+    assert loop.run_until_complete(main()) == 1060.0
+    assert done == [*range(20)]
+
+
+def test_waiting_for_nothing_ends_a_simulation() -> None:
+    async def main() -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(RuntimeError, match="nothing will ever happen"):
+        LeanLoop().run_until_complete(main())
 
 
 def test_a_schedule_reads_as_it_was_written() -> None:
