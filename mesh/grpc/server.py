@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from dataclasses import dataclass, field
@@ -133,6 +134,11 @@ async def serve(serving: Serving, settings: ServiceSettings, clock: Clock) -> No
     reflection.enable_server_reflection(
         [*names[1:], health.SERVICE_NAME, reflection.SERVICE_NAME, _CHANNELZ], admin
     )
+
+    # Modules and what is wired stay to the end, some 100,000 objects. The garbage collector need not look through them
+    # again and again: that takes more than 20 ms each time, in which nothing is answered.
+    gc.collect()
+    gc.freeze()
 
     port = bind(server, settings.listen, certificates)
     admin_port = bind(admin, settings.admin_listen)
