@@ -185,7 +185,8 @@ def test_what_is_tried_on_the_way_is_not_tried_again_and_counts() -> None:
 
 
 def test_what_is_due_at_once_is_done_in_the_order_in_which_it_was_asked_for() -> None:
-    loop, done = LeanLoop(), []
+    loop = LeanLoop()
+    done: list[object] = []
 
     async def main() -> float:
         for number in range(20):
