@@ -150,7 +150,7 @@ def scaled(world: Assumptions, requests: int, days: float) -> Assumptions:
 
 
 _FEWEST_BOOKS = 1000
-_GROUPS = (0, 1, 2, 10, 50)
+_GROUPS = (0, 1, 2, 5, 10, 20, 50, 200)
 
 
 def _groups(scores: Scores, last: slice) -> list[Group]:
