@@ -759,7 +759,7 @@ async def test_a_seller_that_understands_nothing_is_not_asked_for_ever() -> None
         (FailureKind.REFUSED, Outcome.FAILURE),
         (FailureKind.NOT_FOUND, Outcome.SUCCESS),
         (FailureKind.TIMED_OUT, Outcome.SILENCE),
-        (FailureKind.UNREACHABLE, Outcome.FAILURE),
+        (FailureKind.UNREACHABLE, Outcome.UNREACHED),
     ],
 )
 @pytest.mark.parametrize("books", [1, 5])
