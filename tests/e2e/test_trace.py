@@ -29,10 +29,10 @@ def way(span: Span, spans: dict[str, Span]) -> tuple[str, ...]:
 async def test_a_trace_spans_the_mesh_from_rest_to_the_sellers(
     rest: Rest, collector: Collector, fresh: Fresh
 ) -> None:
-    await all_answer(rest, fresh("ordinary"))
     caller = uuid4().hex[:16]
 
     async def bought_with_all_answers() -> str | None:
+        await all_answer(rest, f"unheard-of-{uuid4()}")
         trace_id = uuid4().hex
         response = await rest.client.post(
             PATH,
