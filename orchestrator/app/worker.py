@@ -249,6 +249,9 @@ class Worker:
             )
         finally:
             woken.cancel()
+        if not self._draining.is_set():
+            # Who cannot claim now, being full or without a database, would not pause again before he can.
+            self._wake.clear()
 
     async def _carry_out(self, live: _Live) -> None:
         """Carry one purchase as far as it goes."""
