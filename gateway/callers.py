@@ -59,18 +59,18 @@ async def customer_of(identities: Identities, context: Context) -> str:
 
     """
     caller = await identities.caller_of(_token(context))
+    if caller.scopes.isdisjoint({CUSTOMER, INTERNAL}):
+        raise errors.PermissionDenied(
+            f"the token is not for this: it does not have the scope {CUSTOMER}",
+            reason="SCOPE_MISSING",
+        )
     on_behalf_of = metadata(context, ON_BEHALF_OF)
     if not on_behalf_of:
         if CUSTOMER in caller.scopes:
             return caller.subject
-        if INTERNAL in caller.scopes:
-            raise errors.PermissionDenied(
-                f"a service must name the customer: send metadata {ON_BEHALF_OF}: <customer id>",
-                reason="ON_BEHALF_OF_MISSING",
-            )
         raise errors.PermissionDenied(
-            f"the token is not for this: it does not have the scope {CUSTOMER}",
-            reason="SCOPE_MISSING",
+            f"a service must name the customer: send metadata {ON_BEHALF_OF}: <customer id>",
+            reason="ON_BEHALF_OF_MISSING",
         )
     if INTERNAL not in caller.scopes:
         raise errors.PermissionDenied(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from string import Template
@@ -30,6 +31,7 @@ _OTLP_PORT = 4317
 _CERTIFICATE, _ROOTS, _CUSTOMERS = "certificate", "roots", "customers"
 _A_YEAR_S = 31_536_000
 _JWKS_FILE_S = 1
+_PREFLIGHT_S = 600
 _TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
 _SOCKETS = "type.googleapis.com/envoy.extensions.transport_sockets"
 _PLAIN: dict[str, object] = {
@@ -65,6 +67,9 @@ def render(settings: EdgeSettings) -> str:
         "memory_bytes": settings.edge_memory_mb * 2**20,
         "token_missing": replies.JWT_IS_MISSING,
         "token_expired": replies.JWT_IS_EXPIRED,
+        "scope_missing": replies.SCOPE_IS_MISSING,
+        "cross_origin": _cross_origin(settings),
+        "preflight": _preflight(settings),
         "grpc_replies": replies.over_grpc(),
         "jwks": _jwks(settings),
         "jwks_address": _address(_host_port(settings.edge_jwks_listen)),
@@ -160,6 +165,38 @@ def _response_headers(settings: EdgeSettings) -> list[dict[str, object]]:
         {"append": {"header": {"key": key, "value": value}, "append_action": "ADD_IF_ABSENT"}}
         for key, value in headers.items()
     ]
+
+
+def _preflight(settings: EdgeSettings) -> dict[str, object]:
+    """Choose a browser's question whether a page of these origins may call."""
+    if not settings.edge_origins:
+        return {"path": "nothing"}
+    origins = "|".join(re.escape(origin) for origin in settings.edge_origins.split(","))
+    return {
+        "prefix": "/",
+        "headers": [
+            {"name": ":method", "string_match": {"exact": "OPTIONS"}},
+            {"name": "access-control-request-method", "present_match": True},
+            {"name": "origin", "string_match": {"safe_regex": {"regex": origins}}},
+        ],
+    }
+
+
+def _cross_origin(settings: EdgeSettings) -> dict[str, object]:
+    """Give what the filter cors is told: for nobody's pages, nothing."""
+    if not settings.edge_origins:
+        return {}
+    policy = {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy",
+        "allow_origin_string_match": [
+            {"exact": origin} for origin in settings.edge_origins.split(",")
+        ],
+        "allow_methods": "GET, POST, PUT, DELETE",
+        "allow_headers": "authorization, content-type, idempotency-key, last-event-id, traceparent",
+        "expose_headers": "allow, location, retry-after",
+        "max_age": str(_PREFLIGHT_S),
+    }
+    return {"envoy.filters.http.cors": policy}
 
 
 def _gateway_transport(settings: EdgeSettings) -> dict[str, object]:

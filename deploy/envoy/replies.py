@@ -17,14 +17,14 @@ Filter = Mapping[str, object]
 """An access log filter of Envoy, which chooses among its own answers."""
 
 
-def _jwt_is(what: str) -> Filter:
-    """Choose what the filter jwt_authn refuses for this; only the details of the answer say what it was."""
+def _because(details: str) -> Filter:
+    """Choose what a filter refuses for this; only the details of the answer say what it was."""
     return {
         "extension_filter": {
             "name": "envoy.access_loggers.extension_filters.cel",
             "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
-                "expression": f"response.code_details == 'jwt_authn_access_denied{{Jwt_is_{what}}}'",
+                "expression": f"response.code_details == '{details}'",
             },
         }
     }
@@ -35,8 +35,9 @@ def _status_is(status: HTTPStatus) -> Filter:
     return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
 
 
-JWT_IS_MISSING = _jwt_is("missing")
-JWT_IS_EXPIRED = _jwt_is("expired")
+JWT_IS_MISSING = _because("jwt_authn_access_denied{Jwt_is_missing}")
+JWT_IS_EXPIRED = _because("jwt_authn_access_denied{Jwt_is_expired}")
+SCOPE_IS_MISSING = _because("rbac_access_denied_matched_policy[scope]")
 _ENCODED: Filter = {"header_filter": {"header": {"name": "grpc-encoding", "present_match": True}}}
 
 _TOKEN_INVALID = errors.Unauthenticated(
@@ -56,6 +57,12 @@ _REPLIES: tuple[tuple[Filter, MeshError], ...] = (
         errors.Unauthenticated("the token has expired: get a new one", reason="TOKEN_EXPIRED"),
     ),
     (_status_is(HTTPStatus.UNAUTHORIZED), _TOKEN_INVALID),
+    (
+        SCOPE_IS_MISSING,
+        errors.PermissionDenied(
+            "the token is not for this: it does not have the scope customer", reason="SCOPE_MISSING"
+        ),
+    ),
     # So jwt_authn says of a token for another audience, which is no better than none (RFC 6750, 3.1).
     (_status_is(HTTPStatus.FORBIDDEN), _TOKEN_INVALID),
     (
@@ -83,8 +90,19 @@ _REPLIES: tuple[tuple[Filter, MeshError], ...] = (
         ),
     ),
     (
-        _status_is(HTTPStatus.SERVICE_UNAVAILABLE),
-        errors.Unavailable("no gateway could take the request: try again", retry_after_s=1.0),
+        # A gateway that breaks off in the midst of its answer is 502 to Envoy, one that is gone 503.
+        {
+            "or_filter": {
+                "filters": [
+                    _status_is(HTTPStatus.BAD_GATEWAY),
+                    _status_is(HTTPStatus.SERVICE_UNAVAILABLE),
+                ]
+            }
+        },
+        errors.Unavailable(
+            "no gateway could answer: try again, to buy with the same idempotency-key",
+            retry_after_s=1.0,
+        ),
     ),
     (
         _status_is(HTTPStatus.GATEWAY_TIMEOUT),

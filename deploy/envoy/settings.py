@@ -36,6 +36,10 @@ class EdgeSettings(BaseSettings):
     edge_descriptor_file: Path = _HERE.parents[1] / "gen" / "customer.binpb"
     """Descriptor set of bookmesh.customer.v1; ``make gen`` writes it."""
 
+    edge_origins: str = Field(default="", pattern=r"^(https?://[^/,\s]+(,https?://[^/,\s]+)*)?$")
+    """Whose pages may call the REST API from a browser, ``https://shop.example``, separated by commas (CORS). A page
+    needs a token of its customer all the same."""
+
     edge_customer_rate: int = Field(default=100, ge=1, le=1_000_000)
     """How many requests a second a customer may send, in the long run."""
 

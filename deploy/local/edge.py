@@ -23,11 +23,12 @@ from mesh.clock import Clock
 
 NAME = "envoy"
 
-_LIMITS = (
+_INHERITED = (
     "BOOKMESH_EDGE_ADDRESS_",
     "BOOKMESH_EDGE_CONNECTIONS",
     "BOOKMESH_EDGE_CUSTOMER_",
     "BOOKMESH_EDGE_MEMORY_MB",
+    "BOOKMESH_EDGE_ORIGINS",
     "BOOKMESH_EDGE_STREAMS",
 )
 _LEAVES_WITHIN_S = 25
@@ -97,7 +98,7 @@ def settings(
     } | {
         name.removeprefix("BOOKMESH_").lower(): value
         for name, value in environment.items()
-        if name.startswith(_LIMITS)
+        if name.startswith(_INHERITED)
     }
     try:
         return EdgeSettings(

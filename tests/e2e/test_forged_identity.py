@@ -161,7 +161,7 @@ async def test_a_service_of_the_house_acts_for_the_customer_whom_it_names(
     [
         ("customer", [("on-behalf-of", "bob")], "ON_BEHALF_OF_NOT_ALLOWED"),
         ("customer", [("on-behalf-of", "alice")], "ON_BEHALF_OF_NOT_ALLOWED"),
-        ("operator", [("on-behalf-of", "bob")], "ON_BEHALF_OF_NOT_ALLOWED"),
+        ("operator", [("on-behalf-of", "bob")], "SCOPE_MISSING"),
         ("operator", [], "SCOPE_MISSING"),
         ("internal", [], "ON_BEHALF_OF_MISSING"),
     ],

@@ -73,6 +73,9 @@ class Gateway(customer_pb2_grpc.PurchaseServiceServicer):
         if request.payment_token == "tok_declined":
             await context.send_initial_metadata((("x-http-status", "402"),))
             await _abort(context, grpc.StatusCode.FAILED_PRECONDITION, "CARD_DECLINED")
+        if request.payment_token == "tok_garbled":
+            # A header that HTTP/2 does not have.
+            await context.send_initial_metadata((("connection", "close"),))
         if request.payment_token == "tok_wrong":
             await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
         if request.payment_token == "tok_wrong_field":

@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 from bookmesh.customer.v1 import customer_pb2, customer_pb2_grpc
 from bookmesh.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from tests.integration.envoy.conftest import Edge
-from tests.integration.envoy.test_rest import signed
+from tests.integration.envoy.test_rest import OTHER_SCOPES, signed
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -80,6 +80,31 @@ async def test_a_call_without_a_good_token_is_told_why(envoy: Edge) -> None:
     assert await refused(envoy, "Bearer abc") == ("UNAUTHENTICATED", "TOKEN_INVALID")
     elsewhere = signed({"aud": "elsewhere"}, envoy.data.issuer_key.read_text())
     assert await refused(envoy, f"Bearer {elsewhere}") == ("UNAUTHENTICATED", "TOKEN_INVALID")
+
+
+@pytest.mark.parametrize("scope", OTHER_SCOPES)
+async def test_a_token_for_something_else_is_told_so(envoy: Edge, scope: str) -> None:
+    token = signed({"scope": scope}, envoy.data.issuer_key.read_text())
+    assert await refused(envoy, f"Bearer {token}") == ("PERMISSION_DENIED", "SCOPE_MISSING")
+
+
+async def test_the_word_before_a_token_may_be_in_any_case(envoy: Edge) -> None:
+    request = customer_pb2.GetPurchaseRequestRequest(request_id="r1")
+    async with grpc.aio.insecure_channel(envoy.grpc_address) as channel:
+        got = await customer_pb2_grpc.PurchaseServiceStub(channel).GetPurchaseRequest(
+            request, metadata=(("authorization", f"bearer {envoy.token()}"),)
+        )
+    assert got.request_id == "r1"
+
+
+async def test_an_answer_that_is_no_http_is_unavailable(envoy: Edge) -> None:
+    async with grpc.aio.insecure_channel(envoy.grpc_address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as garbled:
+            await customer_pb2_grpc.PurchaseServiceStub(channel).CreatePurchaseRequest(
+                customer_pb2.CreatePurchaseRequestRequest(payment_token="tok_garbled"),
+                metadata=bearer(envoy),
+            )
+    assert of(garbled.value) == ("UNAVAILABLE", "UNAVAILABLE")
 
 
 async def test_a_message_that_is_too_large_is_refused_as_over_rest(envoy: Edge) -> None:

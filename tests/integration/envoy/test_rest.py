@@ -26,6 +26,7 @@ from tests.integration.envoy.conftest import PATH, SERVICE, Edge
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 DESCRIPTOR_SET = Path(EdgeSettings.model_fields["edge_descriptor_file"].default).read_bytes()
+OTHER_SCOPES = ["", "operator", "customers", "operator internals", "xcustomer", "customer:read"]
 BODY = {"book_id": "isbn-978-0134685991", "max_price": 29.99, "payment_token": "tok_abc123"}
 
 
@@ -168,6 +169,14 @@ async def test_what_fails_after_it_was_announced_as_accepted_is_not_accepted(env
         response = await client.post(PATH, json={**BODY, "payment_token": "tok_cut_off"})
     assert (response.status_code, reason(response)) == (503, "UNAVAILABLE")
     assert "location" not in response.headers
+
+
+async def test_an_answer_that_is_no_http_is_503(envoy: Edge) -> None:
+    """To Envoy this is 502, which no customer need tell from a gateway that is gone."""
+    async with envoy.client() as client:
+        response = await client.post(PATH, json={**BODY, "payment_token": "tok_garbled"})
+    assert (response.status_code, reason(response)) == (503, "UNAVAILABLE")
+    assert response.headers["retry-after"] == "1"
 
 
 async def test_an_error_of_the_gateway_keeps_its_details(envoy: Edge) -> None:
@@ -547,6 +556,18 @@ async def test_a_wrong_method_is_405(envoy: Edge, method: str, path: str, allow:
     assert response.headers["allow"] == allow
 
 
+@pytest.mark.parametrize(("path", "allow"), [(PATH, "GET, POST"), (f"{PATH}/r1", "GET")])
+async def test_head_and_options_are_no_methods_of_a_resource(
+    envoy: Edge, path: str, allow: str
+) -> None:
+    async with envoy.client() as client:
+        head, options = await client.head(path), await client.options(path)
+    assert (head.status_code, head.headers["allow"], head.content) == (405, allow, b"")
+    assert head.headers["content-type"] == "application/json"
+    assert (options.status_code, options.headers["allow"]) == (405, allow)
+    assert reason(options) == "METHOD_NOT_ALLOWED"
+
+
 async def test_a_cancel_and_an_accepted_offer_are_posts(envoy: Edge) -> None:
     async with envoy.client() as client:
         cancelled = await client.post(f"{PATH}/r1:cancel")
@@ -638,6 +659,35 @@ async def test_only_a_good_token_gets_in(envoy: Edge) -> None:
         good = await client.get(PATH, headers={"authorization": f"Bearer {signed({}, key)}"})
     assert good.status_code == 200
     assert len(envoy.calls) == before + 1
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+async def test_the_word_before_a_token_may_be_in_any_case(envoy: Edge, scheme: str) -> None:
+    async with httpx.AsyncClient(base_url=envoy.rest_url, trust_env=False) as client:
+        response = await client.get(PATH, headers={"authorization": f"{scheme} {envoy.token()}"})
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("scope", [None, "customer", "internal", "openid customer", "customer a"])
+async def test_a_token_that_is_for_customers_or_says_nothing_of_it_gets_in(
+    envoy: Edge, scope: str | None
+) -> None:
+    claims: dict[str, object] = {} if scope is None else {"scope": scope}
+    token = signed(claims, envoy.data.issuer_key.read_text())
+    async with httpx.AsyncClient(base_url=envoy.rest_url, trust_env=False) as client:
+        response = await client.get(PATH, headers={"authorization": f"Bearer {token}"})
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("scope", OTHER_SCOPES)
+async def test_a_token_for_something_else_is_403(envoy: Edge, scope: str) -> None:
+    before = len(envoy.calls)
+    token = signed({"scope": scope}, envoy.data.issuer_key.read_text())
+    async with httpx.AsyncClient(base_url=envoy.rest_url, trust_env=False) as client:
+        response = await client.get(PATH, headers={"authorization": f"Bearer {token}"})
+    assert (response.status_code, reason(response)) == (403, "SCOPE_MISSING")
+    assert response.json()["code"] == 7
+    assert len(envoy.calls) == before
 
 
 async def test_headers_that_claim_an_identity_or_change_the_routing_are_dropped(

@@ -53,7 +53,7 @@ async def test_a_service_calls_for_the_customer_whom_it_names() -> None:
         ("customer", ["bob"], "ON_BEHALF_OF_NOT_ALLOWED"),
         ("customer", ["who"], "ON_BEHALF_OF_NOT_ALLOWED"),
         ("customer", [""], "ON_BEHALF_OF_NOT_ALLOWED"),
-        ("operator", ["bob"], "ON_BEHALF_OF_NOT_ALLOWED"),
+        ("operator", ["bob"], "SCOPE_MISSING"),
         ("internal", [], "ON_BEHALF_OF_MISSING"),
         ("operator", [], "SCOPE_MISSING"),
         ("", [], "SCOPE_MISSING"),
