@@ -183,7 +183,7 @@ async def run(settings: Settings) -> None:
             outlooks,
             clock=clock,
             new_id=new_id,
-            limits=Limits(merge_margin_s=settings.merge_margin_s),
+            limits=Limits(merge_margin_s=settings.merge_margin_s, joined_s=settings.quote_good_s),
             on_known=refresher.served,
             on_ended=on_ended,
             selector=selector,

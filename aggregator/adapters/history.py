@@ -108,7 +108,7 @@ def _row(record: CollectionRecord, numbers: dict[str, int]) -> Row:
         record.collection_id,
         record.started_at,
         round(record.elapsed_s * 1000),
-        len(record.answers),
+        len({answer.seller_id for answer in record.answers}),
         len(record.answers) - len(answers),
         decimals_of(record.currency),
         record.book_id,

@@ -7,6 +7,7 @@ from bisect import bisect_left, insort
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from math import inf
 from typing import TypeAlias
 from uuid import UUID
@@ -58,6 +59,8 @@ _CLEARLY_MORE = 0.1
 """Who joins has clearly more time if so much of its time is left when the others' is over. So a crowd that comes one by
 one, all with the same time, has a seller asked in vain only now and then."""
 
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
 Known: TypeAlias = tuple[Mapping[str, Seller], Mapping[str, float], Mapping[str, float]]
 """Of what is known: the sellers, for how long it is good, and for how long it was from the beginning, by seller."""
 _TIMED_OUT = CallFailed(
@@ -81,11 +84,13 @@ class Limits:
     Attributes:
         merge_margin_s: what is kept of the caller's time to hand on the last answers.
         flush_s: how long answers are gathered after a batch before the next one goes out.
+        joined_s: a collection that began longer ago is not joined: what it knows is old.
 
     """
 
     merge_margin_s: float = 0.15
     flush_s: float = 0.05
+    joined_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +186,8 @@ class QuoteCollector:
             )
         key = FlightKey(question, wish.fresh, wish.browsing)
         flight = self._flights.get(key)
-        too_old = wish.fresh and flight is not None and flight.age_s > _FRESH_S
-        if flight is None or flight.over or too_old:
+        joined_s = _FRESH_S if wish.fresh else self._limits.joined_s
+        if flight is None or flight.over or flight.age_s > joined_s:
             selector = self._selector
             if selector is not None and not selector.selects:
                 selector = None
@@ -229,7 +234,7 @@ class Flight:
         sellers: who is asked; where sellers are chosen, so far.
         choosing: whether more may be chosen.
         answers: what has arrived, in that order.
-        asked_again: whether some answers have been taken back, because somebody has time for better ones.
+        asked_again: whether some answers have been taken back, because whoever came later can have better ones.
         started_at: when it began.
         started_s: likewise, by the monotonic clock.
         ended: is set when every seller has its answer.
@@ -281,6 +286,8 @@ class Flight:
         self._open = {seller.seller_id: seller for seller in self.sellers}
         self._waiting: dict[str, Waiting] = {}
         self._short_of_time: dict[str, float] = {}
+        self._first_expires_at = _NEVER
+        self._expired: list[Answer] = []
         self._known: Known | None = None
         self._joined: set[Collection] = set()
         self._until_s = 0.0
@@ -344,7 +351,7 @@ class Flight:
                 conditions=self._question.conditions,
                 started_at=self.started_at,
                 elapsed_s=self._clock.monotonic() - self.started_s,
-                answers=[*self.answers, *rest],
+                answers=[*self._expired, *self.answers, *rest],
             )
         )
         if self._selector is not None and self._choice is not None:
@@ -531,22 +538,42 @@ class Flight:
             self._gatherer.ask_for(waiting, customer_id)
 
     def _ask_again(self, until_s: float) -> None:
-        """Ask those again that were not asked for lack of time, if there is clearly more of it now."""
+        """Ask those again that were not asked for lack of time, if there is clearly more of it now.
+
+        Also those whose quotes have expired meanwhile: who had them knows until when they were good, who comes now has
+        new ones.
+        """
         more_s = _CLEARLY_MORE * (until_s - self._clock.monotonic())
         again = {
             seller_id
             for seller_id, skipped_until_s in self._short_of_time.items()
             if until_s - skipped_until_s > more_s
         }
+        expired = self._expired_now()
+        again.update(answer.seller_id for answer in expired)
         if not again:
             return
         self.asked_again = True
+        self._expired += [answer for answer in expired if not answer.cached]
         self.answers = [answer for answer in self.answers if answer.seller_id not in again]
         for seller in self.sellers:
             if seller.seller_id in again:
-                del self._short_of_time[seller.seller_id]
+                self._short_of_time.pop(seller.seller_id, None)
                 self._open[seller.seller_id] = seller
                 self._ask_one(seller)
+
+    def _expired_now(self) -> list[Answer]:
+        now = self._clock.now()
+        if now < self._first_expires_at:
+            return []
+        ends = [
+            (answer.outcome.expires_at, answer)
+            for answer in self.answers
+            if isinstance(answer.outcome, Quote)
+        ]
+        later = (expires_at for expires_at, _ in ends if expires_at > now)
+        self._first_expires_at = min(later, default=_NEVER)
+        return [answer for expires_at, answer in ends if expires_at <= now]
 
     def _answered(self, answer: Answer) -> None:
         del self._waiting[answer.seller_id]
@@ -561,6 +588,8 @@ class Flight:
     def _take(self, answers: Sequence[Answer]) -> None:
         for answer in answers:
             del self._open[answer.seller_id]
+            if isinstance(answer.outcome, Quote):
+                self._first_expires_at = min(self._first_expires_at, answer.outcome.expires_at)
         self.answers += answers
         if not self._open:
             self._settled.set()

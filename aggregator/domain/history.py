@@ -22,7 +22,8 @@ class CollectionRecord:
         conditions: those that would do.
         started_at: when it began.
         elapsed_s: how long it took.
-        answers: of all sellers, one each.
+        answers: of all sellers, one each; before them quotes that expired before the end, so that their sellers were
+            asked again.
         fresh: those of the answers that were not known before. Only these are kept, so that each quote is there once.
 
     """

@@ -13,7 +13,7 @@ from typing import ParamSpec
 
 import numpy as np
 
-from aggregator.app.collect import Limits, OnKnown, QuoteCollector, Wish
+from aggregator.app.collect import Limits, OnEnded, OnKnown, QuoteCollector, Wish
 from aggregator.app.gather import Gatherer, GatherSettings
 from aggregator.app.market import Market, MarketSettings
 from aggregator.app.selecting import Selector
@@ -340,6 +340,7 @@ class Fleet:
         admission: CallAdmission | None = None,
         on_known: OnKnown = lambda _question, _sellers, _good_for_s, _lives_s: None,
         *,
+        on_ended: OnEnded = lambda _record: None,
         selection: SelectionSettings | None = None,
         select_above: int = 0,
     ) -> Process:
@@ -373,7 +374,7 @@ class Fleet:
             new_id=uuid7_factory(clock, Random(len(self._processes))),
             limits=limits or Limits(),
             on_known=on_known,
-            on_ended=selector.record if selector is not None else lambda _record: None,
+            on_ended=selector.record if selector is not None else on_ended,
             selector=selector,
         )
         process = Process(collector, cache, gatherer, counting, outlooks, tasks)

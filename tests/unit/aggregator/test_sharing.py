@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -15,7 +17,7 @@ from aggregator.domain.history import CollectionRecord
 from aggregator.domain.stopping import Policy
 from bench.virtual_time import VirtualClock
 from sellers.admission.model import Ask, Decision, Outcome, Purpose, Reason, Wait
-from sellers.model import CallFailed, FailureKind, Seller
+from sellers.model import CallFailed, FailureKind, Quote, Seller
 from tests.fakes.admission import OpenAdmission
 from tests.fakes.asking import Process, fails, fleet, in_virtual_time, question, quoted, seller
 
@@ -51,6 +53,51 @@ async def test_who_joins_late_gets_what_has_arrived_at_once_and_then_the_rest() 
         ] == [(0.0, ["fast"]), (0.5, ["slow"])]
         assert (await first).quoted == late.quoted == {"fast", "slow"}
         assert len(mesh.sellers.calls) == 2
+
+
+@in_virtual_time
+async def test_who_joins_late_gets_no_quote_that_has_expired_meanwhile() -> None:
+    records: list[CollectionRecord] = []
+    async with fleet(seller("brief"), seller("lasting"), seller("slow")) as mesh:
+        mesh.sellers.latency_s = {"slow": 2.5}
+        mesh.sellers.says["brief"] = lambda _book: replace(
+            quoted(), expires_at=VirtualClock().now() + timedelta(seconds=1)
+        )
+        process = await mesh.process(on_ended=records.append)
+        first = asyncio.create_task(process.collect())
+        await asyncio.sleep(2.0)
+        late = await process.collect()
+        assert late.quoted == (await first).quoted == {"brief", "lasting", "slow"}
+        brief = late.answers["brief"].outcome
+        assert isinstance(brief, Quote)
+        assert brief.expires_at > VirtualClock().now()
+        assert late.summary.misses == {}
+    assert Counter(call.seller_id for call in mesh.sellers.calls) == {
+        "brief": 2,
+        "lasting": 1,
+        "slow": 1,
+    }
+    [record] = records
+    assert [answer.seller_id for answer in record.answers] == ["brief", "lasting", "brief", "slow"]
+
+
+@in_virtual_time
+async def test_what_is_old_is_not_told_to_those_who_join_a_long_collection() -> None:
+    """Whoever waits for a seller's budget may keep a collection going for long."""
+    async with fleet(seller("quick"), seller("scarce", calls_per_minute=5)) as mesh:
+        process = await mesh.process()
+        number = 0
+        while "scarce" in (await process.collect(f"used-{number}", time_left_s=1.0)).quoted:
+            number += 1
+        mesh.sellers.latency_s = {"scarce": 100.0}
+        first = asyncio.create_task(process.collect(time_left_s=100.0))
+        await asyncio.sleep(59.0)
+        assert len((await process.collect(time_left_s=1.0)).quoted) == 1
+        assert len(mesh.sellers.calls_to("quick")) == number + 2
+        await asyncio.sleep(0.5)
+        assert len((await process.collect(time_left_s=1.0)).quoted) == 1
+        assert len(mesh.sellers.calls_to("quick")) == number + 3
+        await first
 
 
 @in_virtual_time
