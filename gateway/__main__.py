@@ -22,12 +22,10 @@ from bookmesh.orchestrator.v1.orchestrator_pb2_grpc import (
     PurchaseServiceStub,
 )
 from gateway.adapters import notifications, orchestrator, payment_events, quotes
-from gateway.adapters.keys import open_keys
 from gateway.adapters.notifications import GrpcNotificationCenter
 from gateway.adapters.orchestrator import GrpcOrchestrator
 from gateway.adapters.payment_events import GrpcPaymentEvents
 from gateway.adapters.quotes import GrpcQuotes
-from gateway.adapters.tokens import JwtIdentities
 from gateway.callers import Callers
 from gateway.limits import Limits
 from gateway.notification_servicer import NotificationServicer
@@ -42,6 +40,8 @@ from mesh.grpc.server import Served, Serving, serve
 from mesh.grpc.tls import certificates_of
 from mesh.ids import uuid7_factory
 from mesh.settings import load
+from mesh.tokens.identities import JwtIdentities
+from mesh.tokens.keys import open_keys
 
 SERVICE = customer_pb2.DESCRIPTOR.services_by_name["PurchaseService"].full_name
 PAYMENT_EVENTS = customer_pb2.DESCRIPTOR.services_by_name["PaymentEventService"].full_name

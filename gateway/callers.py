@@ -5,9 +5,9 @@ from __future__ import annotations
 import structlog
 
 from gateway.limits import Limits
-from gateway.ports import CUSTOMER, INTERNAL, Identities, is_id
 from mesh import errors
 from mesh.grpc.interceptor import Context
+from mesh.tokens.identities import CUSTOMER, INTERNAL, Identities, bearer, is_id
 
 ON_BEHALF_OF = "on-behalf-of"
 """Metadata by which a service of the house names the customer for whom it calls."""
@@ -58,7 +58,7 @@ async def customer_of(identities: Identities, context: Context) -> str:
         Unavailable: while the keys for tokens are not known.
 
     """
-    caller = await identities.caller_of(_token(context))
+    caller = await identities.caller_of(bearer(context))
     if caller.scopes.isdisjoint({CUSTOMER, INTERNAL}):
         raise errors.PermissionDenied(
             f"the token is not for this: it does not have the scope {CUSTOMER}",
@@ -88,17 +88,3 @@ async def customer_of(identities: Identities, context: Context) -> str:
 def metadata(context: Context, key: str) -> list[str]:
     """Give the values that a call carries under a key."""
     return [str(value) for name, value in context.invocation_metadata() or () if name == key]
-
-
-def _token(context: Context) -> str:
-    match metadata(context, "authorization"):
-        case []:
-            raise errors.Unauthenticated(
-                "no token: send metadata authorization: Bearer <token>", reason="TOKEN_MISSING"
-            )
-        case [value] if value[:7].lower() == "bearer ":
-            return value[7:].strip()
-        case _:
-            raise errors.Unauthenticated(
-                "the authorization must be one Bearer token", reason="TOKEN_INVALID"
-            )

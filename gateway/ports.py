@@ -7,46 +7,9 @@ there is no third form of a purchase here, so the orchestrator's port speaks the
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Protocol
 
 from bookmesh.orchestrator.v1 import orchestrator_pb2
-
-CUSTOMER = "customer"
-"""The scope of a token with which a customer buys."""
-
-INTERNAL = "internal"
-"""The scope of a token with which a service of the house acts for customers."""
-
-_LONGEST_ID = 255
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Whom a token was issued to.
-
-    Attributes:
-        subject: the customer's id, or a service's.
-        scopes: what it was issued for.
-
-    """
-
-    subject: str
-    scopes: frozenset[str]
-
-
-class Identities(Protocol):
-    """Knows callers by the tokens that they carry."""
-
-    async def caller_of(self, token: str) -> Caller:
-        """Give whom a token was issued to.
-
-        Raises:
-            Unauthenticated: reason TOKEN_EXPIRED or TOKEN_INVALID, when it proves nothing.
-            Unavailable: while the keys are not known.
-
-        """
-        ...
 
 
 class Orchestrator(Protocol):
@@ -115,11 +78,6 @@ class Orchestrator(Protocol):
 
         """
         ...
-
-
-def is_id(text: str) -> bool:
-    """Say whether a text can be the id of a caller: 1 to 255 printable characters."""
-    return 1 <= len(text) <= _LONGEST_ID and text.isprintable()
 
 
 class PaymentEvents(Protocol):

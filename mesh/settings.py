@@ -52,6 +52,37 @@ class ServiceSettings(BaseSettings):
         return value
 
 
+class TokenSettings(ServiceSettings):
+    """What every service that verifies tokens is told, besides."""
+
+    jwks_file: Path | None = None
+    """The public keys with which tokens may be signed: a JSON Web Key Set. Read again when it changes."""
+
+    jwks_url: str = Field(default="", pattern=r"^(https?://.+)?$", validate_default=True)
+    """Where those keys are instead, ``https://issuer/jwks.json``. Fetched anew every ``jwks_refresh_s`` seconds, and
+    when a token names a key that is not known. If it does not answer, the last keys stay in force."""
+
+    jwks_refresh_s: float = Field(default=60.0, ge=1, le=86_400)
+    """How often to fetch the keys, in seconds: how long one that the issuer has withdrawn may still be taken."""
+
+    jwks_roots_file: Path | None = None
+    """The CAs by which ``jwks_url`` is known, PEM; those of the system if not set."""
+
+    jwt_issuer: str = Field(min_length=1)
+    """The ``iss`` that a token must have."""
+
+    jwt_audience: str = Field(min_length=1)
+    """The ``aud`` that a token must have."""
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _one_source(cls, value: str, info: ValidationInfo) -> str:
+        if bool(value) == bool(info.data.get("jwks_file")):
+            msg = "set either BOOKMESH_JWKS_FILE or BOOKMESH_JWKS_URL: tokens are verified with the keys there"
+            raise ValueError(msg)
+        return value
+
+
 class SellerCallerSettings(ServiceSettings):
     """What every service that calls sellers is told, besides."""
 

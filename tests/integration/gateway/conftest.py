@@ -15,9 +15,7 @@ from protovalidate import Validator
 from bookmesh.customer.v1 import customer_pb2_grpc
 from bookmesh.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from gateway.adapters import orchestrator
-from gateway.adapters.keys import FileKeys
 from gateway.adapters.orchestrator import GrpcOrchestrator
-from gateway.adapters.tokens import JwtIdentities
 from gateway.callers import Callers
 from gateway.limits import Limits
 from gateway.servicer import PurchaseServicer
@@ -25,6 +23,8 @@ from mesh.clock import SystemClock
 from mesh.grpc.channel import open_channel
 from mesh.grpc.interceptor import ServiceInterceptor
 from mesh.ids import uuid7_factory
+from mesh.tokens.identities import JwtIdentities
+from mesh.tokens.keys import FileKeys
 from tests.fakes.issuer import AUDIENCE, ISSUER, Issuer
 from tests.fakes.orchestrators import PURCHASE_ID, OrchestratorReplica, Script
 

@@ -19,9 +19,7 @@ from bookmesh.customer.v1 import customer_pb2 as pb
 from bookmesh.customer.v1 import customer_pb2_grpc
 from bookmesh.seller.v1 import seller_pb2
 from gateway.adapters import quotes
-from gateway.adapters.keys import FileKeys
 from gateway.adapters.quotes import GrpcQuotes
-from gateway.adapters.tokens import JwtIdentities
 from gateway.callers import Callers
 from gateway.limits import Limits
 from gateway.quote_servicer import QuoteServicer
@@ -30,6 +28,8 @@ from mesh.grpc.channel import open_channel
 from mesh.grpc.errors import from_rpc
 from mesh.grpc.interceptor import ServiceInterceptor
 from mesh.money import Money
+from mesh.tokens.identities import JwtIdentities
+from mesh.tokens.keys import FileKeys
 from tests.fakes.events import EventReader
 from tests.fakes.issuer import AUDIENCE, ISSUER, Issuer
 

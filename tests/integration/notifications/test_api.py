@@ -16,15 +16,15 @@ from protovalidate import Validator
 from bookmesh.customer.v1 import customer_pb2 as pb
 from bookmesh.customer.v1 import customer_pb2_grpc
 from bookmesh.orchestrator.v1 import notifications_pb2_grpc
-from gateway.adapters.keys import FileKeys
 from gateway.adapters.notifications import GrpcNotificationCenter
-from gateway.adapters.tokens import JwtIdentities
 from gateway.callers import Callers
 from gateway.limits import Limits
 from gateway.notification_servicer import NotificationServicer as GatewayServicer
 from mesh import errors
 from mesh.grpc.errors import translated
 from mesh.grpc.interceptor import ServiceInterceptor
+from mesh.tokens.identities import JwtIdentities
+from mesh.tokens.keys import FileKeys
 from orchestrator.domain.notifications import (
     Delivered,
     NotDelivered,

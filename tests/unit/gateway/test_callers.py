@@ -8,9 +8,9 @@ from typing import cast
 import pytest
 
 from gateway.callers import customer_of
-from gateway.ports import Caller
 from mesh import errors
 from mesh.grpc.interceptor import Context
+from mesh.tokens.identities import Caller
 
 
 @dataclass(frozen=True)

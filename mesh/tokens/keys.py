@@ -17,8 +17,8 @@ import httpx
 import jwt
 import structlog
 
-from gateway.settings import Settings
 from mesh.clock import Clock
+from mesh.settings import TokenSettings
 
 ALGORITHMS = ("ES256", "RS256")
 """How a token may be signed (RFC 7518)."""
@@ -135,7 +135,7 @@ class AddressKeys:
 
 
 @asynccontextmanager
-async def open_keys(settings: Settings, clock: Clock) -> AsyncIterator[Keys]:
+async def open_keys(settings: TokenSettings, clock: Clock) -> AsyncIterator[Keys]:
     """Give the keys that the settings name, kept up to date until the block ends."""
     if settings.jwks_file is not None:
         yield FileKeys(settings.jwks_file)

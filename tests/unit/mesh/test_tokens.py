@@ -9,10 +9,9 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from gateway.adapters.keys import FileKeys
-from gateway.adapters.tokens import CLOCK_SKEW_S, LONGEST_TOKEN, JwtIdentities
-from gateway.ports import Caller
 from mesh import errors
+from mesh.tokens.identities import CLOCK_SKEW_S, LONGEST_TOKEN, Caller, JwtIdentities
+from mesh.tokens.keys import FileKeys
 from tests.fakes.issuer import AUDIENCE, ISSUER, Issuer
 
 

@@ -3,19 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jwt
 
-from gateway.adapters.keys import ALGORITHMS, Keys
-from gateway.ports import CUSTOMER, Caller, is_id
 from mesh import errors
+from mesh.tokens.keys import ALGORITHMS, Keys
+
+if TYPE_CHECKING:
+    from mesh.grpc.interceptor import Context
+
+CUSTOMER = "customer"
+"""The scope of a token with which a customer buys."""
+
+INTERNAL = "internal"
+"""The scope of a token with which a service of the house acts for customers."""
+
+OPERATOR = "operator"
+"""The scope of a token with which somebody decides about purchases."""
 
 CLOCK_SKEW_S = 5.0
 """How far an issuer's clock may be from ours, in seconds."""
 
 LONGEST_TOKEN = 6 * 1024
 """Longer ones are not looked at."""
+
+
+_LONGEST_ID = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whom a token was issued to.
+
+    Attributes:
+        subject: the id of a customer, a service or an operator.
+        scopes: what it was issued for.
+
+    """
+
+    subject: str
+    scopes: frozenset[str]
+
+
+class Identities(Protocol):
+    """Knows callers by the tokens that they carry."""
+
+    async def caller_of(self, token: str) -> Caller:
+        """Give whom a token was issued to.
+
+        Raises:
+            Unauthenticated: reason TOKEN_EXPIRED or TOKEN_INVALID, when it proves nothing.
+            Unavailable: while the keys are not known.
+
+        """
+        ...
+
+
+def is_id(text: str) -> bool:
+    """Say whether a text can be the id of a caller: 1 to 255 printable characters."""
+    return 1 <= len(text) <= _LONGEST_ID and text.isprintable()
+
+
+def bearer(context: Context) -> str:
+    """Give the token that a call carries.
+
+    Raises:
+        Unauthenticated: reason TOKEN_MISSING, or TOKEN_INVALID when it carries something else, or several.
+
+    """
+    match [value for key, value in context.invocation_metadata() or () if key == "authorization"]:
+        case []:
+            raise errors.Unauthenticated(
+                "no token: send metadata authorization: Bearer <token>", reason="TOKEN_MISSING"
+            )
+        case [str(value)] if value[:7].lower() == "bearer ":
+            return value[7:].strip()
+        case _:
+            raise errors.Unauthenticated(
+                "the authorization must be one Bearer token", reason="TOKEN_INVALID"
+            )
 
 
 class JwtIdentities:

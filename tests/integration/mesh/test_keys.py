@@ -12,11 +12,11 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gateway.adapters.keys import LOOK_AGAIN_S, AddressKeys
-from gateway.adapters.tokens import JwtIdentities
 from gateway.settings import Settings
 from mesh import errors
 from mesh.clock import SystemClock
+from mesh.tokens.identities import JwtIdentities
+from mesh.tokens.keys import LOOK_AGAIN_S, AddressKeys
 from tests.fakes.clock import until
 from tests.fakes.issuer import AUDIENCE, ISSUER, Issuer
 
