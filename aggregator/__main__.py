@@ -198,7 +198,7 @@ async def run(settings: Settings) -> None:
             registry.close()
             observer.close()
 
-        quotes, registrations = QuoteServicer(collector), RegistryServicer(registry)
+        quotes, registrations = QuoteServicer(collector, market.sold), RegistryServicer(registry)
         serving = Serving(
             services=(
                 Served(

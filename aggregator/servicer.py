@@ -9,6 +9,7 @@ import grpc
 from aggregator import convert
 from aggregator.app.collect import QuoteCollector
 from aggregator.app.health import HealthObserver
+from aggregator.app.market import OnSale
 from aggregator.app.registry import Registry
 from bookmesh.aggregator.v1 import aggregator_pb2 as pb
 from bookmesh.aggregator.v1.aggregator_pb2_grpc import (
@@ -26,8 +27,10 @@ DEFAULT_TIMEOUT_S = 10.0
 class QuoteServicer(QuoteServiceServicer):
     """Answers ``bookmesh.aggregator.v1.QuoteService``."""
 
-    def __init__(self, collector: QuoteCollector) -> None:
+    def __init__(self, collector: QuoteCollector, sold: OnSale) -> None:
+        """Collect with a collector; tell ``sold`` whether sellers stood by their quotes."""
         self._collector = collector
+        self._sold = sold
 
     async def CollectQuotes(
         self,
@@ -47,6 +50,15 @@ class QuoteServicer(QuoteServiceServicer):
             async for answers in collection.batches():
                 yield pb.CollectQuotesResponse(batch=convert.batch(answers))
         yield pb.CollectQuotesResponse(summary=convert.summary(collection.summary()))
+
+    async def ReportSale(
+        self,
+        request: pb.ReportSaleRequest,
+        context: grpc.aio.ServicerContext[pb.ReportSaleRequest, pb.ReportSaleResponse],
+    ) -> pb.ReportSaleResponse:
+        refused = request.outcome == pb.ReportSaleRequest.OUTCOME_REFUSED
+        self._sold(request.seller_id, refused=refused)
+        return pb.ReportSaleResponse()
 
 
 class RegistryServicer(RegistryServiceServicer):
@@ -92,8 +104,15 @@ class SellerHealthServicer(SellerHealthServiceServicer):
         request: pb.GetSellerHealthRequest,
         context: grpc.aio.ServicerContext[pb.GetSellerHealthRequest, pb.GetSellerHealthResponse],
     ) -> pb.GetSellerHealthResponse:
-        found = await self._observer.get(request.seller_ids)
-        return pb.GetSellerHealthResponse(sellers=map(convert.seller_health, found))
+        if not request.page_size:
+            found, after = await self._observer.get(request.seller_ids), ""
+        else:
+            found, after = await self._observer.page(
+                request.seller_ids, request.page_size, request.page_token
+            )
+        return pb.GetSellerHealthResponse(
+            sellers=map(convert.seller_health, found), next_page_token=after
+        )
 
     async def WatchSellerHealth(
         self,

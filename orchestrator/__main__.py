@@ -23,12 +23,15 @@ from mesh.grpc.server import Served, Serving, serve
 from mesh.grpc.tls import certificates_of
 from mesh.ids import uuid7_factory
 from mesh.settings import load
+from mesh.tokens.identities import JwtIdentities
+from mesh.tokens.keys import open_keys
 from orchestrator.adapters.aggregator import BOOK_ID_HEADER, AggregatorQuotes
 from orchestrator.adapters.notifications.opening import open_notifications
 from orchestrator.adapters.payments import SecretFileError, open_payments
 from orchestrator.adapters.postgres import PostgresPurchaseStore
 from orchestrator.adapters.reconciliation.opening import reconciliation
 from orchestrator.adapters.records import PostgresPurchaseRecords
+from orchestrator.adapters.sales import SaleReports
 from orchestrator.adapters.sellers import TransportSellers
 from orchestrator.adapters.valkey import ValkeyBroadcast
 from orchestrator.adapters.vault import AesTokenVault, KeyringError
@@ -106,7 +109,9 @@ async def main(settings: Settings) -> None:
 
         directory = Directory()
         admission = await stack.enter_async_context(open_admission(settings, directory, clock))
-        sellers = TransportSellers(directory, transport, admission, clock)
+        quote_service = aggregator_pb2_grpc.QuoteServiceStub(quotes)
+        sales = SaleReports(quote_service)
+        sellers = TransportSellers(directory, transport, admission, clock, on_sale=sales.tell)
         store = PostgresPurchaseStore(pool, dsn)
         told = await stack.enter_async_context(
             open_notifications(settings, store, vault, clock, rng)
@@ -121,9 +126,7 @@ async def main(settings: Settings) -> None:
         )
         steps = Steps(
             saga,
-            quotes=AggregatorQuotes(
-                aggregator_pb2_grpc.QuoteServiceStub(quotes), settings.quote_policy
-            ),
+            quotes=AggregatorQuotes(quote_service, settings.quote_policy),
             sellers=sellers,
             provider=payments.provider,
             vault=vault,
@@ -154,7 +157,14 @@ async def main(settings: Settings) -> None:
             reusable_tokens=payments.provider.reusable_tokens,
         )
         records = PostgresPurchaseRecords(pool)
-        operators = OperatorServicer(Operators(store, records, broadcast, wake_worker=worker.wake))
+        identities = JwtIdentities(
+            await stack.enter_async_context(open_keys(settings, clock)),
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+        )
+        operators = OperatorServicer(
+            Operators(store, records, broadcast, wake_worker=worker.wake), identities
+        )
         payment_events = PaymentEventServicer(
             PaymentEvents(
                 store,
@@ -201,6 +211,7 @@ async def main(settings: Settings) -> None:
                 tasks.create_task(worker.run(when=lambda: directory.snapshot is not None)),
                 tasks.create_task(reconciler.run()),
                 tasks.create_task(told.notifier.run()),
+                tasks.create_task(sales.run()),
             ]
             await serve(
                 Serving(

@@ -36,11 +36,24 @@ class HealthObserver:
             Unavailable: before the registry has been read.
 
         """
-        snapshot = self._snapshot()
-        unknown = [name for name in seller_ids if name not in snapshot.sellers]
-        if unknown:
-            raise not_registered(unknown)
-        return await self._look(_chosen(snapshot, seller_ids))
+        return await self._look(self._named(seller_ids))
+
+    async def page(
+        self, seller_ids: Sequence[str], most: int, after: str
+    ) -> tuple[list[Health], str]:
+        """Give at most so many of those that ``get`` gives, from behind an id.
+
+        Returns:
+            Them, and the id behind which the next page begins; empty when this is the last one.
+
+        Raises:
+            NotFound: naming those that are not registered.
+            Unavailable: before the registry has been read.
+
+        """
+        left = [seller for seller in self._named(seller_ids) if seller.seller_id > after]
+        page = left[:most]
+        return await self._look(page), page[-1].seller_id if len(left) > most else ""
 
     async def watch(self, seller_ids: Sequence[str]) -> AsyncGenerator[list[Health], None]:
         """Give the health of sellers, then of those whose health has changed, once a look, until ``close``.
@@ -65,6 +78,13 @@ class HealthObserver:
     def close(self) -> None:
         """End all watches."""
         self._closed.set()
+
+    def _named(self, seller_ids: Sequence[str]) -> list[Seller]:
+        snapshot = self._snapshot()
+        unknown = [name for name in seller_ids if name not in snapshot.sellers]
+        if unknown:
+            raise not_registered(unknown)
+        return _chosen(snapshot, seller_ids)
 
     async def _look(self, sellers: Sequence[Seller]) -> list[Health]:
         of_fleet = await self._fleet.health([Limits.of(seller) for seller in sellers])

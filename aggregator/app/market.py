@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import structlog
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from aggregator.domain.collection import Answer, MissReason, Skipped, miss_reason
 from aggregator.domain.history import CollectionRecord
+from aggregator.domain.registration import not_registered
 from aggregator.ports import Lesson, MarketStore, Past
 from aggregator.selection.columns import (
     BookColumns,
@@ -65,6 +66,18 @@ class MarketSettings:
     recall_s: float = 0.1
     longest_backoff_s: float = 30.0
     days: int = 90
+
+
+class OnSale(Protocol):
+    """Takes note of whether a seller stood by what it had quoted."""
+
+    def __call__(self, seller_id: str, *, refused: bool) -> None:
+        """Take note of it.
+
+        Raises:
+            NotFound: if the seller is not registered.
+
+        """
 
 
 class SellerRows:
@@ -162,6 +175,17 @@ class Market:
         )
         category = self._category_of(lesson.book_id)
         self.statistics.learn(lesson.book_id, category, lesson.at_s, answers)
+
+    def sold(self, seller_id: str, *, refused: bool) -> None:
+        """Learn whether a seller stood by what it had quoted.
+
+        Raises:
+            NotFound: if it is not registered.
+
+        """
+        if seller_id not in self.rows:
+            raise not_registered([seller_id])
+        self.statistics.learn_purchase(self.rows[seller_id], refused=refused)
 
     async def recall(self, book_id: str) -> None:
         """Bring what is remembered of a book and its category into memory; wait no more than a moment for it."""

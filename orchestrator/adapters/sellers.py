@@ -5,11 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from orchestrator.adapters.sales import Sale
 from orchestrator.domain.purchase import Candidate
 from orchestrator.domain.saga import SellerKind
 from sellers.admission.model import Ask, Limits, Outcome, Purpose, Refused
 from sellers.admission.outcomes import outcome_of
-from sellers.model import CallFailed, FailureKind, HoldRef, Quote, QuoteRef, SellerState
+from sellers.model import (
+    CallFailed,
+    Confirmed,
+    FailureKind,
+    Held,
+    HoldRef,
+    Quote,
+    QuoteRef,
+    Rejected,
+    RejectionReason,
+    SellerState,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -49,6 +61,12 @@ LIST_PAGE = 500
 """Orders in a page of a seller's list."""
 
 
+_BROKEN = frozenset(
+    {RejectionReason.OUT_OF_STOCK, RejectionReason.PRICE_CHANGED, RejectionReason.REFUSED}
+)
+"""Reasons for which a seller does not do what it quoted; the others are about the time that it took us."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Call:
     """What admission must know of a call."""
@@ -63,13 +81,23 @@ class TransportSellers:
     """The way to one seller, through admission and ``sellers.transport``."""
 
     def __init__(
-        self, directory: Directory, transport: SellerTransport, admission: Admission, clock: Clock
+        self,
+        directory: Directory,
+        transport: SellerTransport,
+        admission: Admission,
+        clock: Clock,
+        *,
+        on_sale: Callable[[Sale], None] = lambda _sale: None,
     ) -> None:
-        """Look sellers up in the directory, ask admission, call them by the transport."""
+        """Look sellers up in the directory, ask admission, call them by the transport.
+
+        ``on_sale`` is told when a seller stands by what it quoted, and when it does not.
+        """
         self._directory = directory
         self._transport = transport
         self._admission = admission
         self._clock = clock
+        self._on_sale = on_sale
 
     def kind_of(self, seller_id: str) -> SellerKind | None:
         """Tell what a purchase must know of a seller; None when it is not known or may not be called."""
@@ -104,7 +132,7 @@ class TransportSellers:
 
     async def hold(self, purchase: Purchase, attempt: Attempt) -> HoldOutcome:
         """Have a copy set aside under the attempt's key."""
-        return await self._call(
+        outcome = await self._call(
             attempt.seller_id,
             _Call(Purpose.PURCHASE, HOLD_S),
             lambda seller: self._transport.hold_book(
@@ -117,6 +145,8 @@ class TransportSellers:
                 timeout_s=HOLD_S,
             ),
         )
+        self._tell(purchase, attempt, outcome)
+        return outcome
 
     async def release(self, release: Release) -> ReleaseOutcome:
         """Have what is held under a key given back."""
@@ -129,7 +159,7 @@ class TransportSellers:
     async def place_order(self, purchase: Purchase, attempt: Attempt) -> PlaceOutcome:
         """Buy the copy under the attempt's key."""
         source = HoldRef(attempt.hold_id) if attempt.hold_id else QuoteRef(attempt.quote_id)
-        return await self._call(
+        outcome = await self._call(
             attempt.seller_id,
             _Call(Purpose.PURCHASE, ORDER_S),
             lambda seller: self._transport.place_order(
@@ -144,6 +174,8 @@ class TransportSellers:
                 timeout_s=ORDER_S,
             ),
         )
+        self._tell(purchase, attempt, outcome)
+        return outcome
 
     async def get_order(self, attempt: Attempt) -> GetOrderOutcome:
         """Ask what became of the attempt's order."""
@@ -228,6 +260,21 @@ class TransportSellers:
         if isinstance(outcome, CallFailed) and outcome.kind is FailureKind.RATE_LIMITED:
             self._admission.hold_off(seller_id, outcome.retry_after_s or 0.0)
         return outcome
+
+    def _tell(
+        self, purchase: Purchase, attempt: Attempt, outcome: HoldOutcome | PlaceOutcome
+    ) -> None:
+        """Tell whether the seller stands by its quote, where this answer says it."""
+        match outcome:
+            case Confirmed(total=total) if total.minor <= attempt.quoted.minor:
+                refused = False
+            case Held(total=total) if total.minor > attempt.quoted.minor:
+                refused = True
+            case Rejected(reason=reason) if reason in _BROKEN:
+                refused = True
+            case _:
+                return
+        self._on_sale(Sale(purchase.book_id, attempt.seller_id, refused))
 
     def _find(self, seller_id: str) -> Seller | None:
         snapshot = self._directory.snapshot

@@ -59,6 +59,7 @@ class Replica:
     registrations: RegistryServiceAsyncStub
     directory: Directory
     admission: OpenAdmission
+    sales: list[tuple[str, bool]]
 
 
 StartReplica = Callable[..., AbstractAsyncContextManager[Replica]]
@@ -105,6 +106,11 @@ def start_replica(tmp_path: Path) -> StartReplica:
                 new_id=uuid7_factory(clock, Random(1)),
                 limits=limits or Limits(),
             )
+            sales: list[tuple[str, bool]] = []
+
+            def sold(seller_id: str, *, refused: bool) -> None:
+                sales.append((seller_id, refused))
+
             interceptor = ServiceInterceptor(
                 Validator(),
                 default_timeout_s=30,
@@ -112,7 +118,7 @@ def start_replica(tmp_path: Path) -> StartReplica:
                 only="bookmesh.",
             )
             server = grpc.aio.server(interceptors=[interceptor], options=[("grpc.so_reuseport", 0)])
-            add_QuoteServiceServicer_to_server(QuoteServicer(collector), server)
+            add_QuoteServiceServicer_to_server(QuoteServicer(collector, sold), server)
             add_RegistryServiceServicer_to_server(RegistryServicer(registry), server)
             port = server.add_insecure_port("127.0.0.1:0")
             await server.start()
@@ -129,7 +135,11 @@ def start_replica(tmp_path: Path) -> StartReplica:
                 stack.callback(following.cancel)
                 await registry.refresh()
             yield Replica(
-                QuoteServiceStub(channel), RegistryServiceStub(channel), directory, admission
+                QuoteServiceStub(channel),
+                RegistryServiceStub(channel),
+                directory,
+                admission,
+                sales,
             )
 
     return start

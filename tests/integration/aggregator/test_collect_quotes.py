@@ -240,3 +240,16 @@ async def test_a_question_that_makes_no_sense_is_refused(
             await call.read()
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert field in (caught.value.details() or "")
+
+
+async def test_it_takes_note_of_sales_that_make_sense(start_replica: StartReplica) -> None:
+    async with start_replica() as replica:
+        for outcome in ("OUTCOME_SOLD", "OUTCOME_REFUSED"):
+            request = pb.ReportSaleRequest(
+                seller_id="acme", outcome=pb.ReportSaleRequest.Outcome.Value(outcome)
+            )
+            await replica.quotes.ReportSale(request, timeout=AMPLE_S)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await replica.quotes.ReportSale(pb.ReportSaleRequest(seller_id="acme"), timeout=AMPLE_S)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert replica.sales == [("acme", False), ("acme", True)]

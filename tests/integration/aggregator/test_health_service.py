@@ -135,3 +135,15 @@ async def test_names_that_make_no_sense_are_refused(
     with pytest.raises(grpc.aio.AioRpcError) as watched:
         await watch.read()
     assert got.value.code() is watched.value.code() is code
+
+
+async def test_health_can_be_had_page_by_page(replica: Replica) -> None:
+    pages = list[list[str]]()
+    token, more = "", True
+    while more:
+        page = await replica.health.GetSellerHealth(
+            pb.GetSellerHealthRequest(page_size=1, page_token=token)
+        )
+        pages.append([seller.seller_id for seller in page.sellers])
+        token, more = page.next_page_token, bool(page.next_page_token)
+    assert pages == [["acme"], ["beta"]]

@@ -166,3 +166,18 @@ async def test_watches_end_when_the_replica_drains(world: World) -> None:
         await anext(watch)
         world.observer.close()
         assert await anext(watch, None) is None
+
+
+async def test_all_come_page_by_page(world: World) -> None:
+    pages = list[list[str]]()
+    after, more = "", True
+    while more:
+        found, after = await world.observer.page([], 2, after)
+        pages.append(ids(found))
+        more = bool(after)
+    assert pages == [["acme", "beta"], ["zeta"]]
+    assert (await world.observer.page(["zeta", "acme"], 2, ""))[1] == ""
+    found, after = await world.observer.page(["zeta", "acme"], 1, "acme")
+    assert (ids(found), after) == (["zeta"], "")
+    with pytest.raises(errors.NotFound, match="nobody"):
+        await world.observer.page(["nobody"], 2, "")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from aggregator.app.collect import Wish
 from aggregator.convert import summary as to_proto
 from aggregator.domain.collection import MissReason
 from aggregator.domain.stopping import Policy
 from aggregator.selection.selection import Phase, SelectionSettings
 from bench.virtual_time import VirtualClock
+from mesh import errors
 from mesh.money import Money
 from sellers.model import Seller, Unavailable, UnavailableReason
 from tests.fakes.asking import Fleet, fleet, in_virtual_time, quoted, seller
@@ -214,3 +217,17 @@ async def test_a_currency_in_which_nobody_sells() -> None:
         process = await mesh.process(selection=SETTINGS)
         got = await process.collect()
     assert got.summary.sellers == 0
+
+
+@in_virtual_time
+async def test_who_refuses_to_sell_what_it_quoted_is_not_asked_any_more() -> None:
+    async with fleet(*sellers()) as mesh:
+        process = await mesh.process(selection=CONTENT)
+        [market] = mesh.markets
+        for _ in range(3):
+            market.sold("seller-01", refused=True)
+        market.sold("seller-02", refused=False)
+        await process.collect(wish=Wish(affordable_minor=2500))
+        assert asked(mesh) == [0, 2, 3, 4]
+        with pytest.raises(errors.NotFound, match="nobody"):
+            market.sold("nobody", refused=True)

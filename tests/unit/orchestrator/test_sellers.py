@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+from unittest.mock import AsyncMock
 from uuid import UUID
 
 import pytest
 
 from bench.virtual_time import VirtualClock
+from bookmesh.aggregator.v1 import aggregator_pb2 as pb
+from mesh import errors
 from mesh.money import Money
+from orchestrator.adapters.sales import Sale, SaleReports
 from orchestrator.adapters.sellers import TransportSellers
-from orchestrator.domain.purchase import Purchase
+from orchestrator.domain.purchase import Attempt, Purchase
 from sellers.admission.admission import Admission
 from sellers.admission.model import AdmissionSettings
-from sellers.model import CallFailed, Condition, FailureKind, OrderNotFound
+from sellers.model import (
+    CallFailed,
+    Condition,
+    Confirmed,
+    FailureKind,
+    Held,
+    OrderNotFound,
+    Rejected,
+    RejectionReason,
+)
 from sellers.registry import Directory
 from sellers.transport import SellerTransport
 from tests.fakes.asking import SharedLedger, in_virtual_time, seller
+
+if TYPE_CHECKING:
+    # Exists for type checkers only.
+    from bookmesh.aggregator.v1.aggregator_pb2_grpc import QuoteServiceAsyncStub
 
 PURCHASE = Purchase(
     request_id=UUID(int=1),
@@ -70,6 +88,86 @@ async def test_a_seller_that_asks_for_it_is_left_alone_by_every_process() -> Non
     await clock.sleep(30)
     await second.requote(PURCHASE, "acme")
     assert busy.calls == ["GetQuote", "GetOrder", "GetQuote"]
+
+
+class Decided:
+    """Stands for the transport to a seller that answers a hold and an order with what it is told to."""
+
+    def __init__(self, hold: object, order: object) -> None:
+        self.hold_book = AsyncMock(return_value=hold)
+        self.place_order = AsyncMock(return_value=order)
+
+
+SOON = datetime(2027, 1, 1, tzinfo=UTC)
+ATTEMPT = Attempt(
+    number=1,
+    seller_id="acme",
+    key="key",
+    quote_id="quote",
+    quoted=Money("USD", 2000),
+    with_hold=True,
+    not_after=SOON,
+    agreed=Money("USD", 2000),
+)
+FAILED = CallFailed(FailureKind.TIMED_OUT, definitely_not_done=False, detail="")
+
+
+@pytest.mark.parametrize(
+    ("hold", "order", "told"),
+    [
+        (Held("h", Money("USD", 2000), SOON), Confirmed("o", Money("USD", 2000)), [False]),
+        (Held("h", Money("USD", 2000), SOON), Rejected(RejectionReason.REFUSED, None), [True]),
+        (Held("h", Money("USD", 2001), SOON), Confirmed("o", Money("USD", 2001)), [True]),
+        (Rejected(RejectionReason.OUT_OF_STOCK, None), FAILED, [True]),
+        (Rejected(RejectionReason.PRICE_CHANGED, None), FAILED, [True]),
+        (Rejected(RejectionReason.QUOTE_EXPIRED, None), FAILED, []),
+        (FAILED, FAILED, []),
+    ],
+    ids=["sold", "refused", "dearer", "sold out", "changed", "too late", "unknown"],
+)
+@in_virtual_time
+async def test_it_is_told_whether_a_seller_stands_by_its_quote(
+    hold: object, order: object, told: list[bool]
+) -> None:
+    directory, clock, sales = Directory(), VirtualClock(), list[Sale]()
+    directory.replace([seller("acme")], 1)
+    admission = Admission(SharedLedger(SETTINGS), clock, SETTINGS, sellers=list, quiet=True)
+    transport = cast("SellerTransport", Decided(hold, order))
+    sellers = TransportSellers(directory, transport, admission, clock, on_sale=sales.append)
+    await sellers.hold(PURCHASE, ATTEMPT)
+    await sellers.place_order(PURCHASE, ATTEMPT)
+    assert sales == [Sale(PURCHASE.book_id, "acme", refused) for refused in told]
+
+
+class Aggregator:
+    """Stands for the stub of an aggregator that is gone at first."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[pb.ReportSaleRequest, object]] = []
+        self.enough = asyncio.Event()
+
+    async def ReportSale(
+        self, request: pb.ReportSaleRequest, **options: object
+    ) -> pb.ReportSaleResponse:
+        self.told.append((request, options["metadata"]))
+        if len(self.told) == 1:
+            raise errors.Unavailable("no aggregator")
+        self.enough.set()
+        return pb.ReportSaleResponse()
+
+
+async def test_the_aggregator_is_told_of_sales_although_it_could_not_be_told_of_one() -> None:
+    gone = Aggregator()
+    reports = SaleReports(cast("QuoteServiceAsyncStub", gone))
+    passing_on = asyncio.create_task(reports.run())
+    reports.tell(Sale("book 1", "acme", refused=True))
+    reports.tell(Sale("book 2", "zeta", refused=False))
+    await gone.enough.wait()
+    passing_on.cancel()
+    assert [(request.seller_id, request.outcome, said) for request, said in gone.told] == [
+        ("acme", pb.ReportSaleRequest.OUTCOME_REFUSED, (("book-id", "book%201"),)),
+        ("zeta", pb.ReportSaleRequest.OUTCOME_SOLD, (("book-id", "book%202"),)),
+    ]
 
 
 @pytest.mark.parametrize(

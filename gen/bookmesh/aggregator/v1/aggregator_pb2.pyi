@@ -139,6 +139,72 @@ class CollectQuotesRequest(_message.Message):
 Global___CollectQuotesRequest: _TypeAlias = CollectQuotesRequest  # noqa: Y015
 
 @_typing.final
+class ReportSaleRequest(_message.Message):
+    """Whether a seller stood by what it had quoted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Outcome:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ReportSaleRequest._Outcome.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OUTCOME_UNSPECIFIED: ReportSaleRequest._Outcome.ValueType  # 0
+        """Never used."""
+        OUTCOME_SOLD: ReportSaleRequest._Outcome.ValueType  # 1
+        """It sold at what it had quoted, or for less."""
+        OUTCOME_REFUSED: ReportSaleRequest._Outcome.ValueType  # 2
+        """It had quoted the book, and then had none, wanted more, or refused without a reason."""
+
+    class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
+        """What came of asking a seller to sell."""
+
+    OUTCOME_UNSPECIFIED: ReportSaleRequest.Outcome.ValueType  # 0
+    """Never used."""
+    OUTCOME_SOLD: ReportSaleRequest.Outcome.ValueType  # 1
+    """It sold at what it had quoted, or for less."""
+    OUTCOME_REFUSED: ReportSaleRequest.Outcome.ValueType  # 2
+    """It had quoted the book, and then had none, wanted more, or refused without a reason."""
+
+    SELLER_ID_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    seller_id: _builtins.str
+    """Who. Required."""
+    outcome: Global___ReportSaleRequest.Outcome.ValueType
+    """What came of it. Required."""
+    def __init__(
+        self,
+        *,
+        seller_id: _builtins.str = ...,
+        outcome: Global___ReportSaleRequest.Outcome.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "seller_id", b"seller_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportSaleRequest: _TypeAlias = ReportSaleRequest  # noqa: Y015
+
+@_typing.final
+class ReportSaleResponse(_message.Message):
+    """It was taken note of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportSaleResponse: _TypeAlias = ReportSaleResponse  # noqa: Y015
+
+@_typing.final
 class CollectQuotesResponse(_message.Message):
     """A part of a collection."""
 
@@ -418,6 +484,12 @@ class GetSellerHealthRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SELLER_IDS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """The most sellers in the answer, up to 1000; all in one when 0."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; empty for the first. Only of use with the same seller_ids."""
     @_builtins.property
     def seller_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Which sellers; all that are registered and not disabled when empty."""
@@ -426,10 +498,12 @@ class GetSellerHealthRequest(_message.Message):
         self,
         *,
         seller_ids: _abc.Iterable[_builtins.str] | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["seller_ids", b"seller_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "seller_ids", b"seller_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -442,6 +516,9 @@ class GetSellerHealthResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SELLERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; not set when this is the last one."""
     @_builtins.property
     def sellers(self) -> _containers.RepeatedCompositeFieldContainer[Global___SellerHealth]:
         """In the order of their ids."""
@@ -450,10 +527,11 @@ class GetSellerHealthResponse(_message.Message):
         self,
         *,
         sellers: _abc.Iterable[Global___SellerHealth] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sellers", b"sellers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "sellers", b"sellers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

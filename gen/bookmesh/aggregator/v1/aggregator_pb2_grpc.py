@@ -40,6 +40,11 @@ class QuoteServiceStub:
                 request_serializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.CollectQuotesRequest.SerializeToString,
                 response_deserializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.CollectQuotesResponse.FromString,
                 _registered_method=True)
+        self.ReportSale = channel.unary_unary(
+                '/bookmesh.aggregator.v1.QuoteService/ReportSale',
+                request_serializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.ReportSaleRequest.SerializeToString,
+                response_deserializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.ReportSaleResponse.FromString,
+                _registered_method=True)
 
 
 class QuoteServiceServicer:
@@ -61,6 +66,15 @@ class QuoteServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportSale(self, request, context):
+        """Takes note of whether a seller stood by what it had quoted, by which it is chosen whom to ask where there are too many
+        sellers to ask all of them. What is lost or told twice does little harm. Callers send the book as metadata `book-id`,
+        as for CollectQuotes. NOT_FOUND for a seller that is not registered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_QuoteServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -68,6 +82,11 @@ def add_QuoteServiceServicer_to_server(servicer, server):
                     servicer.CollectQuotes,
                     request_deserializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.CollectQuotesRequest.FromString,
                     response_serializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.CollectQuotesResponse.SerializeToString,
+            ),
+            'ReportSale': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportSale,
+                    request_deserializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.ReportSaleRequest.FromString,
+                    response_serializer=bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.ReportSaleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -98,6 +117,33 @@ class QuoteService:
             '/bookmesh.aggregator.v1.QuoteService/CollectQuotes',
             bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.CollectQuotesRequest.SerializeToString,
             bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.CollectQuotesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportSale(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bookmesh.aggregator.v1.QuoteService/ReportSale',
+            bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.ReportSaleRequest.SerializeToString,
+            bookmesh_dot_aggregator_dot_v1_dot_aggregator__pb2.ReportSaleResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -304,7 +350,8 @@ class SellerHealthServiceServicer:
     """
 
     def GetSellerHealth(self, request, context):
-        """Gives the health of some sellers now. NOT_FOUND, naming them, when some are not registered.
+        """Gives the health of some sellers now, all at once or page by page. NOT_FOUND, naming them, when some are not
+        registered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,6 +44,11 @@ class QuoteServiceStub:
     Calls for the same book at the same time share one collection. Callers send the book also as metadata `book-id`, by
     which calls for it are routed to one replica.
     """
+    ReportSale: _grpc.UnaryUnaryMultiCallable[_aggregator_pb2.ReportSaleRequest, _aggregator_pb2.ReportSaleResponse]
+    """Takes note of whether a seller stood by what it had quoted, by which it is chosen whom to ask where there are too many
+    sellers to ask all of them. What is lost or told twice does little harm. Callers send the book as metadata `book-id`,
+    as for CollectQuotes. NOT_FOUND for a seller that is not registered.
+    """
 
 @_typing.type_check_only
 class QuoteServiceAsyncStub(QuoteServiceStub):
@@ -60,6 +65,11 @@ class QuoteServiceAsyncStub(QuoteServiceStub):
 
     Calls for the same book at the same time share one collection. Callers send the book also as metadata `book-id`, by
     which calls for it are routed to one replica.
+    """
+    ReportSale: _aio.UnaryUnaryMultiCallable[_aggregator_pb2.ReportSaleRequest, _aggregator_pb2.ReportSaleResponse]  # type: ignore[assignment]
+    """Takes note of whether a seller stood by what it had quoted, by which it is chosen whom to ask where there are too many
+    sellers to ask all of them. What is lost or told twice does little harm. Callers send the book as metadata `book-id`,
+    as for CollectQuotes. NOT_FOUND for a seller that is not registered.
     """
 
 class QuoteServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -80,6 +90,17 @@ class QuoteServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Calls for the same book at the same time share one collection. Callers send the book also as metadata `book-id`, by
         which calls for it are routed to one replica.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportSale(
+        self,
+        request: _aggregator_pb2.ReportSaleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_aggregator_pb2.ReportSaleResponse, _abc.Awaitable[_aggregator_pb2.ReportSaleResponse]]:
+        """Takes note of whether a seller stood by what it had quoted, by which it is chosen whom to ask where there are too many
+        sellers to ask all of them. What is lost or told twice does little harm. Callers send the book as metadata `book-id`,
+        as for CollectQuotes. NOT_FOUND for a seller that is not registered.
         """
 
 def add_QuoteServiceServicer_to_server(servicer: QuoteServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
@@ -168,7 +189,9 @@ class SellerHealthServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SellerHealthServiceAsyncStub: ...
     GetSellerHealth: _grpc.UnaryUnaryMultiCallable[_aggregator_pb2.GetSellerHealthRequest, _aggregator_pb2.GetSellerHealthResponse]
-    """Gives the health of some sellers now. NOT_FOUND, naming them, when some are not registered."""
+    """Gives the health of some sellers now, all at once or page by page. NOT_FOUND, naming them, when some are not
+    registered.
+    """
     WatchSellerHealth: _grpc.UnaryStreamMultiCallable[_aggregator_pb2.WatchSellerHealthRequest, _aggregator_pb2.WatchSellerHealthResponse]
     """Streams the health of some sellers: at first of all of them, then of those whose health has changed, at most once a
     second, until the caller leaves.
@@ -180,7 +203,9 @@ class SellerHealthServiceAsyncStub(SellerHealthServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetSellerHealth: _aio.UnaryUnaryMultiCallable[_aggregator_pb2.GetSellerHealthRequest, _aggregator_pb2.GetSellerHealthResponse]  # type: ignore[assignment]
-    """Gives the health of some sellers now. NOT_FOUND, naming them, when some are not registered."""
+    """Gives the health of some sellers now, all at once or page by page. NOT_FOUND, naming them, when some are not
+    registered.
+    """
     WatchSellerHealth: _aio.UnaryStreamMultiCallable[_aggregator_pb2.WatchSellerHealthRequest, _aggregator_pb2.WatchSellerHealthResponse]  # type: ignore[assignment]
     """Streams the health of some sellers: at first of all of them, then of those whose health has changed, at most once a
     second, until the caller leaves.
@@ -195,7 +220,9 @@ class SellerHealthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _aggregator_pb2.GetSellerHealthRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_aggregator_pb2.GetSellerHealthResponse, _abc.Awaitable[_aggregator_pb2.GetSellerHealthResponse]]:
-        """Gives the health of some sellers now. NOT_FOUND, naming them, when some are not registered."""
+        """Gives the health of some sellers now, all at once or page by page. NOT_FOUND, naming them, when some are not
+        registered.
+        """
 
     @_abc_1.abstractmethod
     def WatchSellerHealth(
