@@ -28,7 +28,7 @@ class LatencyHistogram:
     A call that nobody waited for to its end says that its latency is longer than the wait.
     """
 
-    __slots__ = ("_quantiles", "_total", "_unit", "_weights")
+    __slots__ = ("_cumulated", "_quantiles", "_total", "_unit", "_weights")
 
     def __init__(self) -> None:
         self._weights = array("d", [_PRIOR_WEIGHT / (_BUCKETS + 1)]) * (_BUCKETS + 1)
@@ -36,6 +36,7 @@ class LatencyHistogram:
         # What the next observation weighs. It grows, rather than that all the others shrink: as good, and quick.
         self._unit = 1.0
         self._quantiles: dict[float, float] = {}
+        self._cumulated: list[float] | None = None
 
     def add(self, latency_s: float) -> None:
         """Take note of an answer after so many seconds."""
@@ -57,6 +58,7 @@ class LatencyHistogram:
         self._total += self._unit
         self._unit /= _FADE
         self._quantiles.clear()
+        self._cumulated = None
         if self._unit > _LARGEST_UNIT:
             self._weights = array("d", (weight / self._unit for weight in self._weights))
             self._total /= self._unit
@@ -75,7 +77,7 @@ class LatencyHistogram:
 
     def _quantile(self, q: float) -> float:
         wanted = q * self._total
-        sums = list(accumulate(self._weights))
+        sums = self._sums()
         index = bisect_left(sums, wanted)
         if index >= _BUCKETS:
             return inf
@@ -96,8 +98,14 @@ class LatencyHistogram:
     def _below(self, latency_s: float) -> float:
         """Give the weight of the latencies below one, taking each bucket as even between its bounds."""
         index = bisect_left(BOUNDS_S, latency_s)
-        whole = sum(self._weights[:index])
+        whole = self._sums()[index - 1] if index else 0.0
         if index >= _BUCKETS:
             return whole
         low = BOUNDS_S[index - 1] if index else 0.0
         return whole + self._weights[index] * (latency_s - low) / (BOUNDS_S[index] - low)
+
+    def _sums(self) -> list[float]:
+        """Give the weight of each bucket together with all below it: asked for far more often than it changes."""
+        if self._cumulated is None:
+            self._cumulated = list(accumulate(self._weights))
+        return self._cumulated

@@ -150,8 +150,11 @@ def worth_waiting(
         (seller, seller.prices.has * expected_saving(best, book_level, seller.prices))
         for seller in outstanding
     ]
+    # Even if all of them were to answer.
+    most = sum(saving for _, saving in savings)
     return any(
-        sum(
+        most > cost_per_s * within_s
+        and sum(
             saving * seller.latency.answered_by(seller.asked_for_s, within_s)
             for seller, saving in savings
         )
