@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from functools import wraps
 from pathlib import Path
@@ -29,8 +31,11 @@ from bookmesh.orchestrator.v1.orchestrator_pb2_grpc import OperatorServiceStub
 from cli import options
 from deploy.local.certificates import OPERATOR
 from deploy.local.data import DataFolder
+from deploy.local.keys import sign_token
+from deploy.local.problem import MeshProblem
 from deploy.local.services import target as local_target
 from mesh import convert
+from mesh.clock import SystemClock
 from mesh.errors import MeshError, Unavailable
 from mesh.grpc.channel import open_channel
 from mesh.grpc.errors import translated
@@ -43,6 +48,7 @@ if TYPE_CHECKING:
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["OperatorService"].full_name
 _TIMEOUT_S = 10.0
+_TOKEN_LIFE = timedelta(minutes=5)
 _PAGE = 500
 _WIDTH_OF_A_LOG = 160
 
@@ -65,10 +71,16 @@ class Door:
 
     target: str
     certificates: Certificates
+    token: str
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What each call carries."""
+        return (("authorization", f"Bearer {self.token}"),)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[OperatorServiceAsyncStub]:
-        """Give a stub; an error of a call becomes one line."""
+        """Give a stub that shows the token; an error of a call becomes one line."""
         try:
             async with open_channel(
                 self.target, _SERVICE, certificates=self.certificates
@@ -129,9 +141,23 @@ def _at_the_door(
             raise click.ClickException(
                 f"{problem}: name the files, or with --data the folder of a local mesh"
             ) from None
-        asyncio.run(command(Door(target or _local(folder), certificates), *args, **kwargs))
+        door = Door(target or _local(folder), certificates, _token(folder))
+        asyncio.run(command(door, *args, **kwargs))
 
     return run
+
+
+def _token(folder: DataFolder) -> str:
+    """Give the token that says who decides: of the environment, or one that the local mesh takes."""
+    if given := os.environ.get("BOOKMESH_OPERATOR_TOKEN"):
+        return given.strip()
+    name = f"{getpass.getuser()}@{socket.gethostname()}"
+    try:
+        return sign_token(folder, name, SystemClock().now(), _TOKEN_LIFE, scope="operator")
+    except MeshProblem as problem:
+        raise click.ClickException(
+            f"no token, which BOOKMESH_OPERATOR_TOKEN may have: {problem}"
+        ) from None
 
 
 def _local(folder: DataFolder) -> str:
@@ -165,7 +191,9 @@ async def flags(door: Door, output: str) -> None:
         token = ""
         while True:
             page = await stub.ListFlags(
-                pb.ListFlagsRequest(page_size=_PAGE, page_token=token), timeout=_TIMEOUT_S
+                pb.ListFlagsRequest(page_size=_PAGE, page_token=token),
+                metadata=door.metadata,
+                timeout=_TIMEOUT_S,
             )
             found += page.flags
             token = page.next_page_token
@@ -186,7 +214,9 @@ async def inspect(door: Door, request_id: UUID, output: str) -> None:
     """Print a purchase with its payment, attempts, flags, observations and events."""
     async with door.opened() as stub:
         seen = await stub.InspectPurchase(
-            pb.InspectPurchaseRequest(request_id=str(request_id)), timeout=_TIMEOUT_S
+            pb.InspectPurchaseRequest(request_id=str(request_id)),
+            metadata=door.metadata,
+            timeout=_TIMEOUT_S,
         )
     if output == "json":
         options.print_json(_as_json(seen))
@@ -232,7 +262,6 @@ async def resolve(
         request_id=str(request_id),
         decision=pb.ResolvePurchaseRequest.Decision.Value(word),
         reason=reason,
-        operator=f"{getpass.getuser()}@{socket.gethostname()}",
         order_id=order_id,
         total=_money(currency, total) if total else None,
         flag_number=flag_number,
@@ -240,7 +269,7 @@ async def resolve(
     if decision == "order-stands" and not (order_id and total):
         raise click.UsageError("order-stands needs --order-id and --total, as the seller says")
     async with door.opened() as stub:
-        await stub.ResolvePurchase(request, timeout=_TIMEOUT_S)
+        await stub.ResolvePurchase(request, metadata=door.metadata, timeout=_TIMEOUT_S)
     if output == "json":
         options.print_json({"request_id": str(request_id), "decision": decision})
     else:

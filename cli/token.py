@@ -13,7 +13,7 @@ from deploy.local.keys import sign_token
 from deploy.local.problem import MeshProblem
 from mesh.clock import SystemClock
 
-SCOPES = ["customer", "internal"]
+SCOPES = ["customer", "internal", "operator"]
 
 
 @click.command(name="token", help="Print a bearer token for the mesh that runs on a data folder.")
@@ -22,14 +22,14 @@ SCOPES = ["customer", "internal"]
     "subject",
     default="alice",
     show_default=True,
-    help="The customer or service it is for.",
+    help="The customer, service or operator it is for.",
 )
 @click.option(
     "--scope",
     type=click.Choice(SCOPES),
     default=SCOPES[0],
     show_default=True,
-    help="What it is for: customer, or internal for a service of the house that calls with metadata on-behalf-of.",
+    help="What it is for: to buy, to call for others (metadata on-behalf-of) as a service of the house, to operate.",
 )
 @click.option(
     "--ttl",

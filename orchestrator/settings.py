@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from mesh.settings import SellerCallerSettings
+from mesh.settings import SellerCallerSettings, TokenSettings
 
 
-class Settings(SellerCallerSettings):
+class Settings(SellerCallerSettings, TokenSettings):
     """Settings of an orchestrator."""
 
     database_url: SecretStr

@@ -271,11 +271,17 @@ class LocalMesh:
             "SELLER_CREDENTIALS_FILE": str(data.seller_credentials),
             "PROCESSES": str(2 * options.replicas),
         }
+        verifies_tokens = {
+            "JWKS_FILE": str(data.jwks),
+            "JWT_ISSUER": ISSUER,
+            "JWT_AUDIENCE": AUDIENCE,
+        }
         aggregators, aggregator_ports = replicas("aggregator", seller_caller)
         orchestrators, orchestrator_ports = replicas(
             "orchestrator",
             {
                 **seller_caller,
+                **verifies_tokens,
                 "AGGREGATOR_TARGET": target(aggregator_ports),
                 "TOKEN_KEYRING_FILE": str(data.token_keyring),
                 # Who tries webhooks out has the receiver on this machine too.
@@ -285,15 +291,13 @@ class LocalMesh:
         gateways, gateway_ports = replicas(
             "gateway",
             {
+                **verifies_tokens,
                 "ORCHESTRATOR_TARGET": target(orchestrator_ports),
                 "AGGREGATOR_TARGET": target(aggregator_ports),
                 # A watch that has begun sees the end of its purchase; Envoy hears of the end of a gateway in half a
                 # second.
                 "DRAIN_S": "25",
                 "DRAIN_PAUSE_S": "1",
-                "JWKS_FILE": str(data.jwks),
-                "JWT_ISSUER": ISSUER,
-                "JWT_AUDIENCE": AUDIENCE,
             },
             calls_sellers=False,
         )

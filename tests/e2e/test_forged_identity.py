@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120
 
 DOORS = pytest.mark.parametrize("door", ["rest", "grpc", "gateway"])
 TIMEOUT_S = 30.0
+NEVER_MADE = "01980000-0000-7000-8000-000000000000"
 WISH: Json = {"book_id": "nowhere", "max_price": 29.99, "payment_token": "tok_ok"}
 
 
@@ -217,6 +218,55 @@ async def test_only_operators_decide_about_purchases(mesh: LocalMesh, name: str)
             await orchestrator_pb2_grpc.OperatorServiceStub(channel).ListFlags(
                 orchestrator_pb2.ListFlagsRequest(), timeout=TIMEOUT_S
             )
+
+
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [
+        ("", "TOKEN_MISSING"),
+        ("nonsense", "TOKEN_INVALID"),
+        ("unsigned", "TOKEN_INVALID"),
+        ("customer", "SCOPE_MISSING"),
+        ("internal", "SCOPE_MISSING"),
+        ("operators", "SCOPE_MISSING"),
+    ],
+)
+async def test_an_operator_needs_a_token_for_that_besides(
+    mesh: LocalMesh, token: str, reason: str
+) -> None:
+    """The certificate lets a program in; the token says whose decision it is."""
+    match token:
+        case "":
+            metadata: Metadata = []
+        case "nonsense":
+            metadata = [("authorization", "Bearer nonsense")]
+        case "unsigned":
+            metadata = [("authorization", f"Bearer {forged(mesh, 'unsigned')}")]
+        case scope:
+            metadata = [bearer(mesh, "ann", scope)]
+    decision = orchestrator_pb2.ResolvePurchaseRequest(
+        request_id=NEVER_MADE,
+        decision=orchestrator_pb2.ResolvePurchaseRequest.DECISION_CLOSE,
+        reason="as I like it",
+        flag_number=1,
+    )
+    address = mesh.replicas["orchestrator-1"]
+    async with mesh.connect(address, "orchestrator", by="operator") as channel:
+        stub = orchestrator_pb2_grpc.OperatorServiceStub(channel)
+        for call in (
+            stub.ListFlags(
+                orchestrator_pb2.ListFlagsRequest(), metadata=tuple(metadata), timeout=TIMEOUT_S
+            ),
+            stub.InspectPurchase(
+                orchestrator_pb2.InspectPurchaseRequest(request_id=NEVER_MADE),
+                metadata=tuple(metadata),
+                timeout=TIMEOUT_S,
+            ),
+            stub.ResolvePurchase(decision, metadata=tuple(metadata), timeout=TIMEOUT_S),
+        ):
+            with pytest.raises(errors.MeshError) as caught, translated():
+                await call
+            assert caught.value.reason == reason
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,18 @@ async def test_whoever_is_no_operator_is_told_so(mesh: LocalMesh) -> None:
     assert "is not for gateway" in why
 
 
+async def test_whoever_has_a_token_for_something_else_is_told_so(
+    mesh: LocalMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOOKMESH_OPERATOR_TOKEN", mesh.token("ann"))
+    code, printed, why = await operator("flags", "--data", str(mesh.data.root))
+    assert (code, printed) == (1, "")
+    assert "does not have the scope operator" in why
+    monkeypatch.setenv("BOOKMESH_OPERATOR_TOKEN", mesh.token("ann", scope="operator"))
+    code, _, _ = await operator("flags", "--data", str(mesh.data.root))
+    assert code == 0
+
+
 async def test_without_a_mesh_there_is_nobody_to_ask(mesh: LocalMesh) -> None:
     code, _, why = await operator("flags", "--data", "/nowhere")
     assert code == 1

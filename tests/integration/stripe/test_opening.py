@@ -27,6 +27,9 @@ def settings(**changes: Any) -> Settings:  # noqa: ANN401  of many types
         "aggregator_target": "dns:///nowhere",
         "token_keyring_file": "keyring.json",
         "seller_credentials_file": "credentials.json",
+        "jwks_file": "jwks.json",
+        "jwt_issuer": "https://issuer.test",
+        "jwt_audience": "bookmesh",
     }
     return Settings(**(required | changes))
 

@@ -13,6 +13,9 @@ REQUIRED = {
     "AGGREGATOR_TARGET": "dns:///aggregator",
     "TOKEN_KEYRING_FILE": "keyring.json",
     "SELLER_CREDENTIALS_FILE": "credentials.json",
+    "JWKS_FILE": "jwks.json",
+    "JWT_ISSUER": "https://issuer.test",
+    "JWT_AUDIENCE": "bookmesh",
 }
 MAIL = {"SMTP_HOST": "mail.test", "SMTP_FROM": "no-reply@bookmesh.test"}
 LOGIN = {"SMTP_USER": "bookmesh", "SMTP_PASSWORD": "secret"}

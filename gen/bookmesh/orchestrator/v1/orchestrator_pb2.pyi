@@ -22,6 +22,11 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
@@ -1274,8 +1279,16 @@ class ResolvePurchaseRequest(_message.Message):
     """What is decided. Required."""
     reason: _builtins.str
     """Why; kept. Required."""
-    operator: _builtins.str
-    """Who decides; kept. Required."""
+    @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def operator(self) -> _builtins.str:
+        """Not used: who decides is the subject of the token."""
+
+    @operator.setter
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def operator(self, value: _builtins.str) -> None:
+        """Not used: who decides is the subject of the token."""
+
     order_id: _builtins.str
     """The seller's name for the order. With ORDER_STANDS."""
     flag_number: _builtins.int

@@ -410,7 +410,9 @@ class PaymentEventService:
 
 
 class OperatorServiceStub:
-    """For the people who operate Bookmesh. Each call is kept with the name of the caller.
+    """For the people who operate Bookmesh. Each call carries a token with the scope operator (metadata `authorization: Bearer
+    <token>`); its subject is logged, and kept with what is decided. UNAUTHENTICATED without a good token; PERMISSION_DENIED,
+    reason SCOPE_MISSING, with one for something else.
     """
 
     def __init__(self, channel):
@@ -437,7 +439,9 @@ class OperatorServiceStub:
 
 
 class OperatorServiceServicer:
-    """For the people who operate Bookmesh. Each call is kept with the name of the caller.
+    """For the people who operate Bookmesh. Each call carries a token with the scope operator (metadata `authorization: Bearer
+    <token>`); its subject is logged, and kept with what is decided. UNAUTHENTICATED without a good token; PERMISSION_DENIED,
+    reason SCOPE_MISSING, with one for something else.
     """
 
     def ListFlags(self, request, context):
@@ -491,7 +495,9 @@ def add_OperatorServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OperatorService:
-    """For the people who operate Bookmesh. Each call is kept with the name of the caller.
+    """For the people who operate Bookmesh. Each call carries a token with the scope operator (metadata `authorization: Bearer
+    <token>`); its subject is logged, and kept with what is decided. UNAUTHENTICATED without a good token; PERMISSION_DENIED,
+    reason SCOPE_MISSING, with one for something else.
     """
 
     @staticmethod

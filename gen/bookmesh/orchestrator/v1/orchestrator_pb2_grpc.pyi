@@ -200,7 +200,10 @@ class PaymentEventServiceServicer(metaclass=_abc_1.ABCMeta):
 def add_PaymentEventServiceServicer_to_server(servicer: PaymentEventServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class OperatorServiceStub:
-    """For the people who operate Bookmesh. Each call is kept with the name of the caller."""
+    """For the people who operate Bookmesh. Each call carries a token with the scope operator (metadata `authorization: Bearer
+    <token>`); its subject is logged, and kept with what is decided. UNAUTHENTICATED without a good token; PERMISSION_DENIED,
+    reason SCOPE_MISSING, with one for something else.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -219,7 +222,10 @@ class OperatorServiceStub:
 
 @_typing.type_check_only
 class OperatorServiceAsyncStub(OperatorServiceStub):
-    """For the people who operate Bookmesh. Each call is kept with the name of the caller."""
+    """For the people who operate Bookmesh. Each call carries a token with the scope operator (metadata `authorization: Bearer
+    <token>`); its subject is logged, and kept with what is decided. UNAUTHENTICATED without a good token; PERMISSION_DENIED,
+    reason SCOPE_MISSING, with one for something else.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListFlags: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.ListFlagsRequest, _orchestrator_pb2.ListFlagsResponse]  # type: ignore[assignment]
@@ -234,7 +240,10 @@ class OperatorServiceAsyncStub(OperatorServiceStub):
     """
 
 class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
-    """For the people who operate Bookmesh. Each call is kept with the name of the caller."""
+    """For the people who operate Bookmesh. Each call carries a token with the scope operator (metadata `authorization: Bearer
+    <token>`); its subject is logged, and kept with what is decided. UNAUTHENTICATED without a good token; PERMISSION_DENIED,
+    reason SCOPE_MISSING, with one for something else.
+    """
 
     @_abc_1.abstractmethod
     def ListFlags(
