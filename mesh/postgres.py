@@ -97,11 +97,21 @@ class _Pool(asyncpg.Pool):
             _log.warning("connections to PostgreSQL were dropped", error=type(error).__name__)
 
 
+class _Connection(asyncpg.Connection):
+    """A connection that needs no tidying up between two uses: only statements and whole transactions go over it."""
+
+    def get_reset_query(self) -> str:
+        """Save each use the round trip that asyncpg would reset the session with."""
+        return ""
+
+
 async def open_pool(dsn: str, *, max_size: int, application_name: str) -> asyncpg.Pool:
     """Open a pool of connections; the caller closes it. No connection is made before one is needed.
 
     It connects when it is first used, so that a service can start, and say that it is not ready, before its database.
     A dead server is noticed within about 10 s by TCP keepalive; a statement may take 10 s, and closing the pool 2 s.
+    What belongs to a session (``SET``, ``LISTEN``, advisory locks beyond a transaction) would be left to the next user
+    of its connection: that needs a connection of its own. A transaction that was left open is rolled back.
     """
     # As ``asyncpg.create_pool`` does it.
     return await _Pool(
@@ -111,7 +121,7 @@ async def open_pool(dsn: str, *, max_size: int, application_name: str) -> asyncp
         max_queries=50_000,
         max_inactive_connection_lifetime=300.0,
         loop=None,
-        connection_class=asyncpg.Connection,
+        connection_class=_Connection,
         record_class=asyncpg.Record,
         command_timeout=10,
         timeout=5,

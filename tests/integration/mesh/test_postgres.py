@@ -28,6 +28,28 @@ async def test_a_pool_is_closed_although_a_connection_is_in_use(
         await connection.execute("SELECT 1")
 
 
+async def test_a_statement_is_all_that_goes_over_a_connection_for_it(postgres_dsn: str) -> None:
+    """Tidying up after each would cost a second round trip; nothing that a pool is used for leaves anything behind."""
+    async with (
+        await postgres.open_pool(postgres_dsn, max_size=1, application_name="looked-at") as pool,
+        await postgres.open_pool(postgres_dsn, max_size=1, application_name="looking") as other,
+    ):
+        await pool.execute("SELECT 'the last'")
+        last = await other.fetchval(
+            "SELECT query FROM pg_stat_activity WHERE application_name = 'looked-at'"
+        )
+    assert last == "SELECT 'the last'"
+
+
+async def test_a_transaction_that_is_left_open_is_rolled_back(postgres_dsn: str) -> None:
+    """Whoever gets the connection next begins anew."""
+    async with await postgres.open_pool(postgres_dsn, max_size=1, application_name="test") as pool:
+        async with pool.acquire() as connection:
+            await connection.transaction().start()
+        async with pool.acquire() as connection:
+            assert not connection.is_in_transaction()
+
+
 async def test_a_statement_is_cancelled_although_the_database_hangs(
     postgres_dsn: str, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
