@@ -118,7 +118,7 @@ class QuoteServicer(QuoteServiceServicer):
 
 async def _numbered(
     responses: AsyncIterator[pb.StreamQuotesResponse],
-) -> AsyncIterator[streams.Event]:
+) -> AsyncIterator[streams.Event[pb.StreamQuotesResponse]]:
     number = 0
     async for response in responses:
         number += 1

@@ -14,6 +14,7 @@ from customers.form import purchase_request
 from gateway import convert, streams
 from gateway.callers import Callers, metadata
 from gateway.ports import Orchestrator
+from gateway.watches import PurchaseEvent, Watches
 from mesh import errors
 from mesh.grpc import deadline
 from mesh.grpc.interceptor import Context
@@ -45,6 +46,7 @@ class PurchaseServicer(PurchaseServiceServicer):
     ) -> None:
         self._callers = callers
         self._orchestrator = orchestrator
+        self._watches = Watches(orchestrator)
         self._new_id = new_id
         self._default_currency = default_currency
         self._heartbeat_s = heartbeat_s
@@ -95,7 +97,7 @@ class PurchaseServicer(PurchaseServiceServicer):
         """Pass on the events of a request as they happen."""
         customer_id = await self._callers.watcher(context)
         async for message in streams.in_band(
-            self._events(customer_id, request.request_id),
+            (event.data async for event in self._events(customer_id, request.request_id)),
             context,
             lambda status: pb.WatchPurchaseRequestResponse(error=status),
             lambda last: {"last_event_id": last.event_id},
@@ -107,13 +109,9 @@ class PurchaseServicer(PurchaseServiceServicer):
     ) -> AsyncIterator[httpbody_pb2.HttpBody]:
         """Pass on the events of a request as server-sent events, from where the caller left off."""
         customer_id = await self._callers.watcher(context)
-        events = (
-            streams.Event(name, message.event_id, message)
-            async for message in self._events(customer_id, request.request_id)
-            if (name := message.WhichOneof("event"))
-        )
         async for body in streams.server_sent(
-            events,
+            # Without a name is what only a newer orchestrator knows.
+            (event async for event in self._events(customer_id, request.request_id) if event.name),
             context,
             seen=streams.not_behind(streams.last_event_id(context)),
             heartbeat_s=self._heartbeat_s,
@@ -153,12 +151,10 @@ class PurchaseServicer(PurchaseServiceServicer):
         await _say_where(purchase, context)
         return convert.accepted(purchase)
 
-    async def _events(
-        self, customer_id: str, request_id: str
-    ) -> AsyncIterator[pb.WatchPurchaseRequestResponse]:
+    async def _events(self, customer_id: str, request_id: str) -> AsyncIterator[PurchaseEvent]:
         try:
-            async for event in self._orchestrator.watch(customer_id, _id(request_id)):
-                yield convert.event(event)
+            async for event in self._watches.events(customer_id, _id(request_id)):
+                yield event
         except errors.NotFound:
             raise _not_found() from None
 

@@ -6,8 +6,9 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import structlog
 from google.api import httpbody_pb2
@@ -42,21 +43,31 @@ _HEARTBEAT = ":\n\n"
 _NO_CONTENT = (("x-http-status", "204"),)
 
 _Item = TypeVar("_Item")
+_Message_co = TypeVar("_Message_co", bound=Message, covariant=True)
 
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+@dataclass(frozen=True)
+class Event(Generic[_Message_co]):
     """An event as it is sent: its name, its id in its stream, and the message that is its data."""
 
     name: str
     event_id: str
-    data: Message
+    data: _Message_co
+
+    @cached_property
+    def text(self) -> str:
+        """The event in the form of the HTML standard; written once, for however many it is."""
+        # As the edge prints messages.
+        shown = MessageToDict(
+            self.data, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+        return f"event: {self.name}\nid: {self.event_id}\ndata: {_json(shown)}\n\n"
 
 
 async def server_sent(
-    events: AsyncIterator[Event],
+    events: AsyncIterator[Event[Message]],
     context: Context,
     *,
     seen: Callable[[str], bool],
@@ -74,7 +85,7 @@ async def server_sent(
         async for event in beating:
             if event is not None and seen(event.event_id):
                 continue
-            text = _HEARTBEAT if event is None else _written(event)
+            text = _HEARTBEAT if event is None else event.text
             yield _body(text if begun else _RETRY + text)
             begun = True
     except Exception as error:
@@ -183,14 +194,6 @@ async def _with_heartbeat(
         if following is not None and not following.done():
             following.cancel()
             await asyncio.wait({following})
-
-
-def _written(event: Event) -> str:
-    # As the edge prints messages.
-    shown = MessageToDict(
-        event.data, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    return f"event: {event.name}\nid: {event.event_id}\ndata: {_json(shown)}\n\n"
 
 
 def _json(shown: dict[str, Any]) -> str:

@@ -20,6 +20,11 @@ def enter(remaining_s: float) -> None:
     _deadline.set(asyncio.get_running_loop().time() + remaining_s)
 
 
+def leave() -> None:
+    """Forget the deadline: from here on this task works for others than the call that began it."""
+    _deadline.set(None)
+
+
 def remaining() -> float | None:
     """Give the seconds left for the call that this task works on; None outside a call or where it has no end."""
     deadline = _deadline.get()

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from grpc import StatusCode
 from grpc.aio import AioRpcError, UnaryStreamCall
 
 from bookmesh.customer.v1 import customer_pb2 as pb
@@ -140,3 +141,93 @@ async def test_a_watcher_who_leaves_is_forgotten_everywhere(
     replica = streaming(replicas)
     watch.cancel()
     await replica.left.wait()
+
+
+async def shared(
+    stub: PurchaseServiceAsyncStub, issuer: Issuer, *customers: str, edge: bool = False
+) -> list[Watch]:
+    """Open watches of these customers; give them when each has had the first event."""
+    by_rest = (("x-envoy-original-method", "GET"),) if edge else ()
+    watches = [
+        stub.WatchPurchaseRequest(
+            pb.WatchPurchaseRequestRequest(request_id=PURCHASE_ID),
+            metadata=(("authorization", f"Bearer {issuer.token(customer)}"), *by_rest),
+        )
+        for customer in customers
+    ]
+    assert [await read(watch) for watch in watches] == ["1"] * len(watches)
+    return watches
+
+
+def asked(replicas: list[OrchestratorReplica]) -> int:
+    return sum(replica.watched for replica in replicas)
+
+
+async def test_however_many_watch_a_purchase_the_orchestrator_is_asked_once(
+    stub: PurchaseServiceAsyncStub, issuer: Issuer, replicas: list[OrchestratorReplica]
+) -> None:
+    for replica in replicas:
+        await replica.happen(step("1", "SUBMITTED"))
+    first, second = await shared(stub, issuer, "alice", "alice")
+    for replica in replicas:
+        await replica.happen(step("2", "AUTHORIZED"))
+    assert [await read(first), await read(second)] == ["2", "2"]
+    # Who comes late has missed nothing.
+    [late] = await shared(stub, issuer, "alice")
+    assert await read(late) == "2"
+    assert asked(replicas) == 1
+    for replica in replicas:
+        await replica.happen(result("3", purchase("NOT_AVAILABLE")), STREAM_ENDS)
+    assert [await rest(watch) for watch in (first, second, late)] == [["3"]] * 3
+
+
+async def test_customers_never_share_a_watch(
+    stub: PurchaseServiceAsyncStub, issuer: Issuer, replicas: list[OrchestratorReplica]
+) -> None:
+    """Whether the purchase is theirs, the orchestrator says."""
+    for replica in replicas:
+        await replica.happen(step("1", "SUBMITTED"))
+    await shared(stub, issuer, "alice", "mallory")
+    requests = [request for replica in replicas for request in replica.script.asked[:2]]
+    assert {
+        request.customer_id
+        for request in requests
+        if isinstance(request, internal.WatchPurchaseRequest)
+    } == {"alice", "mallory"}
+
+
+async def test_who_leaves_takes_nothing_from_the_others(
+    stub: PurchaseServiceAsyncStub, issuer: Issuer, replicas: list[OrchestratorReplica]
+) -> None:
+    for replica in replicas:
+        await replica.happen(step("1", "SUBMITTED"))
+    first, second = await shared(stub, issuer, "alice", "alice")
+    first.cancel()
+    for replica in replicas:
+        await replica.happen(step("2", "AUTHORIZED"))
+    assert await read(second) == "2"
+    replica = streaming(replicas)
+    second.cancel()
+    await replica.left.wait()
+    # Who comes then begins anew.
+    [again] = await shared(stub, issuer, "alice")
+    assert await read(again) == "2"
+    assert asked(replicas) == 2
+
+
+async def test_each_is_told_of_an_error_and_how_far_it_came(
+    stub: PurchaseServiceAsyncStub, issuer: Issuer, replicas: list[OrchestratorReplica]
+) -> None:
+    for replica in replicas:
+        await replica.happen(step("1", "SUBMITTED"))
+    by_rest = await shared(stub, issuer, "alice", "alice", edge=True)
+    [by_grpc] = await shared(stub, issuer, "alice")
+    for replica in replicas:
+        await replica.kill()
+    for watch in by_rest:
+        told = await watch.read()
+        assert isinstance(told, pb.WatchPurchaseRequestResponse)
+        assert told.error.code == StatusCode.UNAVAILABLE.value[0]
+    with pytest.raises(AioRpcError) as caught:
+        await by_grpc.read()
+    assert from_rpc(caught.value).metadata == {}
