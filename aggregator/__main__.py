@@ -84,7 +84,13 @@ async def run(settings: Settings) -> None:
         )
         credentials = Credentials(settings.seller_credentials_file, clock)
         admission = await stack.enter_async_context(
-            open_admission(settings, directory, clock, browse_share=settings.browse_share)
+            open_admission(
+                settings,
+                directory,
+                clock,
+                browse_share=settings.browse_share,
+                kept_share=settings.kept_share,
+            )
         )
 
         def on_rate_limited(seller: Seller, retry_after_s: float | None) -> None:

@@ -272,6 +272,7 @@ class Flight:
         self._following = False
         self._left_for = MissReason.STOPPED
         self._question = key.question
+        self._purpose = Purpose.BROWSE if key.browsing else Purpose.QUOTE
         self._customers = [customer_id]
         self._gatherer = gatherer
         self._cache = cache
@@ -509,6 +510,7 @@ class Flight:
         next.
         """
         self._asking.flights += 1
+        self._gatherer.note_demand(self._customers[0], self._purpose)
         try:
             # To see who else is asking.
             await self._clock.sleep(0)
@@ -530,7 +532,7 @@ class Flight:
             customer_id=first,
             until_s=self._until_s,
             on_answer=self._answered,
-            purpose=Purpose.BROWSE if self.key.browsing else Purpose.QUOTE,
+            purpose=self._purpose,
             fresh=self.key.fresh,
         )
         self._waiting[seller.seller_id] = waiting

@@ -23,6 +23,7 @@ from typing import assert_never
 import structlog
 
 from aggregator.domain.collection import Answer, MissReason, Question, Skipped
+from aggregator.domain.demand import Demand
 from aggregator.domain.outlook import Outlooks
 from aggregator.ports import CallAdmission, QuoteSource
 from mesh.book_id import is_isbn
@@ -364,15 +365,29 @@ class _Lot:
         """Give who has questions here and how many about, in the order of their turns."""
         return [(customer_id, len(queue)) for customer_id, queue in self._by_customer.items()]
 
-    def take(self, most: int, now: float, turns: _Turns | None) -> list[Waiting]:
+    def for_little(self, demand: Demand, now: float) -> int:
+        """Give about how many questions wait of customers who do not want much."""
+        if not demand.uneven:
+            return self.size
+        return sum(
+            count for customer_id, count in self.customers() if not demand.is_much(customer_id, now)
+        )
+
+    def take(self, most: int, now: float, turns: _Turns | None, demand: Demand) -> list[Waiting]:
         """Take questions, one of each customer in turn; what is left begins to linger anew.
 
-        ``turns`` are those of the customers in all lots of the seller, where it has several.
+        Those who want much come after the others. ``turns`` are those of the customers in all lots of the seller, where
+        it has several.
         """
         taken: list[Waiting] = []
         if turns is not None:
             by_turn = sorted(self._by_customer.items(), key=lambda item: turns.last(item[0]))
             self._by_customer = dict(by_turn)
+        if demand.uneven and len(self._by_customer) > 1:
+            little_first = sorted(
+                self._by_customer.items(), key=lambda item: demand.is_much(item[0], now)
+            )
+            self._by_customer = dict(little_first)
         while self.size and len(taken) < most:
             customer_id = next(iter(self._by_customer))
             queue = self._by_customer.pop(customer_id)
@@ -485,6 +500,7 @@ class Gatherer:
         self._parts = itertools.count(_FIRST_PART)
         # Of sellers with questions in several lots.
         self._turns: dict[str, _Turns] = {}
+        self._demand = defaultdict[Purpose, Demand](Demand)
         # What is asked before somebody waits for it.
         self._ahead: dict[tuple[str, Question], Waiting] = {}
 
@@ -534,6 +550,10 @@ class Gatherer:
             self._ahead[key] = waiting
         self._put(seller, waiting)
         return waiting
+
+    def note_demand(self, customer_id: str, purpose: Purpose) -> None:
+        """Take note that sellers are to be asked for a customer, once for each collection that does so."""
+        self._demand[purpose].note(customer_id, self._clock.monotonic())
 
     def ask_for(self, waiting: Waiting, customer_id: str) -> None:
         """Let a question have its turn also as one of another customer, who wants the same."""
@@ -669,21 +689,27 @@ class Gatherer:
 
     async def _send(self, due: Sequence[tuple[_Lot, int]], purpose: Purpose) -> None:
         """Have calls admitted, in one round trip, and send those that are."""
-        asks = [
-            Ask(
-                lot.limits,
-                timeout_s=self._settings.seller_s,
-                books=books,
-                # How long each question can wait is decided here, one by one.
-                wait_s=math.inf,
+        now = self._clock.monotonic()
+        demand = self._demand[purpose]
+        for_little = {lot: lot.for_little(demand, now) for lot, _ in due}
+        asks = []
+        for lot, books in due:
+            asks.append(
+                Ask(
+                    lot.limits,
+                    timeout_s=self._settings.seller_s,
+                    books=books,
+                    # How long each question can wait is decided here, one by one.
+                    wait_s=math.inf,
+                    for_much=for_little[lot] <= 0,
+                )
             )
-            for lot, books in due
-        ]
+            for_little[lot] -= books
         decisions = await self._admission.admit(asks, purpose)
-        for (lot, books), decision in zip(due, decisions, strict=True):
-            self._follow(lot, books, decision)
+        for ask, (lot, books), decision in zip(asks, due, decisions, strict=True):
+            self._follow(lot, books, decision, for_much=ask.for_much)
 
-    def _follow(self, lot: _Lot, books: int, decision: Decision) -> None:
+    def _follow(self, lot: _Lot, books: int, decision: Decision, *, for_much: bool) -> None:
         """Send a call that may be sent; else keep the questions that can wait and answer the others."""
         now = self._clock.monotonic()
         match decision:
@@ -695,7 +721,7 @@ class Gatherer:
                 lot.learn_budget(calls_left, plenty, now)
                 lot.most, lot.retry_s, lot.lacking = NO_LIMIT, 0.0, None
                 turns = self._turns.get(lot.seller.seller_id)
-                self._start(lot, grant, lot.take(books, now, turns))
+                self._start(lot, grant, lot.take(books, now, turns, self._demand[lot.purpose]))
             case Wait(after_s, _, books_left) if books_left < books > 1 and (
                 books_left or math.isinf(after_s)
             ):
@@ -711,18 +737,26 @@ class Gatherer:
                     self._busy[lot.seller.seller_id].add(lot)
                     self._skip_later_than(now, lot, now)
                 else:
-                    self._skip_later_than(now + after_s, lot, now)
+                    self._skip_later_than(now + after_s, lot, now, of_much=for_much)
             case Refused(reason):
                 self._skip(lot, lambda _: _LACKING[reason])
             case _:
                 assert_never(decision)
 
-    def _skip_later_than(self, sent_s: float, lot: _Lot, now: float) -> None:
-        """Answer the questions that would come too late if they were sent at a time."""
+    def _skip_later_than(
+        self, sent_s: float, lot: _Lot, now: float, *, of_much: bool = False
+    ) -> None:
+        """Answer the questions that would come too late if they were sent at a time.
+
+        Only those of customers who want much, if ``of_much``.
+        """
         usual_s = self._usual_s(lot, now)
+        demand = self._demand[lot.purpose]
 
         def too_late(waiting: Waiting) -> MissReason | None:
             if waiting.until_s > sent_s + usual_s:
+                return None
+            if of_much and not all(demand.is_much(one, now) for one in waiting.customers):
                 return None
             never = waiting.until_s <= waiting.asked_s + usual_s
             return MissReason.TOO_SLOW if never or lot.lacking is None else lot.lacking

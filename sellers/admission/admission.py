@@ -43,7 +43,7 @@ from sellers.admission.model import (
     Wait,
 )
 from sellers.admission.outage import Outage
-from sellers.admission.shares import Shares, browse_part, split
+from sellers.admission.shares import Shares, browse_part, kept_part, split
 from sellers.admission.valkey import FleetLedger, FleetUnavailable
 
 _MOST_AT_ONCE = 500
@@ -355,13 +355,16 @@ class Admission:
         calls_cap, books_cap, at_once = caps
         return Request(
             ask.limits.seller_id,
-            calls_cap,
+            calls_cap - self._kept(ask, calls_cap),
             ask.books,
-            books_cap,
+            books_cap - self._kept(ask, books_cap),
             at_once,
             self._hold_ms(ask),
             purpose is Purpose.RESOLVE,
         )
+
+    def _kept(self, ask: Ask, of: int) -> int:
+        return kept_part(of, self._settings) if ask.for_much else 0
 
     async def _send_reports(self) -> None:
         reports, self._reports = self._reports, []
@@ -385,11 +388,13 @@ class Admission:
             at_once = min(at_once, fleets_at_once - fleets.in_flight)
         now = self._clock.monotonic()
         browse = purpose is Purpose.BROWSE
+        calls_cap = calls.own_browse if browse else calls.own
+        books_cap = books.own_browse if browse else books.own
         request = Request(
             ask.limits.seller_id,
-            calls.own_browse if browse else calls.own,
+            calls_cap - self._kept(ask, calls_cap),
             ask.books,
-            books.own_browse if browse else books.own,
+            books_cap - self._kept(ask, books_cap),
             at_once,
             self._hold_ms(ask),
             # Where the fleet has no objection its breaker is closed, whatever this process thinks.

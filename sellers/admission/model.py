@@ -72,6 +72,7 @@ class Ask:
         timeout_s: how long the call may take once it is sent; at most ``AdmissionSettings.longest_call_s``.
         books: how many quotes it asks for: 1 for GetQuote, n for a batch, 0 for all others.
         wait_s: how long the caller could wait for a slot; a longer wait is a refusal, save for RESOLVE.
+        for_much: whether it is a quote for customers who want much: it leaves alone what is kept for the others.
 
     """
 
@@ -79,6 +80,7 @@ class Ask:
     timeout_s: float
     books: int = 0
     wait_s: float = 0.0
+    for_much: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -232,6 +234,8 @@ class AdmissionSettings:
         reserve_percent: how much of what Valkey grants is not for quotes.
         browse_percent: how much of what quotes may use may be used up after a call for browsing; likewise of the calls
             at once and of what never belongs to Valkey.
+        kept_percent: how much of what quotes may use is kept for customers who want little; likewise of what never
+            belongs to Valkey. Those who want much would use up a minute's calls in a moment.
         calls_at_once: most calls that one seller has under way; for quotes less the reserve, so that those who come for
             the slots as they free up do not keep purchases out.
         busy_poll_s: when to ask again if that many are.
@@ -262,6 +266,7 @@ class AdmissionSettings:
     local_percent: int = 20
     reserve_percent: int = 20
     browse_percent: int = 20
+    kept_percent: int = 25
     calls_at_once: int = 16
     busy_poll_s: float = 0.1
     breaker_failure_percent: int = 50

@@ -13,7 +13,9 @@ from sellers.admission.valkey import valkey_ledger
 from sellers.registry import Directory
 
 
-def told(settings: SellerCallerSettings, browse_share: float) -> AdmissionSettings:
+def told(
+    settings: SellerCallerSettings, browse_share: float, kept_share: float
+) -> AdmissionSettings:
     """Give the rules that a service is told."""
     return AdmissionSettings(
         processes=settings.processes,
@@ -24,6 +26,7 @@ def told(settings: SellerCallerSettings, browse_share: float) -> AdmissionSettin
         local_percent=round(settings.local_share * 100),
         reserve_percent=round(settings.reserve_share * 100),
         browse_percent=round(browse_share * 100),
+        kept_percent=round(kept_share * 100),
         calls_at_once=settings.calls_at_once,
         breaker_failure_percent=round(settings.breaker_failure_share * 100),
         breaker_calls=settings.breaker_calls,
@@ -39,12 +42,14 @@ async def open_admission(
     clock: Clock,
     *,
     browse_share: float = 0.0,
+    kept_share: float = 0.0,
 ) -> AsyncIterator[Admission]:
     """Give admission to the sellers of a directory; its ``run`` must be running.
 
-    ``browse_share`` is how much of what quotes may use browsing may use, 0 to 1.
+    ``browse_share`` is how much of what quotes may use browsing may use, 0 to 1; ``kept_share`` how much of it is kept
+    for customers who want little.
     """
-    rules = told(settings, browse_share)
+    rules = told(settings, browse_share, kept_share)
 
     def sellers() -> list[Limits]:
         snapshot = directory.snapshot

@@ -50,6 +50,13 @@ def split(limit: int, settings: AdmissionSettings) -> Shares:
     )
 
 
+def kept_part(of: int, settings: AdmissionSettings) -> int:
+    """Give the part of what quotes may use that is kept for customers who want little; never all."""
+    if of >= NO_LIMIT:
+        return 0
+    return min(-(-of * settings.kept_percent // 100), max(0, of - 1))
+
+
 def browse_part(of: int, settings: AdmissionSettings) -> int:
     """Give the part of what quotes may use that is for browsing too."""
     if not settings.browse_percent:

@@ -13,7 +13,7 @@ REQUIRED = {"valkey_url": "redis://valkey", "seller_credentials_file": Path("cre
 
 def test_what_is_not_told_is_the_default() -> None:
     settings = SellerCallerSettings.model_validate(REQUIRED)
-    assert told(settings, 0.2) == AdmissionSettings()
+    assert told(settings, 0.2, 0.25) == AdmissionSettings()
 
 
 def test_each_limit_can_be_told() -> None:
@@ -32,7 +32,7 @@ def test_each_limit_can_be_told() -> None:
         "alarm_share": 0.57,
     }
     settings = SellerCallerSettings.model_validate(REQUIRED | more)
-    assert told(settings, 0.14) == AdmissionSettings(
+    assert told(settings, 0.14, 0.31) == AdmissionSettings(
         processes=4,
         process_index=3,
         warm_up_s=70.0,
@@ -41,6 +41,7 @@ def test_each_limit_can_be_told() -> None:
         local_percent=29,
         reserve_percent=10,
         browse_percent=14,
+        kept_percent=31,
         calls_at_once=3,
         breaker_failure_percent=70,
         breaker_calls=5,
