@@ -260,31 +260,33 @@ class Admission:
             outcome = Outcome.OURS
         if outcome is Outcome.OURS:
             return
+        now = self._clock.monotonic()
+        now_ms = int(now * 1000)
         ending = _ENDINGS[outcome]
-        if self._is_outage(grant, outcome) and outcome is Outcome.UNREACHED:
+        if self._is_outage(grant, outcome, now) and outcome is Outcome.UNREACHED:
             ending = Ending.EXCUSED
         ends_second = 0 if outcome is Outcome.SILENCE else grant.ends_second
         at_grantor = Report(grant.seller_id, ends_second, grant.books, grant.probe, ending)
         at_other = Report(grant.seller_id, 0, 0, 0, ending)
-        self._own.report(self._now_ms(), [at_other if grant.from_fleet else at_grantor])
+        self._own.report(now_ms, (at_other if grant.from_fleet else at_grantor,))
         if grant.from_fleet and outcome is Outcome.SUCCESS:
-            self._own.absolve(self._now_ms(), grant.seller_id)
+            self._own.absolve(now_ms, grant.seller_id)
         if self._fleet_answers:
             self._reports.append(at_grantor if grant.from_fleet else at_other)
             self._reported.set()
 
-    def _is_outage(self, grant: Grant, outcome: Outcome) -> bool:
+    def _is_outage(self, grant: Grant, outcome: Outcome, now: float) -> bool:
         """Say whether nearly no seller can be reached, now that this call has ended so."""
         before = self._outage.is_ours
-        if outcome not in {Outcome.NOT_SENT, Outcome.SILENCE}:
-            reached = outcome is not Outcome.UNREACHED
-            self._outage.note(grant.seller_id, self._clock.monotonic(), reached=reached)
-        now = self._outage.is_ours
-        if now and not before:
+        if outcome is Outcome.NOT_SENT or outcome is Outcome.SILENCE:
+            return before
+        self._outage.note(grant.seller_id, now, reached=outcome is not Outcome.UNREACHED)
+        is_ours = self._outage.is_ours
+        if is_ours and not before:
             _log.error("nearly no seller can be reached, and none is blamed: look at our network")
-        elif before and not now:
+        elif before and not is_ours:
             _log.info("sellers can be reached again")
-        return now
+        return is_ours
 
     async def health(self, sellers: Sequence[Limits]) -> list[SellerHealth]:
         """Say how sellers are, in their order: the fleet's view, or this process's while Valkey does not answer."""

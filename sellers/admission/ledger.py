@@ -108,6 +108,9 @@ class Ending(IntEnum):
     """It has ended, and says nothing of the seller."""
 
 
+_NO_JUDGEMENT = (Ending.NOT_SENT, Ending.EXCUSED)
+
+
 class Report(NamedTuple):
     """A call, some time after its grant.
 
@@ -308,10 +311,12 @@ class Ledger:
 
     def absolve(self, now_ms: int, seller_id: str) -> None:
         """Close a breaker that may be probed: a call that was granted elsewhere has shown that the seller works."""
-        now_ms, _ = self._advance(now_ms)
-        account = self._account(seller_id, now_ms)
-        if account.breaker.opened_ms is not None and account.breaker.retry_ms <= now_ms:
-            account.breaker.opened_ms = None
+        account = self._accounts.get(seller_id)
+        if account is None:
+            return
+        breaker = account.breaker
+        if breaker.opened_ms is not None and breaker.retry_ms <= now_ms:
+            breaker.opened_ms = None
             account.forgive()
 
     def standings(self, now_ms: int, seller_ids: Sequence[str]) -> list[Standing]:
@@ -402,7 +407,7 @@ class Ledger:
         if report.ends_second:
             ended = None if report.ending == Ending.NOT_SENT else second
             account.end(report.ends_second, report.books, second=ended)
-        if report.ending not in {Ending.NOT_SENT, Ending.EXCUSED}:
+        if report.ending not in _NO_JUDGEMENT:
             account.judge(second, failed=report.ending == Ending.FAILURE)
         self._turn(account, report, now_ms)
 
