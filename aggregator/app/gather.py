@@ -501,6 +501,8 @@ class Gatherer:
         # Of sellers with questions in several lots.
         self._turns: dict[str, _Turns] = {}
         self._demand = defaultdict[Purpose, Demand](Demand)
+        # Who may be asked; everybody before ``retain`` has said so.
+        self._active: Container[str] | None = None
         # What is asked before somebody waits for it.
         self._ahead: dict[tuple[str, Question], Waiting] = {}
 
@@ -580,9 +582,16 @@ class Gatherer:
         return calls
 
     def retain(self, seller_ids: Container[str]) -> None:
-        """Answer the questions that wait at other sellers than these: they are not asked any more."""
-        for lot in self._filled.values():
-            if lot.seller.seller_id not in seller_ids:
+        """Answer the questions that wait at other sellers than these, or come to them: they are not asked any more.
+
+        Collections that began before they were let go may still come to ask them.
+        """
+        self._active = seller_ids
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for lot in list(self._filled.values()):
+            if self._active is not None and lot.seller.seller_id not in self._active:
                 self._skip(lot, lambda _: MissReason.STOPPED)
 
     def _goes_on(self, call: _Call) -> bool:
@@ -640,6 +649,7 @@ class Gatherer:
                     await self._changed.wait()
 
     async def _send_due(self) -> None:
+        self._let_go()
         now = self._clock.monotonic()
         calls: list[tuple[int, _Lot, int]] = []
         for seller_id, lots in self._due(now).items():

@@ -634,6 +634,24 @@ async def test_a_seller_that_is_no_longer_active_is_called_no_more() -> None:
 
 
 @in_virtual_time
+async def test_nor_by_a_collection_that_began_before() -> None:
+    """It may have followed another process, and ask only when that one is gone."""
+    async with fleet(seller("acme"), seller("beta")) as mesh:
+        mesh.sellers.latency_s = {"acme": 2.0, "beta": 2.0}
+        leader, follower = await mesh.process(), await mesh.process()
+        leading = asyncio.create_task(leader.collect())
+        await asyncio.sleep(0.1)
+        following = asyncio.create_task(follower.collect())
+        await asyncio.sleep(0.1)
+        follower.gatherer.retain({"beta"})
+        await leader.die()
+        leading.cancel()
+        result = await following
+        assert (result.misses, result.quoted) == ({"acme": MissReason.STOPPED}, {"beta"})
+        assert len(mesh.sellers.calls_to("acme")) == 1
+
+
+@in_virtual_time
 async def test_what_is_known_of_a_seller_is_forgotten_once_it_does_not_matter() -> None:
     async with fleet(seller("acme", batch=10), seller("beta")) as mesh:
         process = await mesh.process()
