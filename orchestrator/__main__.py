@@ -207,7 +207,7 @@ async def main(settings: Settings) -> None:
                     )
                 ),
                 tasks.create_task(admission.run()),
-                tasks.create_task(broadcast.listen()),
+                tasks.create_task(broadcast.run()),
                 tasks.create_task(worker.run(when=lambda: directory.snapshot is not None)),
                 tasks.create_task(reconciler.run()),
                 tasks.create_task(told.notifier.run()),

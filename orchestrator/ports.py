@@ -391,7 +391,7 @@ class RecordedBatch:
 class Broadcast(Protocol):
     """Tells the other replicas what happens, as far as it can: nothing depends on it but speed and live quotes.
 
-    No method raises when the other side does not answer.
+    No method raises when the other side does not answer, and wake-ups do not wait for it either.
     """
 
     async def changed(self, request_id: UUID) -> None:

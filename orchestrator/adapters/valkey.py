@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -35,7 +36,10 @@ _log = structlog.get_logger(__name__)
 
 
 class ValkeyBroadcast:
-    """Tells the other replicas what happens, by publish and subscribe and one stream a purchase."""
+    """Tells the other replicas what happens, by publish and subscribe and one stream a purchase.
+
+    Nobody waits until it is told: ``run`` tells it, together what has happened meanwhile, and hears what others tell.
+    """
 
     def __init__(
         self,
@@ -52,20 +56,22 @@ class ValkeyBroadcast:
         self._on_changed = on_changed
         self._on_work = on_work
         self._on_cancel = on_cancel
+        self._to_tell: dict[tuple[str, str], None] = {}
+        self._telling = asyncio.Event()
 
     async def changed(self, request_id: UUID) -> None:
         """Wake those who watch a purchase, here at once, in the other replicas if Valkey answers."""
         self._on_changed(request_id)
-        await self._publish(_CHANGED, str(request_id))
+        self._tell(_CHANGED, str(request_id))
 
     async def work(self) -> None:
         """Wake the workers of every replica."""
-        await self._publish(_WORK, "")
+        self._tell(_WORK, "")
 
     async def cancel(self, request_id: UUID) -> None:
         """Tell the worker that has a purchase that it is to be cancelled: here at once, elsewhere if Valkey answers."""
         self._on_cancel(request_id)
-        await self._publish(_CANCEL, str(request_id))
+        self._tell(_CANCEL, str(request_id))
 
     async def add_batch(self, request_id: UUID, after_seq: int, batch: AnswerBatch) -> None:
         """Pass on answers that arrived, for those who watch now or join later."""
@@ -91,8 +97,25 @@ class ValkeyBroadcast:
             return []
         return [_recorded(entry_id, fields) for entry_id, fields in entries]
 
-    async def listen(self) -> None:
-        """Pass on what any replica publishes to the callbacks, until cancelled."""
+    async def run(self) -> None:
+        """Tell the others, and pass on what any replica tells to the callbacks, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_telling())
+            tasks.create_task(self._listen())
+
+    async def _keep_telling(self) -> None:
+        while True:
+            end_if_cancelled()
+            await self._telling.wait()
+            self._telling.clear()
+            to_tell, self._to_tell = self._to_tell, {}
+            with suppress(RedisError, OSError):
+                async with self._client.pipeline(transaction=False) as pipeline:
+                    for channel, message in to_tell:
+                        pipeline.publish(channel, message)
+                    await pipeline.execute()
+
+    async def _listen(self) -> None:
         while True:
             end_if_cancelled()
             try:
@@ -117,9 +140,9 @@ class ValkeyBroadcast:
                 _log.warning("no wake-ups from other replicas for now", error=str(error))
                 await self._clock.sleep(_RETRY_S)
 
-    async def _publish(self, channel: str, message: str) -> None:
-        with suppress(RedisError, OSError):
-            await self._client.publish(channel, message)
+    def _tell(self, channel: str, message: str) -> None:
+        self._to_tell[channel, message] = None
+        self._telling.set()
 
 
 def _key(request_id: UUID) -> str:
