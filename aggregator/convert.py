@@ -118,21 +118,29 @@ def _wrong(field: str, description: str) -> errors.InvalidArgument:
 
 def batch(answers: Sequence[Answer]) -> pb.AnswerBatch:
     """Give the message of some answers."""
-    quotes: list[quote_pb2.Quote] = []
-    misses: list[quote_pb2.Miss] = []
+    message = pb.AnswerBatch()
     for answer in answers:
         outcome = answer.outcome
         if isinstance(outcome, Quote):
-            quotes.append(_quote(answer, outcome))
-        else:
-            misses.append(
-                quote_pb2.Miss(
-                    seller_id=answer.seller_id,
-                    reason=_MISS_REASONS[miss_reason(outcome)],
-                    latency=convert.duration(answer.latency_s),
-                )
+            message.quotes.add(
+                seller_id=answer.seller_id,
+                quote_id=outcome.quote_id,
+                price=convert.money_to_proto(outcome.price),
+                shipping=convert.money_to_proto(outcome.shipping),
+                total=convert.money_to_proto(outcome.total),
+                condition=_CONDITION_NUMBERS[outcome.condition],
+                quantity=outcome.quantity,
+                expires_at=convert.timestamp(outcome.expires_at),
+                latency=convert.duration(answer.latency_s),
+                age=convert.duration(answer.age_s),
             )
-    return pb.AnswerBatch(quotes=quotes, misses=misses)
+        else:
+            message.misses.add(
+                seller_id=answer.seller_id,
+                reason=_MISS_REASONS[miss_reason(outcome)],
+                latency=convert.duration(answer.latency_s),
+            )
+    return message
 
 
 def summary(result: Summary) -> quote_pb2.CollectionSummary:
@@ -195,18 +203,3 @@ def seller_health(health: Health) -> pb.SellerHealth:
         if latency_s is not None:
             field.CopyFrom(convert.duration(latency_s))
     return message
-
-
-def _quote(answer: Answer, quote: Quote) -> quote_pb2.Quote:
-    return quote_pb2.Quote(
-        seller_id=answer.seller_id,
-        quote_id=quote.quote_id,
-        price=convert.money_to_proto(quote.price),
-        shipping=convert.money_to_proto(quote.shipping),
-        total=convert.money_to_proto(quote.total),
-        condition=_CONDITION_NUMBERS[quote.condition],
-        quantity=quote.quantity,
-        expires_at=convert.timestamp(quote.expires_at),
-        latency=convert.duration(answer.latency_s),
-        age=convert.duration(answer.age_s),
-    )
