@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, insort
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -417,15 +417,17 @@ class Flight:
         book_level = self._outlooks.level(self.answers)
         if book_level is None:
             return True
-        outstanding = []
-        for seller_id in self._open:
-            outlook = self._outlooks[seller_id]
-            outstanding.append(Outstanding(outlook.prices, outlook.latency, now - self.started_s))
-        if too_few(len(quotes), outstanding):
+        if too_few(len(quotes), self._outstanding(now)):
             return True
         least = least_plausible(quotes)
         best = min(minor for minor in quotes if minor >= least)
-        return worth_waiting(best, book_level, outstanding, policy)
+        return worth_waiting(best, book_level, self._outstanding(now), policy)
+
+    def _outstanding(self, now: float) -> Iterator[Outstanding]:
+        """Give the sellers that have not answered."""
+        for seller_id in self._open:
+            outlook = self._outlooks[seller_id]
+            yield Outstanding(outlook.prices, outlook.latency, now - self.started_s)
 
     async def _run(self) -> None:
         if self._selector is None:

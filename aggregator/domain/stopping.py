@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -109,7 +109,7 @@ def least_plausible(totals: Collection[float]) -> float:
     return _PLAUSIBLE * statistics.median(totals) if len(totals) >= _ENOUGH else 0.0
 
 
-def too_few(totals: int, outstanding: Sequence[Outstanding]) -> bool:
+def too_few(totals: int, outstanding: Iterable[Outstanding]) -> bool:
     """Say whether so many totals are too few to know a price by, and another one is likely within a second."""
     return (
         totals < _ENOUGH
@@ -130,7 +130,7 @@ def expected_saving(best: float, book_level: float, history: PriceHistory) -> fl
 
 
 def worth_waiting(
-    best: float, book_level: float, outstanding: Sequence[Outstanding], policy: Policy
+    best: float, book_level: float, outstanding: Iterable[Outstanding], policy: Policy
 ) -> bool:
     """Say whether the sellers that have not answered can be expected to save more than waiting for them costs.
 
@@ -141,15 +141,19 @@ def worth_waiting(
         policy: what a second is worth.
 
     """
-    if not outstanding:
-        return False
     if policy is Policy.BEST_PRICE:
-        return True
+        return any(True for _ in outstanding)
     cost_per_s = COST_OF_A_SECOND[policy] * best
-    savings = [
-        (seller, seller.prices.has * expected_saving(best, book_level, seller.prices))
-        for seller in outstanding
-    ]
+    # Most often the first few are worth the shortest wait already.
+    soonest_s, *later_s = _HORIZONS_S
+    savings: list[tuple[Outstanding, float]] = []
+    saved = 0.0
+    for seller in outstanding:
+        saving = seller.prices.has * expected_saving(best, book_level, seller.prices)
+        saved += saving * seller.latency.answered_by(seller.asked_for_s, soonest_s)
+        if saved > cost_per_s * soonest_s:
+            return True
+        savings.append((seller, saving))
     # Even if all of them were to answer.
     most = sum(saving for _, saving in savings)
     return any(
@@ -159,7 +163,7 @@ def worth_waiting(
             for seller, saving in savings
         )
         > cost_per_s * within_s
-        for within_s in _HORIZONS_S
+        for within_s in later_s
     )
 
 
