@@ -457,9 +457,11 @@ class Admission:
     def _health_of(self, limits: Limits, fleets: Standing | None, own: Standing) -> SellerHealth:
         calls, books = self._shares(limits)
         standing = own if fleets is None else fleets
-        calls_left = max(calls.own - own.calls_used, 0)
-        books_left = max(books.own - own.books_used, 0)
-        if fleets is not None:
+        calls_left = books_left = 0
+        if not own.closed_ms:
+            calls_left += max(calls.own - own.calls_used, 0)
+            books_left += max(books.own - own.books_used, 0)
+        if fleets is not None and not fleets.closed_ms:
             calls_left += max(calls.fleet - fleets.calls_used, 0)
             books_left += max(books.fleet - fleets.books_used, 0)
         is_open = standing.open_for_ms >= 0

@@ -143,6 +143,8 @@ class Standing(NamedTuple):
         in_flight: calls under way.
         judged: calls that ended in success or failure in the window.
         failed: those that failed.
+        closed_ms: how long nothing at all is granted: the ledger does not know the past, or the seller wants to be left
+            alone.
 
     """
 
@@ -153,6 +155,7 @@ class Standing(NamedTuple):
     in_flight: int
     judged: int
     failed: int
+    closed_ms: int = 0
 
 
 _NOTHING_KNOWN = Standing(-1, 0, 0, 0, 0, 0, 0)
@@ -321,8 +324,8 @@ class Ledger:
 
     def standings(self, now_ms: int, seller_ids: Sequence[str]) -> list[Standing]:
         """Say what is known of sellers. Of one that is not called nothing is kept, and what was kept is forgotten."""
-        now_ms, _ = self._advance(now_ms)
-        return [self._standing(seller_id, now_ms) for seller_id in seller_ids]
+        now_ms, quiet_ms = self._advance(now_ms)
+        return [self._standing(seller_id, now_ms, quiet_ms) for seller_id in seller_ids]
 
     def _advance(self, now_ms: int) -> tuple[int, int]:
         """Give the time, which never goes back, and how long nothing is to be granted yet."""
@@ -430,13 +433,13 @@ class Ledger:
                 breaker.opened_ms = None
                 account.forgive()
 
-    def _standing(self, seller_id: str, now_ms: int) -> Standing:
+    def _standing(self, seller_id: str, now_ms: int, quiet_ms: int) -> Standing:
         if seller_id not in self._accounts:
-            return _NOTHING_KNOWN
+            return _NOTHING_KNOWN._replace(closed_ms=quiet_ms)
         account = self._account(seller_id, now_ms)
         if account.is_blank(now_ms):
             del self._accounts[seller_id]
-            return _NOTHING_KNOWN
+            return _NOTHING_KNOWN._replace(closed_ms=quiet_ms)
         breaker = account.breaker
         return Standing(
             -1 if breaker.opened_ms is None else now_ms - breaker.opened_ms,
@@ -446,4 +449,5 @@ class Ledger:
             account.in_flight,
             account.judged,
             account.failed,
+            max(quiet_ms, account.alone_until_ms - now_ms),
         )

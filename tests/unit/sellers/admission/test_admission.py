@@ -379,6 +379,28 @@ def test_health_tells_breaker_budget_and_calls_under_way() -> None:
     run_virtually(main())
 
 
+def test_health_tells_no_budget_that_nobody_grants() -> None:
+    """Be it that Valkey has forgotten what was called, or that the seller wants to be left alone."""
+
+    async def main() -> None:
+        house = House()
+        house.admission.hold_off("seller", 30.0)
+        await house.admission.flush()
+        [health, other] = await house.admission.health([SELLER, Limits("other", 100)])
+        assert (health.calls_left, other.calls_left) == (0, 85)
+        await asyncio.sleep(31)
+        [health] = await house.admission.health([SELLER])
+        assert health.calls_left == 85
+        house.fleet.ledger = Ledger(rules_of(SETTINGS))
+        [health] = await house.admission.health([SELLER])
+        assert health.calls_left == 5
+        await asyncio.sleep(66)
+        [health] = await house.admission.health([SELLER])
+        assert health.calls_left == 85
+
+    run_virtually(main())
+
+
 def test_the_alarm_is_raised_when_many_sellers_are_out_and_ends_when_they_are_back() -> None:
     async def main() -> None:
         house = House()
