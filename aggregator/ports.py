@@ -20,6 +20,7 @@ from aggregator.selection.columns import (
     Floats,
     GeneralColumns,
     SellerColumns,
+    TopicColumns,
 )
 from sellers.admission.model import (
     Ask,
@@ -291,6 +292,14 @@ class MarketStore(Protocol):
         now: datetime,
     ) -> None:
         """Remember what this process has learned of sellers and of some categories, in place of what was."""
+        ...
+
+    async def topics(self) -> TopicColumns | None:
+        """Give what this process has learned of kinds of books; as ``sellers``."""
+        ...
+
+    async def put_topics(self, topics: TopicColumns, now: datetime) -> None:
+        """Remember what this process has learned of kinds of books, in place of what was; to three digits."""
         ...
 
     async def drop_books(self, before: datetime) -> None:

@@ -23,13 +23,14 @@ from aggregator.selection.columns import (
     GeneralColumns,
     SellerColumns,
     State,
+    TopicColumns,
 )
 from mesh.postgres import statements
 
 MOST_SELLERS_A_BOOK = 512
 """Of so many sellers the last answer about a book is kept: the newest ones."""
 
-_SELLERS, _GENERAL, _CATEGORY = "sellers", "general", "category "
+_SELLERS, _GENERAL, _TOPICS, _CATEGORY = "sellers", "general", "topics", "category "
 _PAGE = 500
 _BEFORE_ALL = datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0)
 
@@ -43,7 +44,7 @@ _STATES = {
 }
 """What the letters of the history teach; the others are of sellers that were not asked."""
 
-ColumnsT = TypeVar("ColumnsT", SellerColumns, CategoryColumns, GeneralColumns)
+ColumnsT = TypeVar("ColumnsT", SellerColumns, CategoryColumns, GeneralColumns, TopicColumns)
 
 _log = structlog.get_logger(__name__)
 
@@ -122,6 +123,16 @@ class PostgresMarketStore:
         async with reachable("the market"):
             await self._pool.execute(
                 self._sql["put_market_learned"], self._process, list(learned), packed, now
+            )
+
+    async def topics(self) -> TopicColumns | None:
+        return await self._learned(_TOPICS, _topics)
+
+    async def put_topics(self, topics: TopicColumns, now: datetime) -> None:
+        packed = packed_market.pack_arrays(_topic_arrays(topics))
+        async with reachable("the market"):
+            await self._pool.execute(
+                self._sql["put_market_learned"], self._process, [_TOPICS], [packed], now
             )
 
     async def drop_books(self, before: datetime) -> None:
@@ -205,6 +216,30 @@ def _arrays(columns: SellerColumns | CategoryColumns) -> dict[str, NDArray[Any]]
 def _values(arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
     """Give what ``_arrays`` was given: what is no array was kept as one without dimensions."""
     return {name: array if array.ndim else array.item() for name, array in arrays.items()}
+
+
+def _topic_arrays(columns: TopicColumns) -> dict[str, NDArray[Any]]:
+    """Give arrays; those by seller and topic, which have hundreds of thousands of places, to three digits."""
+    arrays = {
+        field.name: value.astype(np.float16) if value.ndim > 1 else value
+        for field in fields(columns)
+        if isinstance(value := getattr(columns, field.name), np.ndarray)
+    }
+    mixtures = columns.mixtures
+    return arrays | {
+        "categories": np.array(list(mixtures), np.str_),
+        "mixtures": np.array(list(mixtures.values()), np.float64),
+    }
+
+
+def _topics(arrays: dict[str, NDArray[Any]]) -> TopicColumns:
+    names = arrays.pop("categories").tolist()
+    mixtures = dict(zip(names, arrays.pop("mixtures"), strict=True))
+    by_seller: dict[str, Any] = {
+        name: array.astype(np.float32) if array.ndim > 1 else array
+        for name, array in arrays.items()
+    }
+    return TopicColumns(mixtures=mixtures, **by_seller)
 
 
 def _lesson(row: asyncpg.Record, ids: dict[int, str]) -> Lesson:

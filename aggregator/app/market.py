@@ -23,6 +23,7 @@ from aggregator.selection.columns import (
     GeneralColumns,
     SellerColumns,
     State,
+    TopicColumns,
 )
 from aggregator.selection.coverage import Calibration
 from aggregator.selection.statistics import Answers, Statistics
@@ -41,7 +42,7 @@ _MANY_CATEGORIES = 128
 
 _NO_STATE = {MissReason.OUT_OF_STOCK: State.NO_STOCK, MissReason.CONDITION: State.NO_STOCK}
 
-ColumnsT = TypeVar("ColumnsT", BookColumns, CategoryColumns, SellerColumns)
+ColumnsT = TypeVar("ColumnsT", BookColumns, CategoryColumns, SellerColumns, TopicColumns)
 
 _log = structlog.get_logger(__name__)
 
@@ -54,6 +55,7 @@ class MarketSettings:
         currency: the one whose prices are learned.
         write_every_s: how often what was learned of books is written.
         snapshot_every_s: how often what was learned of sellers and categories is.
+        topics_every_s: how often what was learned of kinds of books is: megabytes.
         recall_s: how long a collection waits for what is remembered of its book.
         longest_backoff_s: longest pause between tries while the store cannot be reached.
         days: for how many days a book is remembered of which nothing new is learned.
@@ -63,6 +65,7 @@ class MarketSettings:
     currency: str = "USD"
     write_every_s: float = 5.0
     snapshot_every_s: float = 60.0
+    topics_every_s: float = 600.0
     recall_s: float = 0.1
     longest_backoff_s: float = 30.0
     days: int = 90
@@ -225,6 +228,7 @@ class Market:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._every(self._settings.write_every_s, self._write_books))
                 tasks.create_task(self._every(self._settings.snapshot_every_s, self._snapshot))
+                tasks.create_task(self._every(self._settings.topics_every_s, self._write_topics))
                 tasks.create_task(self._every(_DROP_EVERY_S, self._drop))
         finally:
             with suppress(TimeoutError, errors.Unavailable):
@@ -243,10 +247,18 @@ class Market:
             if calibration is not None and calibration.ndim == 2 and len(calibration):  # noqa: PLR2004  rows of numbers
                 self.calibration.load(calibration)
             self.statistics.load_general(GeneralColumns(at_s=general.at_s, arrays=arrays))
+        topics = await self._store.topics()
+        if topics is not None:
+            self.statistics.load_topics(self._numbering.from_numbers(topics))
         _log.info("the market is remembered", sellers=0 if sellers is None else len(sellers.rows))
 
     async def save(self) -> None:
         """Write all that is new. Raises ``Unavailable`` while that is not possible."""
+        await self.write()
+        await self._write_topics()
+
+    async def write(self) -> None:
+        """Write what is new, but for kinds of books. Raises ``Unavailable`` while that is not possible."""
         await self._write_books()
         await self._snapshot()
 
@@ -292,6 +304,11 @@ class Market:
         except BaseException:
             self._categories |= names
             raise
+
+    async def _write_topics(self) -> None:
+        await self._refresh_numbers()
+        topics = self._numbering.to_numbers(self.statistics.dump_topics())
+        await self._store.put_topics(topics, self._clock.now())
 
     async def _drop(self) -> None:
         await self._store.drop_books(self._clock.now() - timedelta(days=self._settings.days))
@@ -358,8 +375,9 @@ async def rebuild(
         for lesson in lessons:
             await market.recall_category(lesson.book_id)
             market.learn(lesson)
-        await market.save()
+        await market.write()
         on_progress(len(lessons))
+    await market.save()
 
 
 def lesson_of(record: CollectionRecord) -> Lesson:

@@ -11,6 +11,7 @@ from aggregator.selection.columns import (
     CategoryColumns,
     GeneralColumns,
     SellerColumns,
+    TopicColumns,
 )
 from mesh import errors
 
@@ -23,6 +24,7 @@ class MemoryMarketStore:
         refused: how often it did not.
         lessons: the past.
         kept: what is remembered of books; the last word on each.
+        kept_topics: what is remembered of kinds of books.
 
     """
 
@@ -34,6 +36,7 @@ class MemoryMarketStore:
         self._numbers: dict[str, int] = {}
         self._sellers: SellerColumns | None = None
         self._general: GeneralColumns | None = None
+        self.kept_topics: TopicColumns | None = None
         self._categories: dict[str, CategoryColumns] = {}
 
     async def numbers(self, seller_ids: Sequence[str]) -> dict[str, int]:
@@ -72,6 +75,14 @@ class MemoryMarketStore:
         self._check()
         self._sellers, self._general = sellers, general
         self._categories |= {columns.category: columns for columns in categories}
+
+    async def topics(self) -> TopicColumns | None:
+        self._check()
+        return self.kept_topics
+
+    async def put_topics(self, topics: TopicColumns, now: datetime) -> None:
+        self._check()
+        self.kept_topics = topics
 
     async def drop_books(self, before: datetime) -> None:
         self._check()

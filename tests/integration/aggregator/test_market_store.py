@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import fields
 from datetime import timedelta
 
 import asyncpg
@@ -25,7 +26,7 @@ from aggregator.selection.columns import (
     SellerColumns,
     State,
 )
-from aggregator.selection.statistics import Statistics, StatisticsSettings
+from aggregator.selection.statistics import Answers, Statistics, StatisticsSettings
 from mesh.clock import SystemClock
 from mesh.postgres import open_pool
 from sellers.model import CallFailed, FailureKind, Unavailable, UnavailableReason
@@ -138,15 +139,41 @@ async def test_a_process_finds_what_it_has_learned_itself_and_a_new_one_what_the
         assert category_now.had.tolist() == [expected, 1.5]
 
 
+async def test_kinds_of_books_are_remembered_to_three_digits(pool: asyncpg.Pool) -> None:
+    store = PostgresMarketStore(pool, 0)
+    assert await store.topics() is None
+    known = Statistics(StatisticsSettings(), sellers=12)
+    rows = np.arange(12, dtype=np.int32)
+    state = np.where(rows % 3 == 0, State.IN_STOCK, State.NOT_CARRIED).astype(np.uint8)
+    totals = np.where(rows % 3 == 0, 1000 + rows, 0).astype(np.int32)
+    answers = Answers(rows=rows, state=state, total_minor=totals, latency_s=np.ones(12, np.float32))
+    known.learn("1", "novels", NOW_S, answers)
+    known.learn("2", "Kochbücher", NOW_S, answers)
+    topics = known.dump_topics()
+    await store.put_topics(topics, STARTED_AT)
+    kept = await store.topics()
+    assert kept is not None
+    assert kept.mixtures.keys() == topics.mixtures.keys() == {"novels", "Kochbücher"}
+    for category, mixture in topics.mixtures.items():
+        assert kept.mixtures[category].tolist() == mixture.tolist()
+    for field in fields(topics):
+        if field.name != "mixtures":
+            there, before = getattr(kept, field.name), getattr(topics, field.name)
+            assert there.dtype == before.dtype
+            assert there == pytest.approx(before, rel=1e-3, abs=1e-4), field.name
+
+
 async def test_what_another_version_wrote_is_as_if_nothing_were_known(pool: asyncpg.Pool) -> None:
     store = PostgresMarketStore(pool, 0)
     sellers, general, category = learned(asked=1.0)
     await store.put_learned(sellers, general, [category], STARTED_AT)
+    await store.put_topics(Statistics(StatisticsSettings(), sellers=2).dump_topics(), STARTED_AT)
     await store.merge_books([book({1: (State.IN_STOCK, 900, NOW_S)})])
     await pool.execute(r"UPDATE aggregator.market_learned SET columns = '\x00'")
     await pool.execute(r"UPDATE aggregator.market_book SET answers = '\x63'")
     assert await store.sellers() is None
     assert await store.general() is None
+    assert await store.topics() is None
     assert await store.category("books") is None
     assert not await store.books(["book"])
     await store.merge_books([book({1: (State.IN_STOCK, 800, NOW_S)})])

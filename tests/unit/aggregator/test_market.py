@@ -16,6 +16,7 @@ from aggregator.domain.collection import Answer, MissReason, Skipped
 from aggregator.ports import Lesson, MarketStore
 from aggregator.selection.columns import BookColumns, State
 from aggregator.selection.statistics import Statistics, StatisticsSettings
+from aggregator.selection.topics import TOPICS
 from sellers.model import CallFailed, FailureKind, QuoteOutcome, Unavailable, UnavailableReason
 from tests.fakes.clock import until
 from tests.fakes.ended_collections import STARTED_AT, quote, record
@@ -132,6 +133,26 @@ async def test_what_was_learned_is_known_after_a_restart_whatever_the_rows_are_t
         assert old is not None
         assert new is not None
         assert new.had[mine] == old.had[its]
+
+
+async def test_kinds_of_books_are_known_after_a_restart_though_they_are_written_seldom() -> None:
+    store, clock = MemoryMarketStore(), ManualClock()
+    before = market(store, clock=clock)
+    for lesson in lessons(40):
+        before.learn(lesson)
+    running = asyncio.create_task(before.run())
+    await time_goes_on(clock, lambda: store.kept_topics is not None)
+    running.cancel()
+    after = market(store, [*reversed(SELLERS), "new"])
+    await after.load()
+    told = before.statistics.topics.posterior("category 1", np.zeros(TOPICS))
+    same = after.statistics.topics.posterior("category 1", np.zeros(TOPICS))
+    assert same.tolist() == told.tolist()
+    rates, then = before.statistics.topics.rates(told), after.statistics.topics.rates(told)
+    for seller_id in SELLERS:
+        mine, its = after.rows[seller_id], before.rows[seller_id]
+        assert then[mine] == pytest.approx(rates[its], rel=1e-3)
+    assert len({round(float(rate), 3) for rate in then}) > 5
 
 
 async def test_a_market_worked_out_from_the_past_is_that_which_learned_as_it_went() -> None:
