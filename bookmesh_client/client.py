@@ -9,9 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from decimal import Decimal
-from itertools import count
-from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Literal, NotRequired, Self, TypedDict, TypeVar, Unpack
 
 import grpc
 from google.protobuf.message import Message
@@ -25,13 +23,12 @@ from bookmesh_client.errors import (
     PaymentRefused,
     Unauthorized,
     Unavailable,
-    from_rpc,
+    translated,
 )
 
 Condition = Literal["new", "like_new", "very_good", "good", "acceptable"]
 Status = Literal["pending", "purchased", "price_not_met", "not_available", "failed", "cancelled"]
 Answer = TypeVar("Answer", bound=Message)
-Event = TypeVar("Event", pb.WatchPurchaseRequestResponse, pb.StreamQuotesResponse)
 
 _QUOTES_MARGIN_S = 5.0
 _DEFAULT_QUOTES_WAIT_MS = 3_000
@@ -39,6 +36,26 @@ _DEFAULT_QUOTES_WAIT_MS = 3_000
 _REOPENED = 10
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
+
+
+class Wish(TypedDict):
+    """What to buy a book by.
+
+    Attributes:
+        max_price: the most to pay, all in.
+        payment_token: the payment provider's token for the card.
+        currency_code: ISO 4217; USD unless given.
+        conditions: those that will do; only new copies unless given.
+        idempotency_key: the same key never buys twice; a fresh one unless given or if None, so that a call that is
+            tried again by the client does not.
+
+    """
+
+    max_price: Decimal | float
+    payment_token: str
+    currency_code: NotRequired[str]
+    conditions: NotRequired[Sequence[Condition]]
+    idempotency_key: NotRequired[str | None]
 
 
 class Client:
@@ -75,12 +92,7 @@ class Client:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -94,50 +106,17 @@ class Client:
         return client
 
     async def buy(
-        self,
-        book_id: str,
-        *,
-        max_price: Decimal | float,
-        payment_token: str,
-        currency_code: str = "",
-        conditions: Sequence[Condition] = (),
-        idempotency_key: str | None = None,
-        within_s: float = 60.0,
+        self, book_id: str, *, within_s: float = 60.0, **wish: Unpack[Wish]
     ) -> pb.PurchaseRequest:
         """Buy a book and wait for the outcome, a refused card included: ``wait`` on what ``submit`` gives."""
         try:
-            accepted = await self.submit(
-                book_id,
-                max_price=max_price,
-                payment_token=payment_token,
-                currency_code=currency_code,
-                conditions=conditions,
-                idempotency_key=idempotency_key,
-            )
+            accepted = await self.submit(book_id, **wish)
         except PaymentRefused as refused:
             return await self.get(refused.request_id)
         return await self.wait(accepted.request_id, within_s=within_s)
 
-    async def submit(
-        self,
-        book_id: str,
-        *,
-        max_price: Decimal | float,
-        payment_token: str,
-        currency_code: str = "",
-        conditions: Sequence[Condition] = (),
-        idempotency_key: str | None = None,
-    ) -> pb.CreatePurchaseRequestResponse:
-        """Ask for a book to be bought; it goes on by itself.
-
-        Args:
-            book_id: an ISBN in any spelling, or what else sellers know it by.
-            max_price: the most to pay, all in.
-            payment_token: the payment provider's token for the card.
-            currency_code: ISO 4217; USD when empty.
-            conditions: those that will do; only new copies when empty.
-            idempotency_key: the same key never buys twice; a fresh one when None, so that a call that is tried again
-                by this client does not.
+    async def submit(self, book_id: str, **wish: Unpack[Wish]) -> pb.CreatePurchaseRequestResponse:
+        """Ask for a book to be bought, an ISBN in any spelling or what else sellers know it by; it goes on by itself.
 
         Raises:
             PaymentRefused: when the card was refused before the answer.
@@ -145,12 +124,14 @@ class Client:
         """
         request = pb.CreatePurchaseRequestRequest(
             book_id=book_id,
-            max_price=float(max_price),
-            payment_token=payment_token,
-            currency_code=currency_code,
-            conditions=_conditions(conditions),
+            max_price=float(wish["max_price"]),
+            payment_token=wish["payment_token"],
+            currency_code=wish.get("currency_code", ""),
+            conditions=_conditions(wish.get("conditions", ())),
         )
-        key = secrets.token_urlsafe(18) if idempotency_key is None else idempotency_key
+        key = wish.get("idempotency_key")
+        if key is None:
+            key = secrets.token_urlsafe(18)
         return await self._call(
             self._purchases.CreatePurchaseRequest, request, ("idempotency-key", key)
         )
@@ -205,26 +186,26 @@ class Client:
         """
         request = pb.WatchPurchaseRequestRequest(request_id=request_id)
         seen: set[str] = set()
-        failures = count()
+        failures = 0
         while True:
+            call = self._purchases.WatchPurchaseRequest(request, metadata=self._metadata())
             try:
-                call = self._purchases.WatchPurchaseRequest(request, metadata=self._metadata())
-                async for event in _read(call):
-                    if event.event_id not in seen:
-                        seen.add(event.event_id)
-                        failures = count()
-                        yield event
-                    if event.HasField("result"):
-                        return
-                problem = BookmeshError(grpc.StatusCode.UNAVAILABLE, "the stream was cut off")
+                with translated():
+                    async for event in call:
+                        if event.event_id not in seen:
+                            seen.add(event.event_id)
+                            failures = 0
+                            yield event
+                        if event.HasField("result"):
+                            return
+                raise Unavailable(grpc.StatusCode.UNAVAILABLE, "the stream was cut off")
             except BookmeshError as error:
-                if not _interrupted(error):
+                if failures == _REOPENED or not _interrupted(error):
                     raise
-                problem = error
-            failed = next(failures)
-            if failed == _REOPENED:
-                raise problem
-            await asyncio.sleep(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**failed))  # noqa: TID251  no mesh here
+            finally:
+                call.cancel()
+            await asyncio.sleep(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**failures))  # noqa: TID251  no mesh here
+            failures += 1
 
     async def cancel(self, request_id: str) -> pb.PurchaseRequest:
         """Cancel a purchase request as far as that is still possible; give it as it then is."""
@@ -262,7 +243,7 @@ class Client:
             max_quotes=max_quotes,
         )
         return await self._call(
-            self._quotes.ListQuotes, request, timeout_s=self._quotes_timeout_s(max_wait_ms)
+            self._quotes.ListQuotes, request, timeout_s=_quotes_timeout_s(max_wait_ms)
         )
 
     async def stream_quotes(
@@ -281,10 +262,14 @@ class Client:
             max_wait_ms=max_wait_ms,
         )
         call = self._quotes.StreamQuotes(
-            request, metadata=self._metadata(), timeout=self._quotes_timeout_s(max_wait_ms)
+            request, metadata=self._metadata(), timeout=_quotes_timeout_s(max_wait_ms)
         )
-        async for event in _read(call):
-            yield event
+        try:
+            with translated():
+                async for event in call:
+                    yield event
+        finally:
+            call.cancel()
 
     async def _call(
         self,
@@ -293,40 +278,23 @@ class Client:
         *more: tuple[str, str],
         timeout_s: float | None = None,
     ) -> Answer:
-        try:
-            return await rpc(
-                request, timeout=timeout_s or self._timeout_s, metadata=self._metadata(*more)
-            )
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error) from None
+        metadata = self._metadata(*more)
+        with translated():
+            return await rpc(request, timeout=timeout_s or self._timeout_s, metadata=metadata)
 
     def _metadata(self, *more: tuple[str, str]) -> tuple[tuple[str, str], ...]:
+        """Give what a call carries; refuse what cannot be sent, of which gRPC says neither what nor why."""
+        why = "must be visible ASCII characters"
         token = (self._token if isinstance(self._token, str) else self._token()).strip()
         if not _visible(token):
-            problem = "the token is not valid: it must be visible ASCII characters"
-            raise Unauthorized(grpc.StatusCode.UNAUTHENTICATED, problem, reason="TOKEN_INVALID")
-        acting = (("on-behalf-of", self._on_behalf_of),) if self._on_behalf_of else ()
-        for name, value in (*acting, *more):
-            if not _visible(value):
-                why = "must be visible ASCII characters"
-                raise InvalidArgument(
-                    grpc.StatusCode.INVALID_ARGUMENT, f"{name}: {why}", fields={name: why}
-                )
-        return (("authorization", f"Bearer {token}"), *acting, *more)
-
-    def _quotes_timeout_s(self, max_wait_ms: int) -> float:
-        return (max_wait_ms or _DEFAULT_QUOTES_WAIT_MS) / 1000 + _QUOTES_MARGIN_S
-
-
-async def _read(call: grpc.aio.UnaryStreamCall[Any, Event]) -> AsyncGenerator[Event, None]:
-    """Give the events of a stream; hang up when nobody wants more."""
-    try:
-        async for event in call:
-            yield event
-    except grpc.aio.AioRpcError as error:
-        raise from_rpc(error) from None
-    finally:
-        call.cancel()
+            problem = f"the token is not valid: it {why}"
+            raise Unauthorized(grpc.StatusCode.UNAUTHENTICATED, problem, "TOKEN_INVALID")
+        if self._on_behalf_of:
+            more = (("on-behalf-of", self._on_behalf_of), *more)
+        if wrong := {name: why for name, value in more if not _visible(value)}:
+            problem = "; ".join(f"{name}: {why}" for name in wrong)
+            raise InvalidArgument(grpc.StatusCode.INVALID_ARGUMENT, problem, fields=wrong)
+        return (("authorization", f"Bearer {token}"), *more)
 
 
 def _interrupted(error: BookmeshError) -> bool:
@@ -335,9 +303,12 @@ def _interrupted(error: BookmeshError) -> bool:
 
 
 def _visible(text: str) -> bool:
-    """Say whether a text can be sent as metadata; gRPC's own complaint about it says neither what nor why."""
     return text.isascii() and text.isprintable()
 
 
 def _conditions(words: Sequence[Condition]) -> Sequence[pb.BookCondition.Word.ValueType]:
     return [pb.BookCondition.Word.Value(word) for word in words]
+
+
+def _quotes_timeout_s(max_wait_ms: int) -> float:
+    return (max_wait_ms or _DEFAULT_QUOTES_WAIT_MS) / 1000 + _QUOTES_MARGIN_S

@@ -16,46 +16,39 @@ How a purchase ends is none of these, but its ``status``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-_DETAILS = "grpc-status-details-bin"
 
-
+@dataclass(eq=False)
 class BookmeshError(Exception):
     """A call that failed.
 
     Attributes:
         code: the gRPC status.
+        message: a sentence for people.
         reason: a word in capitals for programs, ``OFFER_EXPIRED``; docs/errors.md lists them. The status's name where
             Bookmesh gave none.
-        message: a sentence for people.
         fields: the fields of the request that were wrong, and why.
         metadata: further facts for programs.
         retry_after_s: after how many seconds to try again; None when nobody can say.
 
     """
 
-    def __init__(
-        self,
-        code: grpc.StatusCode,
-        message: str,
-        *,
-        reason: str = "",
-        fields: Mapping[str, str] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        retry_after_s: float | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.code = code
-        self.reason = reason or code.name
-        self.message = message
-        self.fields = dict(fields or {})
-        self.metadata = dict(metadata or {})
-        self.retry_after_s = retry_after_s
+    code: grpc.StatusCode
+    message: str
+    reason: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    retry_after_s: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__init__(self.message)
+        self.reason = self.reason or self.code.name
 
 
 class InvalidArgument(BookmeshError):
@@ -105,31 +98,31 @@ _KINDS: dict[grpc.StatusCode, type[BookmeshError]] = {
 }
 
 
-def from_rpc(error: grpc.aio.AioRpcError) -> BookmeshError:
-    """Give what a failed call says."""
-    info = error_details_pb2.ErrorInfo()
-    bad = error_details_pb2.BadRequest()
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise what a failed call says as one of these."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise _from_rpc(error) from None
+
+
+def _from_rpc(error: grpc.aio.AioRpcError) -> BookmeshError:
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     retry = error_details_pb2.RetryInfo()
-    for status in _statuses(error):
-        for detail in status.details:
-            with suppress(DecodeError):
-                # Fills in the one that it is.
-                _ = detail.Unpack(info) or detail.Unpack(bad) or detail.Unpack(retry)
+    with suppress(DecodeError):
+        said = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+        for detail in status_pb2.Status.FromString(bytes(said)).details:
+            # Fills in the one that it is.
+            _ = detail.Unpack(info) or detail.Unpack(bad) or detail.Unpack(retry)
     kind = _KINDS.get(error.code(), BookmeshError)
     if kind is NotPossible and "request_id" in info.metadata:
         kind = PaymentRefused
     return kind(
         error.code(),
         error.details() or "",
-        reason=info.reason,
+        info.reason,
         fields={violation.field: violation.description for violation in bad.field_violations},
-        metadata=info.metadata,
+        metadata=dict(info.metadata),
         retry_after_s=retry.retry_delay.ToTimedelta().total_seconds() or None,
     )
-
-
-def _statuses(error: grpc.aio.AioRpcError) -> Iterator[status_pb2.Status]:
-    for key, value in error.trailing_metadata() or ():
-        if key == _DETAILS and isinstance(value, bytes):
-            with suppress(DecodeError):
-                yield status_pb2.Status.FromString(value)

@@ -64,7 +64,7 @@ async def test_a_submission_is_repeated_under_one_key_of_its_own(
 ) -> None:
     front.errors = [errors.Unavailable("one"), errors.Unavailable("two")]
     await client.submit("x", max_price=1, payment_token="tok_x")
-    await client.submit("x", max_price=1, payment_token="tok_x")
+    await client.submit("x", max_price=1, payment_token="tok_x", idempotency_key=None)
     keys = [metadata["idempotency-key"] for metadata in front.metadata]
     assert len(keys) == 4
     assert keys[0] == keys[1] == keys[2] != keys[3]
