@@ -12,7 +12,7 @@ import asyncio
 import itertools
 import math
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -64,6 +64,9 @@ arrived meanwhile may have less time than it takes."""
 
 _MOST_BOOKS = 1000
 """Most books that are asked about in one round: reading so many answers takes some 30 ms."""
+
+_LAST_PART = 0.1
+"""A lot that has no more than this part of its wait left goes with those that are due, in the same round trip."""
 
 _WARY_S = 600.0
 """For so long after a seller did not understand a batch, ISBNs and other book ids do not travel together to it."""
@@ -676,16 +679,20 @@ class Gatherer:
     def _due(self, now: float) -> dict[str, list[_Lot]]:
         """Give the lots that are to be sent, by seller.
 
-        Where one is due, all those of the seller are that wait for its budget: the budget may be for any of them.
+        Where one is due, some that are not yet go along.
         """
         due: list[_Lot] = []
-        later: list[_Lot] = []
+        later: list[tuple[_Lot, float]] = []
         for lot in self._filled.values():
-            (due if lot.due_s(self._settings) <= now else later).append(lot)
+            due_s = lot.due_s(self._settings)
+            if due_s <= now:
+                due.append(lot)
+            else:
+                later.append((lot, due_s))
         if later:
             asked = {(lot.seller.seller_id, lot.purpose) for lot in due}
-            for lot in later:
-                if lot.lacking is not None and (lot.seller.seller_id, lot.purpose) in asked:
+            for lot, due_s in later:
+                if _goes_along(lot, due_s, asked, now):
                     due.append(lot)
                 elif lot.late_s <= now:
                     self._skip_later_than(now, lot, now)
@@ -946,6 +953,19 @@ class Gatherer:
                 self._put(seller, follower)
             else:
                 self._answer(seller, follower, outcome, now)
+
+
+def _goes_along(
+    lot: _Lot, due_s: float, asked: Collection[tuple[str, Purpose]], now: float
+) -> bool:
+    """Say whether a lot that is due at a later time goes with those of these sellers that are due now.
+
+    One that waits for its seller's budget does with others of the seller: the budget may be for any of them. One that
+    waits for company does when it has waited nearly long enough.
+    """
+    if lot.lacking is not None:
+        return (lot.seller.seller_id, lot.purpose) in asked
+    return bool(asked) and due_s - now <= _LAST_PART * (due_s - lot.first_s)
 
 
 def _rounds(due: Sequence[tuple[_Lot, int]]) -> Iterator[Sequence[tuple[_Lot, int]]]:

@@ -114,6 +114,23 @@ async def test_a_full_batch_does_not_wait() -> None:
 
 
 @in_virtual_time
+async def test_lots_that_have_nearly_waited_long_enough_are_admitted_with_one_that_has() -> None:
+    sellers = [seller("acme", batch=10), seller("beta", batch=10)]
+    for pause_s, rounds in ((0.05, 1), (0.5, 2)):
+        async with fleet(*sellers) as mesh:
+            process = await mesh.process(GatherSettings(linger_s=1.0))
+            answers: list[Answer] = []
+            for one in sellers:
+                process.gatherer.ask(
+                    one, QUESTION, customer_id="", until_s=2000.0, on_answer=answers.append
+                )
+                await asyncio.sleep(pause_s)
+            await asyncio.sleep(1.0)
+            assert len(answers) == len(sellers)
+            assert len(process.admission.rounds) == rounds
+
+
+@in_virtual_time
 async def test_while_the_budget_is_plenty_a_batch_waits_for_milliseconds() -> None:
     async with fleet(seller("acme", batch=10, calls_per_minute=100)) as mesh:
         process = await mesh.process()
