@@ -85,10 +85,11 @@ class QuoteServicer(QuoteServiceServicer):
             await streams.nothing_more(context)
             return
         async for body in streams.server_sent(
-            _numbered(self._compared(asked, request.max_wait_ms)),
+            streams.with_heartbeat(
+                _numbered(self._compared(asked, request.max_wait_ms)), self._heartbeat_s
+            ),
             context,
             seen=lambda _: False,
-            heartbeat_s=self._heartbeat_s,
         ):
             yield body
 

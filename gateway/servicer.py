@@ -97,7 +97,7 @@ class PurchaseServicer(PurchaseServiceServicer):
         """Pass on the events of a request as they happen."""
         customer_id = await self._callers.watcher(context)
         async for message in streams.in_band(
-            (event.data async for event in self._events(customer_id, request.request_id)),
+            (event.data async for event in self._events(customer_id, request.request_id) if event),
             context,
             lambda status: pb.WatchPurchaseRequestResponse(error=status),
             lambda last: {"last_event_id": last.event_id},
@@ -109,12 +109,12 @@ class PurchaseServicer(PurchaseServiceServicer):
     ) -> AsyncIterator[httpbody_pb2.HttpBody]:
         """Pass on the events of a request as server-sent events, from where the caller left off."""
         customer_id = await self._callers.watcher(context)
+        events = self._events(customer_id, request.request_id, self._heartbeat_s)
         async for body in streams.server_sent(
             # Without a name is what only a newer orchestrator knows.
-            (event async for event in self._events(customer_id, request.request_id) if event.name),
+            (event async for event in events if event is None or event.name),
             context,
             seen=streams.not_behind(streams.last_event_id(context)),
-            heartbeat_s=self._heartbeat_s,
         ):
             yield body
 
@@ -151,9 +151,11 @@ class PurchaseServicer(PurchaseServiceServicer):
         await _say_where(purchase, context)
         return convert.accepted(purchase)
 
-    async def _events(self, customer_id: str, request_id: str) -> AsyncIterator[PurchaseEvent]:
+    async def _events(
+        self, customer_id: str, request_id: str, heartbeat_s: float | None = None
+    ) -> AsyncIterator[PurchaseEvent | None]:
         try:
-            async for event in self._watches.events(customer_id, _id(request_id)):
+            async for event in self._watches.events(customer_id, _id(request_id), heartbeat_s):
                 yield event
         except errors.NotFound:
             raise _not_found() from None

@@ -67,20 +67,20 @@ class Event(Generic[_Message_co]):
 
 
 async def server_sent(
-    events: AsyncIterator[Event[Message]],
+    beating: AsyncGenerator[Event[Message] | None, None],
     context: Context,
     *,
     seen: Callable[[str], bool],
-    heartbeat_s: float,
 ) -> AsyncIterator[httpbody_pb2.HttpBody]:
     """Give events in the form of the HTML standard (9.2, server-sent events), those left out that were seen before.
+
+    Where there is None among them, it becomes a comment, which is the heartbeat.
 
     After the last one comes ``end``. Where nothing is left but that, nothing is sent, and REST answers with 204, which
     keeps browsers from connecting again for ever. What goes wrong before the first event is raised; afterwards it is an
     event ``error``, without an id, so that who connects again resumes behind the last event.
     """
     begun = False
-    beating = _with_heartbeat(events, heartbeat_s)
     try:
         async for event in beating:
             if event is not None and seen(event.event_id):
@@ -169,7 +169,7 @@ def _place(event_id: str) -> tuple[float, ...]:
     return tuple(map(float, numbers))
 
 
-async def _with_heartbeat(
+async def with_heartbeat(
     items: AsyncIterator[_Item], every_s: float
 ) -> AsyncGenerator[_Item | None, None]:
     """Give the items as they come, and None whenever there was none for so long."""

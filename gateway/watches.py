@@ -34,8 +34,12 @@ class Watches:
         self._orchestrator = orchestrator
         self._shared: dict[tuple[str, str], _Shared] = {}
 
-    async def events(self, customer_id: str, request_id: str) -> AsyncIterator[PurchaseEvent]:
+    async def events(
+        self, customer_id: str, request_id: str, heartbeat_s: float | None = None
+    ) -> AsyncIterator[PurchaseEvent | None]:
         """Give all events of a purchase from the first, each once, as they happen; end after its ``result``.
+
+        With ``heartbeat_s`` there is None whenever nothing happened for so long.
 
         Raises:
             MeshError: as ``Orchestrator.watch``; one of its own for each who watches.
@@ -57,7 +61,11 @@ class Watches:
                     raise deepcopy(shared.error)
                 if shared.over:
                     return
-                await shared.news.wait()
+                try:
+                    async with asyncio.timeout(heartbeat_s):
+                        await shared.news.wait()
+                except TimeoutError:
+                    yield None
         finally:
             shared.watchers -= 1
             if not shared.watchers and shared.following is not None:

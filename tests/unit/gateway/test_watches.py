@@ -41,7 +41,9 @@ async def two_who_watch(purchase: Purchase) -> tuple[errors.MeshError, errors.Me
         # As the call that each of them makes.
         deadline.enter(3600)
         events = watches.events("alice", "id")
-        assert (await anext(events)).event_id == "1"
+        event = await anext(events)
+        assert event is not None
+        assert event.event_id == "1"
         with pytest.raises(errors.MeshError) as caught:
             await anext(events)
         return caught.value
