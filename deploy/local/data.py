@@ -41,6 +41,7 @@ class DataFolder:
         self.envoy_config = base / "envoy" / "envoy.yaml"
         self.envoy_secrets = base / "envoy"
         self.ports = base / "ports.json"
+        self.last_run = base / "last-run"
         self._logs = base / "logs"
 
     def certificate(self, name: str) -> Path:

@@ -25,6 +25,7 @@ from deploy.local.child import Child, Program
 from deploy.local.data import DataFolder
 from deploy.local.keys import AUDIENCE, ISSUER, ensure_keys, sign_token
 from deploy.local.options import MeshOptions
+from deploy.local.past import keep_touching, others_called_lately
 from deploy.local.ports import GRPC, HTTP, Ports, demand
 from deploy.local.probes import NotReady, http_gives_200
 from deploy.local.problem import MeshProblem
@@ -85,6 +86,7 @@ class LocalMesh:
         self.replicas: dict[str, str] = {}
         self.sellers = 0
         self._postgres_port = 0
+        self._past_is_quiet = True
         self._report = report
         self._clock = clock or SystemClock()
         self._children: dict[str, Child] = {}
@@ -258,7 +260,7 @@ class LocalMesh:
                         if calls_sellers
                         else settings
                     ),
-                    # The simulated sellers start with the mesh: nobody has called them.
+                    # The simulated sellers start with the mesh: nobody has called them. For others see ``_begin``.
                     first_settings={"QUIET_START": "true"} if calls_sellers else {},
                 )
                 for name, port in zip(names, listens, strict=True)
@@ -352,10 +354,8 @@ class LocalMesh:
                 def begin(part: Program, *needs: asyncio.Task[None]) -> asyncio.Task[None]:
                     return group.create_task(self._begin(part, needs))
 
-                stores = [
-                    group.create_task(self._begin_database(database)),
-                    group.create_task(self._begin_valkey(cache)),
-                ]
+                ready = group.create_task(self._begin_database(database))
+                stores = [ready, group.create_task(self._begin_valkey(cache, ready))]
                 sellers = begin(sim)
                 asking = [begin(part, *stores) for part in aggregators]
                 for part in orchestrators:
@@ -373,6 +373,8 @@ class LocalMesh:
     async def _begin(self, program: Program, needs: Sequence[asyncio.Task[None]] = ()) -> None:
         for need in needs:
             await need
+        if not self._past_is_quiet:
+            program = replace(program, first_environment={})
         child = Child(program, self._clock, self._report)
         self._children[program.name] = child
         await child.start()
@@ -389,9 +391,19 @@ class LocalMesh:
             raise MeshProblem(str(error)) from None
         self._report(f"{'migrations':<15} {len(applied)} applied")
 
-    async def _begin_valkey(self, program: Program) -> None:
+    async def _begin_valkey(self, program: Program, database: asyncio.Task[None]) -> None:
         await self._begin(program)
+        await database
         rules = AdmissionSettings()
+        others = await others_called_lately(self.data, self.dsn, self._clock, rules.warm_up_s)
+        self._keep(asyncio.create_task(keep_touching(self.data, self._clock)))
+        if others:
+            self._past_is_quiet = False
+            self._report(
+                f"{'sellers':<15} {others} of your own may have been called a moment ago: none is called for"
+                f" {rules.warm_up_s:.0f} s"
+            )
+            return
         async with valkey_ledger(self.valkey_url, rules_of(rules), timeout_s=_LEDGER_S) as ledger:
             try:
                 await ledger.declare_quiet()
@@ -479,3 +491,4 @@ class LocalMesh:
                 await asyncio.gather(*(child.stop() for child in running))
         # After its successor, which speaks to it to the end.
         await asyncio.gather(*(child.stop() for child in self._leaving))
+        self.data.last_run.touch()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
 
 import grpc
 
@@ -45,13 +44,13 @@ async def register_sellers(
             sellers = [seller async for seller in _simulated(channel)]
         known = await _registry(data, aggregators[0], revision=0)
         active = {seller.seller_id for seller in sellers}
-        remembered = data.base / _REMEMBERED
-        for seller_id in _remembered(remembered) - active:
+        for seller_id in simulated_sellers(data) - active:
             if seller_id in known:
                 known[seller_id].state = aggregator_pb2.Seller.STATE_DISABLED
                 sellers.append(known[seller_id])
         # Before they are registered: what is not told here can never be disabled.
-        write(remembered, json.dumps(sorted(_remembered(remembered) | active)).encode())
+        every = sorted(simulated_sellers(data) | active)
+        write(data.base / _REMEMBERED, json.dumps(every).encode())
         revision = 0
         async with connect(data, aggregators[0], "aggregator") as channel:
             registry = aggregator_pb2_grpc.RegistryServiceStub(channel)
@@ -86,8 +85,9 @@ async def _simulated(channel: grpc.aio.Channel) -> AsyncIterator[aggregator_pb2.
             return
 
 
-def _remembered(file: Path) -> set[str]:
+def simulated_sellers(data: DataFolder) -> set[str]:
     """Give the ids of all sellers that the simulator has ever had here."""
+    file = data.base / _REMEMBERED
     return set(json.loads(file.read_text())) if file.exists() else set()
 
 
