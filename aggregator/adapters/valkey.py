@@ -33,7 +33,7 @@ _CHANNEL = "quotes:changed"
 _FLUSH_S = 0.01
 """How long what is put gathers before it is written, where somebody follows."""
 
-_QUIET_FLUSH_S = 0.1
+_QUIET_FLUSH_S = 0.2
 """How long otherwise. A round trip costs more than the answers in it; well below the time that a lead lasts."""
 
 _READ_TIMEOUT_S = 0.25
@@ -98,7 +98,7 @@ class ValkeyQuoteCache:
     """Implements ``QuoteCache``; shared while ``run`` runs, by the process itself otherwise.
 
     Questions that are opened while a round trip is under way go together in the next one. Writes gather for 10 ms where
-    somebody follows, for 100 ms otherwise. When Valkey fails or takes too long, no question waits for it until it has
+    somebody follows, for 200 ms otherwise. When Valkey fails or takes too long, no question waits for it until it has
     taken a write of our own, tried every quarter of a second; answers wait in a bounded buffer meanwhile.
     """
 
