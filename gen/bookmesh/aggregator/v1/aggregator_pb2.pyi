@@ -641,7 +641,10 @@ class SellerHealth(_message.Message):
     failures: _builtins.int
     """Of those, failed."""
     budget_left: _builtins.int
-    """Calls that it still allows in the present 60 s, over the fleet, those reserved for purchases included."""
+    """Calls that may still be made in the present 60 s: what the fleet shares, those reserved for purchases included, and
+    this replica's own part; the own parts of others are not known here. 0 while nobody may call it: it has asked to be
+    left alone.
+    """
     in_flight: _builtins.int
     """Calls under way, over the fleet."""
     from_fleet: _builtins.bool
@@ -653,7 +656,7 @@ class SellerHealth(_message.Message):
     @_builtins.property
     def latency_p50(self) -> _duration_pb2.Duration:
         """Time within which half of the calls to it were answered lately, at this replica. Not set before it has answered, and
-        where fewer were answered in 2.7 s.
+        where fewer were answered in 5 s.
         """
 
     @_builtins.property

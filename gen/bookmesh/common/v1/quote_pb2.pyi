@@ -65,7 +65,9 @@ class Quote(_message.Message):
 
     @_builtins.property
     def latency(self) -> _duration_pb2.Duration:
-        """Time from sending the question to the answer; 0 for one that came from a cache."""
+        """Time from the question to the answer, the wait for the seller's budget and for company in a batch included; 0 for one
+        that came from a cache.
+        """
 
     @_builtins.property
     def age(self) -> _duration_pb2.Duration:
@@ -191,7 +193,7 @@ class Miss(_message.Message):
     """Why."""
     @_builtins.property
     def latency(self) -> _duration_pb2.Duration:
-        """Time from sending the question to the miss; 0 when it was not asked."""
+        """Time from the question to the miss; 0 when it was known already."""
 
     def __init__(
         self,
