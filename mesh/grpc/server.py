@@ -14,7 +14,7 @@ import structlog
 from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
+from opentelemetry.instrumentation.grpc import aio_server_interceptor
 from protovalidate import Validator
 
 from mesh.grpc import tls
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 OUR_PACKAGES = "bookmesh."
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_HEALTH = f"/{health.SERVICE_NAME}/"
 _CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
 _READY_INTERVAL_S = 0.5
 _LAST_WORD_S = 1.0
@@ -114,7 +115,7 @@ async def serve(serving: Serving, settings: ServiceSettings, clock: Clock) -> No
     )
     server = grpc.aio.server(
         interceptors=[
-            aio_server_interceptor(filter_=filters.negate(filters.health_check())),
+            aio_server_interceptor(filter_=_is_no_probe),
             interceptor,
         ],
         options=[
@@ -183,6 +184,11 @@ def bind(server: grpc.aio.Server, address: str, certificates: Certificates | Non
     except RuntimeError:
         _log.error("cannot listen: the address is taken or not of this machine", address=address)
         raise SystemExit(1) from None
+
+
+def _is_no_probe(call: grpc.HandlerCallDetails) -> bool:
+    """Say whether a call is to be seen in traces; those for health are not."""
+    return not call.method.startswith(_HEALTH)
 
 
 def _callers(services: Sequence[Served]) -> dict[str, Collection[str]]:

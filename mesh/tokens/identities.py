@@ -124,12 +124,14 @@ class JwtIdentities:
 
     async def _claims(self, token: str) -> dict[str, Any]:
         header = jwt.get_unverified_header(token)
-        if not self._fitting(header) and header.get("alg") in ALGORITHMS:
+        fitting = self._fitting(header)
+        if not fitting and header.get("alg") in ALGORITHMS:
             await self._keys.look_again()
+            fitting = self._fitting(header)
         failure: jwt.InvalidTokenError = jwt.InvalidSignatureError(
             "it is not signed with a key that is known here"
         )
-        for key in self._fitting(header):
+        for key in fitting:
             try:
                 return jwt.decode(
                     token,
