@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -30,9 +31,10 @@ from seller_sim.domain.seller import (
     Seller,
     Unavailable,
 )
+from seller_sim.domain.traffic import BusyTime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from mesh.clock import Clock
     from seller_sim.ports import Ledger, Listeners
@@ -71,6 +73,17 @@ class Simulation:
         self._in_flight: dict[tuple[str, str, str], bytes] = {}
         self._working: set[asyncio.Task[object]] = set()
         self._closing = asyncio.Event()
+        self._busy = BusyTime()
+
+    @property
+    def busy_s(self) -> float:
+        """For how long at least one seller was at work, in seconds, until the last time that none was."""
+        return self._busy.total_s
+
+    @property
+    def working(self) -> int:
+        """How many calls for quotes, holds and orders are being worked on."""
+        return self._busy.calls
 
     async def start(self) -> None:
         """Open the addresses of all sellers that are not dead."""
@@ -102,6 +115,15 @@ class Simulation:
             raise _too_many(f"more than {limit} calls in 60 seconds", wait_s)
         if seller.behaviour.dead:
             raise errors.Unavailable("this seller is dead")
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Count the time in this block as one in which sellers are at work."""
+        self._busy.began(self._clock.monotonic())
+        try:
+            yield
+        finally:
+            self._busy.ended(self._clock.monotonic())
 
     async def get_capabilities(self, seller: Seller) -> None:
         """Let time pass as for any call; the capabilities are part of the seller's behaviour."""

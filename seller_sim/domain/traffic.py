@@ -45,6 +45,34 @@ class SlidingWindow:
         return max(freed_s - now_s, 0.0) or WINDOW_S
 
 
+class BusyTime:
+    """Adds up for how long at least one of several calls was being worked on.
+
+    Attributes:
+        total_s: until the last time that none was, in seconds.
+        calls: how many are being worked on.
+
+    """
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.total_s = 0.0
+        self.calls = 0
+        self._since_s = 0.0
+
+    def began(self, now_s: float) -> None:
+        """Count a call that began."""
+        if not self.calls:
+            self._since_s = now_s
+        self.calls += 1
+
+    def ended(self, now_s: float) -> None:
+        """Count a call that ended."""
+        self.calls -= 1
+        if not self.calls:
+            self.total_s += now_s - self._since_s
+
+
 class Traffic:
     """What one seller has counted since it was started.
 

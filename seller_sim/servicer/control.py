@@ -6,6 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from bookmesh.sellersim.v1 import control_pb2, control_pb2_grpc
+from mesh import convert as mesh_convert
 from mesh.grpc.interceptor import Context
 from seller_sim import convert
 
@@ -54,7 +55,8 @@ class ControlServicer(control_pb2_grpc.ControlServiceServicer):
     ) -> control_pb2.GetCountersResponse:
         sellers = self._simulation.sellers.values()
         return control_pb2.GetCountersResponse(
-            sellers=[convert.counters_to_proto(seller) for seller in sellers]
+            sellers=[convert.counters_to_proto(seller) for seller in sellers],
+            busy_time=mesh_convert.duration(self._simulation.busy_s),
         )
 
     async def ReadLedger(

@@ -32,9 +32,10 @@ class SellerServicer(seller_pb2_grpc.SellerServiceServicer):
         return pb.GetCapabilitiesResponse(capabilities=capabilities)
 
     async def GetQuote(self, request: pb.GetQuoteRequest, context: Context) -> pb.GetQuoteResponse:
-        wanted = convert.quote_request(request)
-        (answer,) = await self._simulation.get_quotes(called_seller(), [wanted])
-        return convert.quote_response(request.book_id, answer)
+        with self._simulation.at_work():
+            wanted = convert.quote_request(request)
+            (answer,) = await self._simulation.get_quotes(called_seller(), [wanted])
+            return convert.quote_response(request.book_id, answer)
 
     async def BatchGetQuotes(
         self, request: pb.BatchGetQuotesRequest, context: Context
@@ -45,20 +46,22 @@ class SellerServicer(seller_pb2_grpc.SellerServiceServicer):
         if len(request.requests) > limit:
             fault = FieldViolation("requests", f"at most {limit}, are {len(request.requests)}")
             raise errors.InvalidArgument(f"{fault.field}: {fault.description}", fields=(fault,))
-        wanted = [convert.quote_request(one) for one in request.requests]
-        answers = await self._simulation.get_quotes(seller, wanted)
-        return pb.BatchGetQuotesResponse(
-            responses=[
-                convert.quote_response(one.book_id, answer)
-                for one, answer in zip(request.requests, answers, strict=True)
-            ]
-        )
+        with self._simulation.at_work():
+            wanted = [convert.quote_request(one) for one in request.requests]
+            answers = await self._simulation.get_quotes(seller, wanted)
+            return pb.BatchGetQuotesResponse(
+                responses=[
+                    convert.quote_response(one.book_id, answer)
+                    for one, answer in zip(request.requests, answers, strict=True)
+                ]
+            )
 
     async def HoldBook(self, request: pb.HoldBookRequest, context: Context) -> pb.HoldBookResponse:
         seller = called_seller()
         _require(seller.behaviour.supports_holds, "HoldBook")
-        answer = await self._simulation.hold_book(seller, convert.hold_request(request))
-        return convert.hold_response(answer)
+        with self._simulation.at_work():
+            answer = await self._simulation.hold_book(seller, convert.hold_request(request))
+            return convert.hold_response(answer)
 
     async def ReleaseHold(
         self, request: pb.ReleaseHoldRequest, context: Context
@@ -71,8 +74,10 @@ class SellerServicer(seller_pb2_grpc.SellerServiceServicer):
     async def PlaceOrder(
         self, request: pb.PlaceOrderRequest, context: Context
     ) -> pb.PlaceOrderResponse:
-        order = convert.order_request(request)
-        return convert.order_response(await self._simulation.place_order(called_seller(), order))
+        with self._simulation.at_work():
+            order = convert.order_request(request)
+            answer = await self._simulation.place_order(called_seller(), order)
+            return convert.order_response(answer)
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
         seller = called_seller()

@@ -167,6 +167,20 @@ async def test_an_answer_takes_its_latency(world: World) -> None:
     await quoting
 
 
+async def test_the_time_in_which_sellers_are_at_work_is_counted(world: World) -> None:
+    """Measurements tell it from the mesh's own. Two calls at once are no more than one; a call for nothing is none."""
+    await world.change("shop-001", latency_constant_ms=600_000)
+    await world.change("shop-002", latency_constant_ms=600_000)
+    calls = [asyncio.create_task(world.quote(name, 700)) for name in ("shop-001", "shop-002")]
+    await until(lambda: world.simulation.working == len(calls))
+    world.clock.push(600)
+    await asyncio.gather(*calls)
+    await until(lambda: world.simulation.working == 0)
+    world.clock.push(600)
+    counted = await world.control.GetCounters(control_pb2.GetCountersRequest(), NO_CONTEXT)
+    assert 600 <= counted.busy_time.ToTimedelta().total_seconds() < 1200
+
+
 async def test_an_invalid_quote_has_a_total_of_nothing(world: World) -> None:
     await world.change("shop-001", invalid_quote_rate=1)
     quote = await world.quote()

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seller_sim.domain.traffic import WINDOW_S, SlidingWindow, Traffic
+from seller_sim.domain.traffic import WINDOW_S, BusyTime, SlidingWindow, Traffic
 
 GAPS = st.lists(st.integers(min_value=0, max_value=40), min_size=1, max_size=60)
 
@@ -63,6 +63,20 @@ def test_more_books_than_the_limit_never_fit() -> None:
 
 def test_without_a_limit_on_books_nothing_is_counted() -> None:
     assert Traffic().admit_books(1_000, 0.0, 0) == 0
+
+
+def test_time_is_busy_once_however_many_calls_there_are() -> None:
+    """Two calls that overlap, a pause that does not count, another call."""
+    busy = BusyTime()
+    busy.began(10.0)
+    busy.began(12.0)
+    busy.ended(13.0)
+    assert busy.total_s == 0.0
+    busy.ended(15.0)
+    assert busy.total_s == 5.0
+    busy.began(20.0)
+    busy.ended(21.0)
+    assert busy.total_s == 6.0
 
 
 def test_a_window_forgets_what_is_60_seconds_old() -> None:

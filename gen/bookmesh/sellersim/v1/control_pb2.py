@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from bookmesh.seller.v1 import seller_pb2 as bookmesh_dot_seller_dot_v1_dot_seller__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#bookmesh/sellersim/v1/control.proto\x12\x15\x62ookmesh.sellersim.v1\x1a\x1f\x62ookmesh/seller/v1/seller.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\"e\n\x12ListSellersRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\tpageToken\"\x7f\n\x13ListSellersResponse\x12@\n\x07sellers\x18\x01 \x03(\x0b\x32&.bookmesh.sellersim.v1.SimulatedSellerR\x07sellers\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x9d\x02\n\x0fSimulatedSeller\x12\x1b\n\tseller_id\x18\x01 \x01(\tR\x08sellerId\x12!\n\x0c\x64isplay_name\x18\x02 \x01(\tR\x0b\x64isplayName\x12\x1a\n\x08\x65ndpoint\x18\x03 \x01(\tR\x08\x65ndpoint\x12\x31\n\x14\x63redential_reference\x18\x04 \x01(\tR\x13\x63redentialReference\x12\x44\n\x0c\x63\x61pabilities\x18\x05 \x01(\x0b\x32 .bookmesh.seller.v1.CapabilitiesR\x0c\x63\x61pabilities\x12\x35\n\tbehaviour\x18\x06 \x01(\x0b\x32\x17.google.protobuf.StructR\tbehaviour\"v\n\x16\x43hangeBehaviourRequest\x12\x1d\n\nseller_ids\x18\x01 \x03(\tR\tsellerIds\x12=\n\tbehaviour\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructB\x06\xbaH\x03\xc8\x01\x01R\tbehaviour\"3\n\x17\x43hangeBehaviourResponse\x12\x18\n\x07\x63hanged\x18\x01 \x01(\x05R\x07\x63hanged\"\x14\n\x12GetCountersRequest\"V\n\x13GetCountersResponse\x12?\n\x07sellers\x18\x01 \x03(\x0b\x32%.bookmesh.sellersim.v1.SellerCountersR\x07sellers\"\x85\x02\n\x0eSellerCounters\x12\x1b\n\tseller_id\x18\x01 \x01(\tR\x08sellerId\x12\x46\n\x05\x63\x61lls\x18\x02 \x03(\x0b\x32\x30.bookmesh.sellersim.v1.SellerCounters.CallsEntryR\x05\x63\x61lls\x12!\n\x0crate_limited\x18\x03 \x01(\x03R\x0brateLimited\x12\x31\n\x15peak_calls_per_minute\x18\x04 \x01(\x03R\x12peakCallsPerMinute\x1a\x38\n\nCallsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\"<\n\x11ReadLedgerRequest\x12\'\n\x0f\x62uyer_reference\x18\x01 \x01(\tR\x0e\x62uyerReference\"\x89\x01\n\x12ReadLedgerResponse\x12:\n\x06orders\x18\x01 \x03(\x0b\x32\".bookmesh.sellersim.v1.LedgerOrderR\x06orders\x12\x37\n\x05holds\x18\x02 \x03(\x0b\x32!.bookmesh.sellersim.v1.LedgerHoldR\x05holds\"[\n\x0bLedgerOrder\x12\x1b\n\tseller_id\x18\x01 \x01(\tR\x08sellerId\x12/\n\x05order\x18\x02 \x01(\x0b\x32\x19.bookmesh.seller.v1.OrderR\x05order\"\x81\x01\n\nLedgerHold\x12\x1b\n\tseller_id\x18\x01 \x01(\tR\x08sellerId\x12\'\n\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\x12\x17\n\x07\x62ook_id\x18\x03 \x01(\tR\x06\x62ookId\x12\x14\n\x05state\x18\x04 \x01(\tR\x05state2\xb3\x03\n\x0e\x43ontrolService\x12\x64\n\x0bListSellers\x12).bookmesh.sellersim.v1.ListSellersRequest\x1a*.bookmesh.sellersim.v1.ListSellersResponse\x12p\n\x0f\x43hangeBehaviour\x12-.bookmesh.sellersim.v1.ChangeBehaviourRequest\x1a..bookmesh.sellersim.v1.ChangeBehaviourResponse\x12\x64\n\x0bGetCounters\x12).bookmesh.sellersim.v1.GetCountersRequest\x1a*.bookmesh.sellersim.v1.GetCountersResponse\x12\x63\n\nReadLedger\x12(.bookmesh.sellersim.v1.ReadLedgerRequest\x1a).bookmesh.sellersim.v1.ReadLedgerResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#bookmesh/sellersim/v1/control.proto\x12\x15\x62ookmesh.sellersim.v1\x1a\x1f\x62ookmesh/seller/v1/seller.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"e\n\x12ListSellersRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\tpageToken\"\x7f\n\x13ListSellersResponse\x12@\n\x07sellers\x18\x01 \x03(\x0b\x32&.bookmesh.sellersim.v1.SimulatedSellerR\x07sellers\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x9d\x02\n\x0fSimulatedSeller\x12\x1b\n\tseller_id\x18\x01 \x01(\tR\x08sellerId\x12!\n\x0c\x64isplay_name\x18\x02 \x01(\tR\x0b\x64isplayName\x12\x1a\n\x08\x65ndpoint\x18\x03 \x01(\tR\x08\x65ndpoint\x12\x31\n\x14\x63redential_reference\x18\x04 \x01(\tR\x13\x63redentialReference\x12\x44\n\x0c\x63\x61pabilities\x18\x05 \x01(\x0b\x32 .bookmesh.seller.v1.CapabilitiesR\x0c\x63\x61pabilities\x12\x35\n\tbehaviour\x18\x06 \x01(\x0b\x32\x17.google.protobuf.StructR\tbehaviour\"v\n\x16\x43hangeBehaviourRequest\x12\x1d\n\nseller_ids\x18\x01 \x03(\tR\tsellerIds\x12=\n\tbehaviour\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructB\x06\xbaH\x03\xc8\x01\x01R\tbehaviour\"3\n\x17\x43hangeBehaviourResponse\x12\x18\n\x07\x63hanged\x18\x01 \x01(\x05R\x07\x63hanged\"\x14\n\x12GetCountersRequest\"\x8e\x01\n\x13GetCountersResponse\x12?\n\x07sellers\x18\x01 \x03(\x0b\x32%.bookmesh.sellersim.v1.SellerCountersR\x07sellers\x12\x36\n\tbusy_time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x62usyTime\"\x85\x02\n\x0eSellerCounters\x12\x1b\n\tseller_id\x18\x01 \x01(\tR\x08sellerId\x12\x46\n\x05\x63\x61lls\x18\x02 \x03(\x0b\x32\x30.bookmesh.sellersim.v1.SellerCounters.CallsEntryR\x05\x63\x61lls\x12!\n\x0crate_limited\x18\x03 \x01(\x03R\x0brateLimited\x12\x31\n\x15peak_calls_per_minute\x18\x04 \x01(\x03R\x12peakCallsPerMinute\x1a\x38\n\nCallsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\"<\n\x11ReadLedgerRequest\x12\'\n\x0f\x62uyer_reference\x18\x01 \x01(\tR\x0e\x62uyerReference\"\x89\x01\n\x12ReadLedgerResponse\x12:\n\x06orders\x18\x01 \x03(\x0b\x32\".bookmesh.sellersim.v1.LedgerOrderR\x06orders\x12\x37\n\x05holds\x18\x02 \x03(\x0b\x32!.bookmesh.sellersim.v1.LedgerHoldR\x05holds\"[\n\x0bLedgerOrder\x12\x1b\n\tseller_id\x18\x01 \x01(\tR\x08sellerId\x12/\n\x05order\x18\x02 \x01(\x0b\x32\x19.bookmesh.seller.v1.OrderR\x05order\"\x81\x01\n\nLedgerHold\x12\x1b\n\tseller_id\x18\x01 \x01(\tR\x08sellerId\x12\'\n\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\x12\x17\n\x07\x62ook_id\x18\x03 \x01(\tR\x06\x62ookId\x12\x14\n\x05state\x18\x04 \x01(\tR\x05state2\xb3\x03\n\x0e\x43ontrolService\x12\x64\n\x0bListSellers\x12).bookmesh.sellersim.v1.ListSellersRequest\x1a*.bookmesh.sellersim.v1.ListSellersResponse\x12p\n\x0f\x43hangeBehaviour\x12-.bookmesh.sellersim.v1.ChangeBehaviourRequest\x1a..bookmesh.sellersim.v1.ChangeBehaviourResponse\x12\x64\n\x0bGetCounters\x12).bookmesh.sellersim.v1.GetCountersRequest\x1a*.bookmesh.sellersim.v1.GetCountersResponse\x12\x63\n\nReadLedger\x12(.bookmesh.sellersim.v1.ReadLedgerRequest\x1a).bookmesh.sellersim.v1.ReadLedgerResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,32 +43,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHANGEBEHAVIOURREQUEST'].fields_by_name['behaviour']._serialized_options = b'\272H\003\310\001\001'
   _globals['_SELLERCOUNTERS_CALLSENTRY']._loaded_options = None
   _globals['_SELLERCOUNTERS_CALLSENTRY']._serialized_options = b'8\001'
-  _globals['_LISTSELLERSREQUEST']._serialized_start=154
-  _globals['_LISTSELLERSREQUEST']._serialized_end=255
-  _globals['_LISTSELLERSRESPONSE']._serialized_start=257
-  _globals['_LISTSELLERSRESPONSE']._serialized_end=384
-  _globals['_SIMULATEDSELLER']._serialized_start=387
-  _globals['_SIMULATEDSELLER']._serialized_end=672
-  _globals['_CHANGEBEHAVIOURREQUEST']._serialized_start=674
-  _globals['_CHANGEBEHAVIOURREQUEST']._serialized_end=792
-  _globals['_CHANGEBEHAVIOURRESPONSE']._serialized_start=794
-  _globals['_CHANGEBEHAVIOURRESPONSE']._serialized_end=845
-  _globals['_GETCOUNTERSREQUEST']._serialized_start=847
-  _globals['_GETCOUNTERSREQUEST']._serialized_end=867
-  _globals['_GETCOUNTERSRESPONSE']._serialized_start=869
-  _globals['_GETCOUNTERSRESPONSE']._serialized_end=955
-  _globals['_SELLERCOUNTERS']._serialized_start=958
-  _globals['_SELLERCOUNTERS']._serialized_end=1219
-  _globals['_SELLERCOUNTERS_CALLSENTRY']._serialized_start=1163
-  _globals['_SELLERCOUNTERS_CALLSENTRY']._serialized_end=1219
-  _globals['_READLEDGERREQUEST']._serialized_start=1221
-  _globals['_READLEDGERREQUEST']._serialized_end=1281
-  _globals['_READLEDGERRESPONSE']._serialized_start=1284
-  _globals['_READLEDGERRESPONSE']._serialized_end=1421
-  _globals['_LEDGERORDER']._serialized_start=1423
-  _globals['_LEDGERORDER']._serialized_end=1514
-  _globals['_LEDGERHOLD']._serialized_start=1517
-  _globals['_LEDGERHOLD']._serialized_end=1646
-  _globals['_CONTROLSERVICE']._serialized_start=1649
-  _globals['_CONTROLSERVICE']._serialized_end=2084
+  _globals['_LISTSELLERSREQUEST']._serialized_start=186
+  _globals['_LISTSELLERSREQUEST']._serialized_end=287
+  _globals['_LISTSELLERSRESPONSE']._serialized_start=289
+  _globals['_LISTSELLERSRESPONSE']._serialized_end=416
+  _globals['_SIMULATEDSELLER']._serialized_start=419
+  _globals['_SIMULATEDSELLER']._serialized_end=704
+  _globals['_CHANGEBEHAVIOURREQUEST']._serialized_start=706
+  _globals['_CHANGEBEHAVIOURREQUEST']._serialized_end=824
+  _globals['_CHANGEBEHAVIOURRESPONSE']._serialized_start=826
+  _globals['_CHANGEBEHAVIOURRESPONSE']._serialized_end=877
+  _globals['_GETCOUNTERSREQUEST']._serialized_start=879
+  _globals['_GETCOUNTERSREQUEST']._serialized_end=899
+  _globals['_GETCOUNTERSRESPONSE']._serialized_start=902
+  _globals['_GETCOUNTERSRESPONSE']._serialized_end=1044
+  _globals['_SELLERCOUNTERS']._serialized_start=1047
+  _globals['_SELLERCOUNTERS']._serialized_end=1308
+  _globals['_SELLERCOUNTERS_CALLSENTRY']._serialized_start=1252
+  _globals['_SELLERCOUNTERS_CALLSENTRY']._serialized_end=1308
+  _globals['_READLEDGERREQUEST']._serialized_start=1310
+  _globals['_READLEDGERREQUEST']._serialized_end=1370
+  _globals['_READLEDGERRESPONSE']._serialized_start=1373
+  _globals['_READLEDGERRESPONSE']._serialized_end=1510
+  _globals['_LEDGERORDER']._serialized_start=1512
+  _globals['_LEDGERORDER']._serialized_end=1603
+  _globals['_LEDGERHOLD']._serialized_start=1606
+  _globals['_LEDGERHOLD']._serialized_end=1735
+  _globals['_CONTROLSERVICE']._serialized_start=1738
+  _globals['_CONTROLSERVICE']._serialized_end=2173
 # @@protoc_insertion_point(module_scope)

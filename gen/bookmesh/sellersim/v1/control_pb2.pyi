@@ -6,6 +6,7 @@ The control of simulated sellers. Only tests and demos use it; no service of the
 from bookmesh.seller.v1 import seller_pb2 as _seller_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
@@ -196,18 +197,26 @@ class GetCountersResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SELLERS_FIELD_NUMBER: _builtins.int
+    BUSY_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sellers(self) -> _containers.RepeatedCompositeFieldContainer[Global___SellerCounters]:
         """One a seller, in the order of their ids."""
+
+    @_builtins.property
+    def busy_time(self) -> _duration_pb2.Duration:
+        """For how long since the start, until the last time that it was not so, any of the sellers was at work on a call for a
+        quote, a hold or an order: from its arrival to its answer, waiting for a turn in their common process included.
+        """
 
     def __init__(
         self,
         *,
         sellers: _abc.Iterable[Global___SellerCounters] | None = ...,
+        busy_time: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["busy_time", b"busy_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sellers", b"sellers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_time", b"busy_time", "sellers", b"sellers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
