@@ -32,7 +32,14 @@ from mesh import errors
 from mesh.clock import Clock
 from mesh.ids import NewId
 from sellers.admission.model import Purpose
-from sellers.model import CallFailed, FailureKind, Quote, Seller
+from sellers.model import (
+    CallFailed,
+    FailureKind,
+    Quote,
+    Seller,
+    Unavailable,
+    UnavailableReason,
+)
 from sellers.registry import Directory
 
 MAX_BATCH = 1000
@@ -63,6 +70,7 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 
 Known: TypeAlias = tuple[Mapping[str, Seller], Mapping[str, float], Mapping[str, float]]
 """Of what is known: the sellers, for how long it is good, and for how long it was from the beginning, by seller."""
+_NOT_IN_CURRENCY = Unavailable(UnavailableReason.CURRENCY)
 _TIMED_OUT = CallFailed(
     FailureKind.TIMED_OUT,
     definitely_not_done=False,
@@ -466,6 +474,7 @@ class Flight:
 
     async def _find_out(self) -> None:
         """Find out what is known, and ask the rest, or follow whoever in the fleet is asking."""
+        self._leave_out()
         with self._cache.changes(self._question) as changed:
             while self._open:
                 if self.key.fresh:
@@ -498,6 +507,17 @@ class Flight:
                     async with asyncio.timeout(_FOLLOW_S):
                         await changed.wait()
                 changed.clear()
+
+    def _leave_out(self) -> None:
+        """Answer for the sellers that have said once and for all that they do not quote in the currency."""
+        currency = self._question.currency
+        without = [
+            Answer(seller_id, _NOT_IN_CURRENCY, 0.0, cached=True)
+            for seller_id, seller in self._open.items()
+            if currency not in seller.capabilities.currencies
+        ]
+        if without:
+            self._take(without)
 
     def _tell_known(self, known: Known) -> None:
         """Tell of demand, save that of browsing: prices kept fresh for it would cost those who buy."""

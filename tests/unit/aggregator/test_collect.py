@@ -191,6 +191,19 @@ async def test_sellers_that_are_not_active_are_not_asked() -> None:
     assert summary.sellers == 1
 
 
+async def test_a_seller_is_not_asked_in_a_currency_that_it_does_not_have() -> None:
+    sellers = Sellers(acme=says(QUOTE), beta=says(QUOTE))
+    directory = Directory()
+    acme, beta = registered("acme", "acme:1"), registered("beta", "beta:1")
+    euros = replace(beta.capabilities, currencies=("EUR", "CHF"))
+    directory.replace([acme, replace(beta, capabilities=euros)], 1)
+    batches, summary = await collected(collector(directory, sellers))
+    assert outcomes(batches) == {"acme": QUOTE, "beta": Unavailable(UnavailableReason.CURRENCY)}
+    assert sellers.asked == ["acme"]
+    assert (summary.asked, summary.answered, summary.cached) == (2, 2, 1)
+    assert summary.misses == {MissReason.CURRENCY: 1}
+
+
 async def test_without_sellers_a_collection_is_empty() -> None:
     batches, summary = await collected(Sellers().collector())
     assert batches == []
