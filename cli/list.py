@@ -18,6 +18,7 @@ from cli.door import Door
 from cli.exits import Exit
 
 _WIDTH_OF_A_LOG = 160
+_WIDE = 110
 _MOST_A_PAGE = 100
 
 
@@ -59,7 +60,7 @@ def command(*, door: Door, statuses: tuple[Status, ...], book: str, limit: int) 
             console = Console(highlight=False)
             if not console.is_terminal:
                 console = Console(highlight=False, width=_WIDTH_OF_A_LOG)
-            console.print(_table(found))
+            console.print(as_table(found, console.width))
         else:
             click.echo("there are none")
         return Exit.DONE
@@ -67,11 +68,13 @@ def command(*, door: Door, statuses: tuple[Status, ...], book: str, limit: int) 
     door.run(show)
 
 
-def _table(purchases: list[PurchaseRequestSummary]) -> Table:
-    table = Table(box=None, padding=(0, 1))
+def as_table(purchases: list[PurchaseRequestSummary], width: int) -> Table:
+    """Give a table in which each id is in one piece, to be copied; in a narrow one something else is left out."""
+    table = Table(box=None, padding=(0, 1, 0, 0))
     for name in ("begun", "request", "book", "status"):
-        table.add_column(name, overflow="fold")
-    for name in ("at most", "price"):
+        table.add_column(name, overflow="fold", no_wrap=name == "request")
+    wide = width >= _WIDE
+    for name in ("at most", "price") if wide else ("price",):
         table.add_column(name, justify="right")
     for purchase in purchases:
         price = purchase.final_price or purchase.lowest_price
@@ -80,7 +83,7 @@ def _table(purchases: list[PurchaseRequestSummary]) -> Table:
             purchase.request_id,
             Text(purchase.book_id),
             PurchaseStatus.Word.Name(purchase.status).replace("_", " "),
-            telling.amount(purchase.max_price, purchase.currency_code),
+            *([telling.amount(purchase.max_price, purchase.currency_code)] if wide else []),
             telling.amount(price, purchase.currency_code) if price else "",
         )
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import pty
@@ -15,10 +16,12 @@ import grpc
 import pytest
 import trustme
 from click.testing import CliRunner
+from rich.console import Console
 
 from bookmesh.customer.v1 import customer_pb2 as pb
 from bookmesh_client import PurchaseStatus
 from cli import main
+from cli.list import as_table
 from mesh import errors
 from mesh.errors import FieldViolation, MeshError
 from tests.fakes.front import (
@@ -371,6 +374,23 @@ async def test_a_list_is_a_table_or_json(bookmesh: Bookmesh) -> None:
     ]
     shown = json.loads((await bookmesh("list", "-o", "json", "--limit", "3")).out)
     assert [purchase["request_id"] for purchase in shown] == ["0-0", "0-1", "1-0"]
+
+
+def test_in_a_narrow_terminal_a_list_keeps_ids_in_one_piece() -> None:
+    purchase = pb.PurchaseRequestSummary(
+        request_id=REQUEST_ID,
+        status=PurchaseStatus.price_not_met,
+        book_id="9780134685991",
+        max_price=29.99,
+        lowest_price=34.99,
+        currency_code="USD",
+    )
+    console = Console(width=80, file=io.StringIO())
+    console.print(as_table([purchase], console.width))
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert any(REQUEST_ID in line and "9780134685991" in line for line in lines)
+    assert any("$34.99" in line for line in lines)
 
 
 async def test_quotes_are_compared(bookmesh: Bookmesh) -> None:
