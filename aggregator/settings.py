@@ -29,7 +29,7 @@ class Settings(SellerCallerSettings):
 
     kept_share: float = Field(default=0.25, ge=0, lt=1)
     """How much of what quotes may use is kept for customers who want little, while others want much: more than 5
-    collections in half a minute or so, and more than a tenth of all."""
+    collections in half a minute or so, and more than a fiftieth of all."""
 
     quote_good_s: float = Field(default=60.0, ge=1, le=3600)
     """The longest that a quote is shown again before its seller is asked anew, in seconds."""

@@ -11,8 +11,8 @@ _HALF_LIFE_S = 30.0
 _LITTLE = 5.0
 """Whoever wanted no more collections than this does not want much, be it all that there is."""
 
-_MUCH = 0.1
-"""Nor does who wanted no more than this part of all."""
+_MUCH = 0.02
+"""Nor does who wanted no more than this part of all: where so many want the same, nobody pushes out anybody."""
 
 _CUSTOMERS = 10_000
 """So many customers are watched; of those above it the ones that came longest ago are forgotten."""

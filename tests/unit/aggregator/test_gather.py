@@ -390,6 +390,17 @@ async def test_who_comes_after_a_customer_with_hundreds_of_questions_still_has_h
 
 
 @in_virtual_time
+async def test_who_comes_after_many_customers_with_many_questions_has_her_answer_too() -> None:
+    async with fleet(seller("acme", calls_per_minute=60)) as mesh:
+        process = await mesh.process()
+        await asyncio.gather(
+            *(ask_for(process, 30, customer_id=f"crowd-{number}") for number in range(20))
+        )
+        [other] = await ask_for(process, 1, customer_id="other")
+        assert other.quoted == {"acme"}
+
+
+@in_virtual_time
 async def test_while_valkey_is_gone_she_still_has_it() -> None:
     async with fleet(seller("acme", calls_per_minute=60), rules=ALONE) as mesh:
         mesh.ledger.answers = False
