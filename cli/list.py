@@ -19,6 +19,7 @@ from cli.exits import Exit
 
 _WIDTH_OF_A_LOG = 160
 _WIDE = 110
+_AN_ISBN = 13
 _MOST_A_PAGE = 100
 
 
@@ -71,8 +72,10 @@ def command(*, door: Door, statuses: tuple[Status, ...], book: str, limit: int) 
 def as_table(purchases: list[PurchaseRequestSummary], width: int) -> Table:
     """Give a table in which each id is in one piece, to be copied; in a narrow one something else is left out."""
     table = Table(box=None, padding=(0, 1, 0, 0))
-    for name in ("begun", "request", "book", "status"):
-        table.add_column(name, overflow="fold", no_wrap=name == "request")
+    table.add_column("begun")
+    table.add_column("request", no_wrap=True)
+    table.add_column("book", overflow="fold", min_width=_AN_ISBN)
+    table.add_column("status")
     wide = width >= _WIDE
     for name in ("at most", "price") if wide else ("price",):
         table.add_column(name, justify="right")
