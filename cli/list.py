@@ -19,7 +19,6 @@ from cli.exits import Exit
 
 _WIDTH_OF_A_LOG = 160
 _WIDE = 110
-_AN_ISBN = 13
 _MOST_A_PAGE = 100
 
 
@@ -72,13 +71,13 @@ def command(*, door: Door, statuses: tuple[Status, ...], book: str, limit: int) 
 def as_table(purchases: list[PurchaseRequestSummary], width: int) -> Table:
     """Give a table in which each id is in one piece, to be copied; in a narrow one something else is left out."""
     table = Table(box=None, padding=(0, 1, 0, 0))
-    table.add_column("begun")
-    table.add_column("request", no_wrap=True)
-    table.add_column("book", overflow="fold", min_width=_AN_ISBN)
-    table.add_column("status")
     wide = width >= _WIDE
+    table.add_column("begun", width=None if wide else len("2026-01-01"))
+    table.add_column("request", no_wrap=True)
+    table.add_column("book", overflow="fold", min_width=len("9780134685991"))
+    table.add_column("status", width=None if wide else len("purchased"))
     for name in ("at most", "price") if wide else ("price",):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for purchase in purchases:
         price = purchase.final_price or purchase.lowest_price
         table.add_row(
