@@ -38,6 +38,12 @@ CARD_FAULTS = frozenset(
     }
 )
 
+_REASON_WORDS = {
+    number: name.removeprefix("REASON_").lower() for name, number in common_pb.Miss.Reason.items()
+}
+_UNKNOWN = _REASON_WORDS[common_pb.Miss.REASON_UNSPECIFIED]
+"""Stands for a reason that only a newer version of the aggregator knows."""
+
 
 def submission(
     request: pb.CreatePurchaseRequestRequest,
@@ -318,7 +324,7 @@ def miss(miss: common_pb.Miss) -> pb.Miss:
     """Give a seller without a price."""
     return pb.Miss(
         seller_id=miss.seller_id,
-        reason=common_pb.Miss.Reason.Name(miss.reason).removeprefix("REASON_").lower(),
+        reason=_REASON_WORDS.get(miss.reason, _UNKNOWN),
         latency_ms=miss.latency.ToMilliseconds(),
     )
 

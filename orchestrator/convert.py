@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import assert_never
 from uuid import UUID
 
+from bookmesh.aggregator.v1 import aggregator_pb2 as aggregator_pb
 from bookmesh.common.v1 import quote_pb2 as common_pb
 from bookmesh.orchestrator.v1 import orchestrator_pb2 as pb
 from bookmesh.seller.v1 import seller_pb2
@@ -13,8 +14,8 @@ from mesh import convert, errors
 from mesh.money import MoneyError
 from orchestrator.app.purchases import Acceptance, Order
 from orchestrator.app.watch import WatchEvent
-from orchestrator.domain.events import AnswerBatch, Collected, Coverage, Miss, Quote, Step
-from orchestrator.domain.purchase import Status
+from orchestrator.domain.events import AnswerBatch, Collected, Coverage, Step
+from orchestrator.domain.purchase import Candidate, Status
 from orchestrator.ports import PurchaseView, Wanted
 from sellers.model import Condition
 
@@ -122,7 +123,7 @@ def watch_event(event: WatchEvent) -> pb.WatchPurchaseResponse:
         case Collected():
             message.collection.CopyFrom(_summary(event.shown))
         case AnswerBatch():
-            message.quotes.CopyFrom(quotes_arrived(event.shown))
+            message.quotes.MergeFromString(event.shown.packed)
         case PurchaseView():
             message.result.CopyFrom(purchase(event.shown))
         case _:
@@ -130,59 +131,21 @@ def watch_event(event: WatchEvent) -> pb.WatchPurchaseResponse:
     return message
 
 
-def quotes_arrived(batch: AnswerBatch) -> pb.QuotesArrived:
-    """Give answers that arrived together."""
-    return pb.QuotesArrived(
-        collection_id=batch.collection_id,
-        quotes=[
-            common_pb.Quote(
-                seller_id=quote.seller_id,
-                quote_id=quote.quote_id,
-                price=convert.money_to_proto(quote.price),
-                shipping=convert.money_to_proto(quote.shipping),
-                total=convert.money_to_proto(quote.total),
-                condition=_CONDITIONS[quote.condition],
-                quantity=quote.quantity,
-                expires_at=convert.timestamp(quote.expires_at),
-                latency=convert.duration(quote.latency_s),
-            )
-            for quote in batch.quotes
-        ],
-        misses=[
-            common_pb.Miss(
-                seller_id=miss.seller_id,
-                reason=_reason(miss.reason),
-                latency=convert.duration(miss.latency_s),
-            )
-            for miss in batch.misses
-        ],
-    )
-
-
-def answer_batch(
-    collection_id: str, quotes: Iterable[common_pb.Quote], misses: Iterable[common_pb.Miss]
-) -> AnswerBatch:
+def answer_batch(collection_id: str, batch: aggregator_pb.AnswerBatch) -> AnswerBatch:
     """Read answers that arrived together."""
-    return AnswerBatch(
-        collection_id=collection_id,
-        quotes=tuple(
-            Quote(
-                seller_id=quote.seller_id,
-                quote_id=quote.quote_id,
-                price=convert.money_from_proto(quote.price),
-                shipping=convert.money_from_proto(quote.shipping),
-                total=convert.money_from_proto(quote.total),
-                condition=_CONDITION_WORDS[quote.condition],
-                quantity=quote.quantity,
-                expires_at=convert.from_timestamp(quote.expires_at),
-                latency_s=convert.seconds(quote.latency),
-            )
-            for quote in quotes
-        ),
-        misses=tuple(
-            Miss(miss.seller_id, _reason_word(miss.reason), convert.seconds(miss.latency))
-            for miss in misses
-        ),
+    message = pb.QuotesArrived(
+        collection_id=collection_id, quotes=batch.quotes, misses=batch.misses
+    )
+    return AnswerBatch(message.SerializeToString())
+
+
+def candidate(quote: common_pb.Quote) -> Candidate:
+    """Read what matters of a quote to whoever buys."""
+    return Candidate(
+        quote.seller_id,
+        quote.quote_id,
+        convert.money_from_proto(quote.total),
+        convert.from_timestamp(quote.expires_at),
     )
 
 

@@ -66,14 +66,8 @@ class AggregatorQuotes:
                     case "started":
                         collection_id = response.started.collection_id
                     case "batch":
-                        batch = convert.answer_batch(
-                            collection_id, response.batch.quotes, response.batch.misses
-                        )
-                        candidates.extend(
-                            Candidate(q.seller_id, q.quote_id, q.total, q.expires_at)
-                            for q in batch.quotes
-                        )
-                        on_batch(batch)
+                        candidates.extend(map(convert.candidate, response.batch.quotes))
+                        on_batch(convert.answer_batch(collection_id, response.batch))
                     case "summary":
                         summary = convert.collected(response.summary)
                         gathered = Gathered(tuple(candidates), summary)

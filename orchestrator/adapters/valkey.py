@@ -11,9 +11,8 @@ from uuid import UUID
 import structlog
 from redis.exceptions import RedisError
 
-from bookmesh.orchestrator.v1 import orchestrator_pb2 as pb
 from mesh.cancellation import end_if_cancelled
-from orchestrator import convert
+from orchestrator.domain.events import AnswerBatch
 from orchestrator.ports import RecordedBatch
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from mesh.clock import Clock
-    from orchestrator.domain.events import AnswerBatch
 
 _CHANGED = "bookmesh:purchase:changed"
 _WORK = "bookmesh:purchase:work"
@@ -78,13 +76,7 @@ class ValkeyBroadcast:
         key = _key(request_id)
         with suppress(RedisError, OSError):
             async with self._client.pipeline(transaction=False) as pipeline:
-                pipeline.xadd(
-                    key,
-                    {
-                        "after": after_seq,
-                        "batch": convert.quotes_arrived(batch).SerializeToString(),
-                    },
-                )
+                pipeline.xadd(key, {"after": after_seq, "batch": batch.packed})
                 pipeline.expire(key, _KEEP_S)
                 await pipeline.execute()
 
@@ -151,10 +143,9 @@ def _key(request_id: UUID) -> str:
 
 def _recorded(entry_id: bytes, fields: dict[bytes, bytes]) -> RecordedBatch:
     name = entry_id.decode()
-    message = pb.QuotesArrived.FromString(fields[b"batch"])
     return RecordedBatch(
         after_seq=int(fields[b"after"]),
         entry_id=name,
         happened_at=datetime.fromtimestamp(int(name.partition("-")[0]) / 1000, UTC),
-        batch=convert.answer_batch(message.collection_id, message.quotes, message.misses),
+        batch=AnswerBatch(fields[b"batch"]),
     )

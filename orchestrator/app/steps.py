@@ -433,9 +433,9 @@ class Steps:
                 await arrived.wait()
                 arrived.clear()
                 if waiting:
-                    merged = _merged(waiting)
+                    together = AnswerBatch.joined(waiting)
                     waiting.clear()
-                    await self._broadcast.add_batch(request_id, after_seq, merged)
+                    await self._broadcast.add_batch(request_id, after_seq, together)
                     await self._broadcast.changed(request_id)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_BATCH_INTERVAL_S):
@@ -448,14 +448,6 @@ class Steps:
             finally:
                 closing.set()
                 arrived.set()
-
-
-def _merged(batches: list[AnswerBatch]) -> AnswerBatch:
-    return AnswerBatch(
-        collection_id=batches[-1].collection_id,
-        quotes=tuple(quote for batch in batches for quote in batch.quotes),
-        misses=tuple(miss for batch in batches for miss in batch.misses),
-    )
 
 
 def _updated(purchase: Purchase, attempt: Attempt, quote: Quote | None) -> Candidate | None:

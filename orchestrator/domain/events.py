@@ -7,10 +7,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from mesh.money import Money
-    from sellers.model import Condition
 
 
 class StepName(StrEnum):
@@ -91,33 +91,16 @@ Event = Step | Collected | Finished
 
 
 @dataclass(frozen=True, slots=True)
-class Quote:
-    """A seller's price, as those who watch see it."""
-
-    seller_id: str
-    quote_id: str
-    price: Money
-    shipping: Money
-    total: Money
-    condition: Condition
-    quantity: int
-    expires_at: datetime
-    latency_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Miss:
-    """A seller without a price, as those who watch see it; ``reason`` as in ``bookmesh.common.v1.Miss``."""
-
-    seller_id: str
-    reason: str
-    latency_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class AnswerBatch:
-    """Sellers' answers that arrived together."""
+    """Sellers' answers that arrived together, for those who watch: nothing is decided by them.
 
-    collection_id: str
-    quotes: tuple[Quote, ...]
-    misses: tuple[Miss, ...]
+    ``packed`` is a serialised ``bookmesh.orchestrator.v1.QuotesArrived``: as they are kept, and as those who watch get
+    them. Taking 200 answers apart and putting them together again would cost more than all else in a collection.
+    """
+
+    packed: bytes
+
+    @classmethod
+    def joined(cls, batches: Iterable[AnswerBatch]) -> AnswerBatch:
+        """Make one of batches of one collection: messages behind one another are one that has all their items."""
+        return cls(b"".join(batch.packed for batch in batches))

@@ -9,8 +9,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import TypeVar, cast
 
+from bookmesh.aggregator.v1 import aggregator_pb2
+from bookmesh.common.v1 import quote_pb2
+from bookmesh.seller.v1 import seller_pb2
+from mesh import convert as mesh_convert
 from mesh.money import Money
-from orchestrator.domain.events import AnswerBatch, Collected, Miss, Quote
+from orchestrator import convert
+from orchestrator.domain.events import AnswerBatch, Collected
 from orchestrator.domain.purchase import Attempt, Candidate, Purchase, Release
 from orchestrator.domain.saga import SellerKind
 from orchestrator.ports import Gathered
@@ -19,7 +24,6 @@ from sellers.model import (
     Cancelled,
     CancelOutcome,
     Closed,
-    Condition,
     Confirmed,
     FailureKind,
     GetOrderOutcome,
@@ -106,11 +110,15 @@ class Market:
         candidates = tuple(self._candidate(s, purchase.max_price.currency) for s in quoted)
         name = f"collection-{self.collections}"
         misses = [
-            Miss(s, "out_of_stock", 0.01)
+            quote_pb2.Miss(seller_id=s, reason=quote_pb2.Miss.REASON_OUT_OF_STOCK)
             for s in self.sellers.keys() - {q.seller_id for q in quoted}
         ]
-        misses += [Miss(f"silent-{i}", "timed_out", 3.0) for i in range(self.silent)]
-        on_batch(AnswerBatch(name, tuple(_shown(c) for c in candidates), tuple(misses)))
+        misses += [
+            quote_pb2.Miss(seller_id=f"silent-{i}", reason=quote_pb2.Miss.REASON_TIMED_OUT)
+            for i in range(self.silent)
+        ]
+        shown = aggregator_pb2.AnswerBatch(quotes=map(_shown, candidates), misses=misses)
+        on_batch(convert.answer_batch(name, shown))
         summary = Collected(
             collection_id=name,
             sellers=len(self.sellers) + self.silent,
@@ -277,16 +285,14 @@ class Market:
         return Confirmed(f"o{next(self._numbers)}", attempt.agreed)
 
 
-def _shown(candidate: Candidate) -> Quote:
-    nothing = Money(candidate.total.currency, 0)
-    return Quote(
-        candidate.seller_id,
-        candidate.quote_id,
-        candidate.total,
-        nothing,
-        candidate.total,
-        Condition.NEW,
-        1,
-        candidate.expires_at,
-        0.02,
+def _shown(candidate: Candidate) -> quote_pb2.Quote:
+    total = mesh_convert.money_to_proto(candidate.total)
+    return quote_pb2.Quote(
+        seller_id=candidate.seller_id,
+        quote_id=candidate.quote_id,
+        price=total,
+        total=total,
+        condition=seller_pb2.CONDITION_NEW,
+        quantity=1,
+        expires_at=mesh_convert.timestamp(candidate.expires_at),
     )

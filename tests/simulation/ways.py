@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from itertools import count
 from typing import NoReturn, Protocol, TypeVar
 from uuid import UUID
 
@@ -376,7 +376,7 @@ class QuotesWay:
             )
             name = f"c{len(self._collections) + 1}"
             self._collections[name] = found
-            on_batch(AnswerBatch(name, (), ()))
+            on_batch(AnswerBatch(b""))
             asked = len(self._sellers)
             started_at = datetime(2026, 1, 1, tzinfo=UTC)
             summary = Collected(name, asked, asked, asked, len(found), (), started_at, 0.1)
@@ -446,7 +446,7 @@ class ProviderWay:
 
 
 class BroadcastWay:
-    """The way to other replicas: wake-ups."""
+    """The way to other replicas: wake-ups, for which nobody waits."""
 
     def __init__(
         self,
@@ -461,22 +461,28 @@ class BroadcastWay:
         self._on_changed = on_changed
         self._on_work = on_work
         self._on_cancel = on_cancel
-        self._numbers = count(1)
+        self._telling: set[asyncio.Task[None]] = set()
 
     async def changed(self, request_id: UUID) -> None:
-        await self._send("changed", lambda: self._on_changed(request_id))
+        """Wake those who watch. No crossing: none of them is simulated elsewhere."""
+        self._on_changed(request_id)
 
     async def work(self) -> None:
-        await self._send("work", self._on_work)
+        self._tell("work", self._on_work)
 
     async def cancel(self, request_id: UUID) -> None:
-        await self._send("cancel", lambda: self._on_cancel(request_id))
+        self._tell("cancel", lambda: self._on_cancel(request_id))
 
     async def add_batch(self, request_id: UUID, after_seq: int, batch: AnswerBatch) -> None:
         await self._send("add_batch", lambda: None)
 
     async def batches(self, request_id: UUID, after: str | None) -> list[RecordedBatch]:
         return []
+
+    def _tell(self, name: str, work: Callable[[], None]) -> None:
+        task = asyncio.create_task(self._send(name, work))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     async def _send(self, name: str, work: Callable[[], None]) -> None:
         async def working() -> None:

@@ -491,3 +491,9 @@ def test_a_comparison_asks_as_one_who_browses() -> None:
 def test_the_result_is_what_get_answers() -> None:
     final = event(internal.WatchPurchaseResponse(result=bought(2499)))
     assert convert.event(final).result == form.purchase_request(bought(2499))
+
+
+def test_a_reason_that_only_a_newer_aggregator_knows_is_none_in_particular() -> None:
+    """A newer aggregator answers an older gateway while a version is deployed."""
+    newer = common_pb.Miss.Reason.ValueType(99)
+    assert convert.miss(common_pb.Miss(seller_id="a", reason=newer)).reason == "unspecified"
