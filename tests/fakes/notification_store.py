@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from uuid import UUID, uuid5
 
 from mesh.clock import Clock
@@ -176,7 +177,7 @@ class MemoryNotificationStore:
         now = self.clock.now()
         for request_id, row in self.purchases.rows.items():
             for kind in row.outbox:
-                message_id = uuid5(request_id, kind.value)
+                message_id = _message_id(request_id, kind.value)
                 if message_id in self.messages:
                     continue
                 customer_id = row.purchase.customer_id
@@ -189,6 +190,11 @@ class MemoryNotificationStore:
                     message_id, request_id, customer_id, kind.value, now, endpoints, None
                 )
                 self.messages[message_id] = Message(told, now)
+
+
+@cache
+def _message_id(request_id: UUID, kind: str) -> UUID:
+    return uuid5(request_id, kind)
 
 
 def _place(delivery: Delivery) -> tuple[datetime, UUID]:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from itertools import count
 from typing import TypeVar, cast
 from uuid import UUID
@@ -116,6 +117,7 @@ class KeyReused:
 OnEffect = Callable[[Effect], None]
 
 
+@cache
 def purchase_of(key: str) -> UUID:
     """Give the purchase that a key is for."""
     return UUID(key.split(":", 1)[0])

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any, TypeVar, cast
@@ -28,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Call(asyncio.TimerHandle):
-    """Something to be called, soon or at a time."""
+    """Something to be called, soon or at a time, unless it is cancelled before."""
 
     __slots__ = ()
 
@@ -71,9 +72,10 @@ class LeanLoop:
     def __init__(self) -> None:
         self._loop = cast("asyncio.AbstractEventLoop", self)
         self._now_s = _BEGINS_S
-        self._ready: deque[_Call] = deque()
+        self._ready: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._timers: list[tuple[float, int, _Call]] = []
         self._numbers = count()
+        self._tasks: list[asyncio.Task[Any]] = []
 
     def time(self) -> float:
         return self._now_s
@@ -83,9 +85,13 @@ class LeanLoop:
 
     def call_soon(
         self, callback: Callable[..., object], *args: object, context: Context | None = None
-    ) -> _Call:
-        call = _Call(callback, args, context, self._now_s)
-        self._ready.append(call)
+    ) -> _Call | None:
+        """Have it called next. Tasks and futures, which name a context, never cancel that, and get nothing to do so."""
+        if context is not None:
+            self._ready.append((context.run, (callback, *args)))
+            return None
+        call = _Call(callback, args, None, self._now_s)
+        self._ready.append((call, ()))
         return call
 
     def call_later(
@@ -95,7 +101,10 @@ class LeanLoop:
         *args: object,
         context: Context | None = None,
     ) -> _Call:
-        return self.call_at(self._now_s + delay, callback, *args, context=context)
+        when = self._now_s + delay
+        call = _Call(callback, args, context, when)
+        heappush(self._timers, (when, next(self._numbers), call))
+        return call
 
     def call_at(
         self,
@@ -118,10 +127,27 @@ class LeanLoop:
         name: str | None = None,
         context: Context | None = None,
     ) -> asyncio.Task[T]:
-        return asyncio.Task(coro, loop=self._loop, name=name, context=context)
+        # A name of its own for each is of no use to anybody here.
+        task = asyncio.Task(coro, loop=self._loop, name=name or "simulated", context=context)
+        self._tasks.append(task)
+        return task
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         _log.error(context["message"], exc_info=context.get("exception"))
+
+    def skip(self, delay_s: float) -> bool:
+        """Let a time pass at once if nothing else is to be done until it is over; say whether it was.
+
+        Whoever calls it goes on as if it had slept: by then all others would still be waiting.
+        """
+        timers = self._timers
+        while timers and timers[0][2].cancelled():
+            heappop(timers)
+        then_s = self._now_s + delay_s
+        if self._ready or (timers and timers[0][0] < then_s + _INSTANT_S):
+            return False
+        self._now_s = then_s
+        return True
 
     def run_until_complete(self, future: Awaitable[T]) -> T:
         """Run until it is done, then end all that is still running: what that does counts no more.
@@ -136,7 +162,7 @@ class LeanLoop:
             task = asyncio.ensure_future(future, loop=self._loop)
             while not task.done():
                 self._turn()
-            rest = asyncio.all_tasks(self._loop)
+            rest = [other for other in self._tasks if not other.done()]
             for other in rest:
                 other.cancel()
             while not all(other.done() for other in rest):
@@ -156,9 +182,16 @@ class LeanLoop:
             self._now_s = max(self._now_s, timers[0][0])
         until_s = self._now_s + _INSTANT_S
         while timers and timers[0][0] < until_s:
-            ready.append(heappop(timers)[2])
+            ready.append((heappop(timers)[2], ()))
         for _ in range(len(ready)):
-            ready.popleft()()
+            call, args = ready.popleft()
+            call(*args)
+
+
+async def pass_time(loop: object, delay_s: float) -> None:
+    """Sleep, without a turn of the loop where nobody else has anything to do meanwhile."""
+    if not (isinstance(loop, LeanLoop) and loop.skip(delay_s)):
+        await asyncio.sleep(delay_s)
 
 
 class LoopClock:
@@ -166,14 +199,14 @@ class LoopClock:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.monotonic = loop.time
-        self._told_s = 0.0
-        self._told = _EPOCH
 
     def now(self) -> datetime:
-        now_s = self.monotonic()
-        if now_s != self._told_s:
-            self._told_s, self._told = now_s, _EPOCH + timedelta(seconds=now_s)
-        return self._told
+        return _moment(self.monotonic())
 
     async def sleep(self, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
+
+
+@lru_cache(maxsize=10_000)
+def _moment(now_s: float) -> datetime:
+    return _EPOCH + timedelta(seconds=now_s)

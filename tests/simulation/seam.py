@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 from uuid import UUID
 
 from tests.simulation.faults import Fault, Kind, Planned, Schedule
-from tests.simulation.loop import LoopClock
+from tests.simulation.loop import LoopClock, pass_time
 
 T = TypeVar("T")
 
@@ -141,12 +141,9 @@ class Seam:
         self.kill: Callable[[Process], Awaitable[None]]
         self._planned = {planned.crossing: planned for planned in schedule}
         self._on_event = on_event
-        self._late: dict[int, asyncio.Task[None]] = {}
-
-    @property
-    def late(self) -> Collection[int]:
-        """The crossings whose late requests are still on their way."""
-        return self._late.keys()
+        self.late: dict[int, float] = {}
+        """The crossings whose late requests are still on their way, and when each of them arrives."""
+        self._arriving: set[asyncio.Task[None]] = set()
 
     async def cross(
         self,
@@ -170,7 +167,7 @@ class Seam:
                 await asyncio.sleep(passage.timeout_s)
                 await process.running()
                 return failed(planned.fault)
-        await asyncio.sleep(_STORE_S if passage.kind in _OF_STORE else _CALL_S)
+        await pass_time(process.loop, _STORE_S if passage.kind in _OF_STORE else _CALL_S)
         if not process.untouched:
             await process.running()
         if planned is not None and planned.fault is Fault.UNAVAILABLE:
@@ -240,6 +237,11 @@ class Seam:
             with suppress(Exception):
                 await work()
 
+        def arrived(task: asyncio.Task[None]) -> None:
+            self._arriving.discard(task)
+            del self.late[crossing.number]
+
+        self.late[crossing.number] = asyncio.get_running_loop().time() + after_s
         task = asyncio.create_task(arrive())
-        self._late[crossing.number] = task
-        task.add_done_callback(lambda _arrived: self._late.pop(crossing.number))
+        self._arriving.add(task)
+        task.add_done_callback(arrived)

@@ -166,7 +166,7 @@ def as_passed(crossing: Crossing) -> tuple[object, ...]:
 def test_what_is_tried_on_the_way_is_not_tried_again_and_counts() -> None:
     scenario = SCENARIOS["hold"]
     at_one = [
-        (one, True) for one, deepen in explore.singles(scenario) if deepen and one[0].crossing == 12
+        (one, True) for one, deepen in explore.singles(scenario) if deepen and one[0].crossing == 9
     ]
     ran: list[Schedule] = []
 
@@ -240,7 +240,7 @@ def test_a_line_that_cannot_be_replayed_is_told_why(line: str, problem: str | No
 def test_a_schedule_is_replayed_over_postgresql_with_a_bug_in_its_sql() -> None:
     told = StringIO()
     console = Console(file=told)
-    assert not replay("hold 19:late", "no fence in the SQL", console, in_postgres=True)
+    assert not replay("hold 14:late", "no fence in the SQL", console, in_postgres=True)
     assert "I4: a commit of another epoch was accepted" in told.getvalue()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
+from math import ceil
 from random import Random
 from typing import TypeVar, cast
 from uuid import UUID
@@ -72,6 +73,8 @@ _NOTIFIER_SETTINGS = NotifierSettings(
     lease_s=10.0, poll_s=4.0, step_back_s=5.0, schedule_s=(0.0, *[5.0] * 11)
 )
 _ENDPOINT = UUID(int=999_999)
+_RNG = Random(1)
+"""Of all workers: it spreads their polls, which would come after the end."""
 _CUSTOMER_WAITS_S = 6.0
 _CUSTOMER_TRIES = 8
 
@@ -163,10 +166,13 @@ class World:
             if self._quiet() and not (self.scenario.told and await self._books.anything_to_tell()):
                 if self._seam.late:
                     self._note_also()
+                    wait_s = self._looks_past(min(self._seam.late.values()))
                 elif await self._others.reconcile():
                     wait_s = RECONCILED_S
                 else:
                     break
+            else:
+                wait_s = self._looks_past(max(process.thaws_at_s for process in self._processes))
             await asyncio.sleep(wait_s)
         for task in (*tasks, *customers, *self._others.tasks):
             if task.done() and (error := task.exception()) is not None:
@@ -182,6 +188,10 @@ class World:
         if self.scenario.told:
             for message in not_told(self._receiver, self._rows):
                 yield Violation("I11", message)
+
+    def _looks_past(self, until_s: float) -> float:
+        """Give how long to wait for the first look after a time before which no look can find what it looks for."""
+        return QUIET_S * max(ceil((until_s - self._loop.time()) / QUIET_S), 1)
 
     def _note_also(self) -> None:
         """Note the schedule under which a run would end here: with requests that are lost where these are late.
@@ -234,7 +244,9 @@ class World:
         self._looking = asyncio.create_task(self._have_looked())
 
     async def _have_looked(self) -> None:
-        self._wake_all()
+        # A look at nothing changes nothing, save that one who stands still is at it when he goes on.
+        if await self._books.anything_due() or any(p.stands_still for p in self._processes):
+            self._wake_all()
         due_at = await self._books.run(self._books.next_due)
         if due_at is not None:
             self._poll_in((due_at - self._clock.now()).total_seconds())
@@ -319,7 +331,7 @@ class World:
             saga,
             settings=self._settings,
             clock=clock,
-            rng=Random(1),
+            rng=_RNG,
         )
         purchases = Purchases(
             store,
