@@ -84,6 +84,11 @@ class Aggregator(aggregator_pb2_grpc.QuoteServiceServicer):
             )
         )
 
+    async def ReportSale(
+        self, request: aggregator_pb2.ReportSaleRequest, context: Context
+    ) -> aggregator_pb2.ReportSaleResponse:
+        raise AssertionError("a gateway sells nothing")
+
 
 def interceptor() -> ServiceInterceptor:
     return ServiceInterceptor(Validator(), default_timeout_s=12.0, unbounded=(), only="bookmesh.")
