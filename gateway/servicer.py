@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import structlog
 from google.api import httpbody_pb2
@@ -97,7 +97,11 @@ class PurchaseServicer(PurchaseServiceServicer):
         """Pass on the events of a request as they happen."""
         customer_id = await self._callers.watcher(context)
         async for message in streams.in_band(
-            (event.data async for event in self._events(customer_id, request.request_id) if event),
+            (
+                event.data
+                async for together in self._events(customer_id, request.request_id)
+                for event in together
+            ),
             context,
             lambda status: pb.WatchPurchaseRequestResponse(error=status),
             lambda last: {"last_event_id": last.event_id},
@@ -109,10 +113,8 @@ class PurchaseServicer(PurchaseServiceServicer):
     ) -> AsyncIterator[httpbody_pb2.HttpBody]:
         """Pass on the events of a request as server-sent events, from where the caller left off."""
         customer_id = await self._callers.watcher(context)
-        events = self._events(customer_id, request.request_id, self._heartbeat_s)
         async for body in streams.server_sent(
-            # Without a name is what only a newer orchestrator knows.
-            (event async for event in events if event is None or event.name),
+            self._events(customer_id, request.request_id, self._heartbeat_s),
             context,
             seen=streams.not_behind(streams.last_event_id(context)),
         ):
@@ -153,10 +155,10 @@ class PurchaseServicer(PurchaseServiceServicer):
 
     async def _events(
         self, customer_id: str, request_id: str, heartbeat_s: float | None = None
-    ) -> AsyncIterator[PurchaseEvent | None]:
+    ) -> AsyncGenerator[Sequence[PurchaseEvent], None]:
         try:
-            async for event in self._watches.events(customer_id, _id(request_id), heartbeat_s):
-                yield event
+            async for together in self._watches.events(customer_id, _id(request_id), heartbeat_s):
+                yield together
         except errors.NotFound:
             raise _not_found() from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
@@ -67,14 +67,15 @@ class Event(Generic[_Message_co]):
 
 
 async def server_sent(
-    beating: AsyncGenerator[Event[Message] | None, None],
+    events: AsyncGenerator[Sequence[Event[Message]], None],
     context: Context,
     *,
     seen: Callable[[str], bool],
 ) -> AsyncIterator[httpbody_pb2.HttpBody]:
     """Give events in the form of the HTML standard (9.2, server-sent events), those left out that were seen before.
 
-    Where there is None among them, it becomes a comment, which is the heartbeat.
+    Events that come together are sent together; where none come, a comment is sent, which is the heartbeat. What has no
+    name only a newer orchestrator knows, and is left out too.
 
     After the last one comes ``end``. Where nothing is left but that, nothing is sent, and REST answers with 204, which
     keeps browsers from connecting again for ever. What goes wrong before the first event is raised; afterwards it is an
@@ -82,12 +83,12 @@ async def server_sent(
     """
     begun = False
     try:
-        async for event in beating:
-            if event is not None and seen(event.event_id):
-                continue
-            text = _HEARTBEAT if event is None else event.text
-            yield _body(text if begun else _RETRY + text)
-            begun = True
+        async for together in events:
+            fresh = [event.text for event in together if event.name and not seen(event.event_id)]
+            if fresh or not together:
+                text = "".join(fresh) or _HEARTBEAT
+                yield _body(text if begun else _RETRY + text)
+                begun = True
     except Exception as error:
         if not begun:
             raise
@@ -95,7 +96,7 @@ async def server_sent(
         yield _body(f"event: error\ndata: {_json(status)}\n\n")
         return
     finally:
-        await beating.aclose()
+        await events.aclose()
     if begun:
         yield _body(f"event: {END}\nid: {END}\ndata: {{}}\n\n")
     else:
@@ -171,8 +172,8 @@ def _place(event_id: str) -> tuple[float, ...]:
 
 async def with_heartbeat(
     items: AsyncIterator[_Item], every_s: float
-) -> AsyncGenerator[_Item | None, None]:
-    """Give the items as they come, and None whenever there was none for so long."""
+) -> AsyncGenerator[Sequence[_Item], None]:
+    """Give the items as they come, one at a time, and none whenever there was none for so long."""
     following: asyncio.Task[_Item | None] | None = None
 
     async def after_this() -> _Item | None:
@@ -183,13 +184,13 @@ async def with_heartbeat(
             following = following or asyncio.create_task(after_this())
             done, _ = await asyncio.wait({following}, timeout=every_s)
             if not done:
-                yield None
+                yield ()
                 continue
             item = following.result()
             if item is None:
                 return
             following = None
-            yield item
+            yield (item,)
     finally:
         if following is not None and not following.done():
             following.cancel()

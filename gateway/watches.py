@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -36,10 +36,11 @@ class Watches:
 
     async def events(
         self, customer_id: str, request_id: str, heartbeat_s: float | None = None
-    ) -> AsyncIterator[PurchaseEvent | None]:
+    ) -> AsyncGenerator[Sequence[PurchaseEvent], None]:
         """Give all events of a purchase from the first, each once, as they happen; end after its ``result``.
 
-        With ``heartbeat_s`` there is None whenever nothing happened for so long.
+        Those that are there together are given together. With ``heartbeat_s`` there are none whenever nothing happened
+        for so long.
 
         Raises:
             MeshError: as ``Orchestrator.watch``; one of its own for each who watches.
@@ -54,9 +55,10 @@ class Watches:
         told = 0
         try:
             while True:
-                while told < len(shared.events):
-                    told += 1
-                    yield shared.events[told - 1]
+                if news := shared.events[told:]:
+                    told += len(news)
+                    yield news
+                    continue
                 if shared.error is not None:
                     raise deepcopy(shared.error)
                 if shared.over:
@@ -65,7 +67,7 @@ class Watches:
                     async with asyncio.timeout(heartbeat_s):
                         await shared.news.wait()
                 except TimeoutError:
-                    yield None
+                    yield ()
         finally:
             shared.watchers -= 1
             if not shared.watchers and shared.following is not None:

@@ -99,6 +99,27 @@ async def test_events_have_names_ids_and_the_data_of_a_watch(listener: Listener)
     assert [event.data for event in reader.events[:-1]] == shown
 
 
+async def test_who_comes_late_is_told_together_what_has_happened(
+    listener: Listener, replicas: list[OrchestratorReplica]
+) -> None:
+    """Each message costs the gateway, the edge and the customer."""
+    for replica in replicas:
+        await replica.happen(*WHOLE[:-2])
+    begun = listener.listen()
+    first = EventReader()
+    while not first.events or first.events[-1].event_id != "3":
+        body = await begun.read()
+        assert isinstance(body, httpbody_pb2.HttpBody)
+        first.feed(body.data.decode())
+    body = await listener.listen().read()
+    assert isinstance(body, httpbody_pb2.HttpBody)
+    at_once = EventReader()
+    at_once.feed(body.data.decode())
+    assert [event.event_id for event in at_once.events] == [
+        event.event_id for event in first.events
+    ]
+
+
 @pytest.mark.usefixtures("over")
 @pytest.mark.parametrize(
     ("last_id", "then"),
