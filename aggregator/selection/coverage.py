@@ -29,7 +29,7 @@ _MUCH = 100.0
 """Answers: about a collection of them. So one collection more of a book that has had many changes little."""
 
 _REFIT_EVERY = 5
-_RIDGE = 2.0
+_RIDGE = 1.0
 _NEWTON_STEPS = 12
 _LEAST = 1e-4
 _BINS = 10

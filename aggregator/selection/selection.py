@@ -262,13 +262,7 @@ class Session:
 
     def rest_answered(self, answers: Answers) -> None:
         """Take what the rest said, and learn from it how true the statement was."""
-        best = self._best_minor
-        if best is not None:
-            totals = answers.total_minor[answers.state == State.IN_STOCK]
-            lowest = int(totals.min()) if len(totals) else best
-            self._selection.calibration.learn(
-                self._raw_coverage(), max(math.log(best / lowest), 0.0)
-            )
+        self._check(answers)
         self._answers.append(answers)
 
     def sample(self, open_: Mask, most: int) -> Rows:
@@ -279,17 +273,8 @@ class Session:
         return self._selection.rng.choice(rows, most, replace=False).astype(np.int32)
 
     def sample_answered(self, answers: Answers) -> None:
-        """Take what a sample said, and learn how true the statement is that would be made of the sample alone."""
-        best = self._best_minor
-        if best is None or not len(answers.rows):
-            return
-        belief = self._revised()
-        target = self._target(belief)
-        undercuts, savings = belief.undercuts(target), belief.savings(target)
-        raw = raw_coverage(undercuts[answers.rows], savings[answers.rows], self._known)
-        totals = answers.total_minor[answers.state == State.IN_STOCK]
-        lowest = int(totals.min()) if len(totals) else best
-        self._selection.calibration.learn(raw, max(math.log(best / lowest), 0.0))
+        """Take what a sample said, and learn from it how true the statement was."""
+        self._check(answers)
 
     def close(self) -> None:
         """Learn from the collection."""
@@ -297,6 +282,24 @@ class Session:
             return
         self._selection.statistics.learn(
             self._book_id, self._category, self._now_s, _together(self._answers)
+        )
+
+    def _check(self, answers: Answers) -> None:
+        """Learn how true the statement is that would be made of those alone who have answered.
+
+        Of the others, whom a breaker or a budget kept from being asked, it is not known.
+        """
+        best, valid = self._best_minor, answers.state != State.FAILED
+        rows, state = answers.rows[valid], answers.state[valid]
+        if best is None or not len(rows):
+            return
+        belief = self._revised()
+        target = self._target(belief)
+        undercuts, savings = belief.undercuts(target)[rows], belief.savings(target)[rows]
+        totals = answers.total_minor[valid][state == State.IN_STOCK]
+        lowest = int(totals.min()) if len(totals) else best
+        self._selection.calibration.learn(
+            raw_coverage(undercuts, savings, self._known), max(math.log(best / lowest), 0.0)
         )
 
     def _target(self, belief: Belief) -> float:

@@ -180,11 +180,12 @@ def _groups(scores: Scores, last: slice) -> list[Group]:
 
 def _missed(scores: Scores, last: slice) -> dict[Missed, tuple[float, float]]:
     why = scores.missed[last]
-    regret = np.nan_to_num(np.array(scores.regret)[last])
+    regret = np.array(scores.regret)[last]
+    served = max(int(np.count_nonzero(np.isfinite(regret))), 1)
     parts = {}
     for reason in Missed:
         own = np.array([each is reason for each in why])
-        parts[reason] = float(np.mean(own)), float(np.sum(regret[own]) / len(regret))
+        parts[reason] = float(np.mean(own)), float(np.nansum(regret[own]) / served)
     return parts
 
 

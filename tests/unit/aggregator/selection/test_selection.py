@@ -340,3 +340,39 @@ def test_sellers_beyond_the_first_rows_have_a_place() -> None:
     open_ = np.zeros(5 * SELLERS, np.bool_)
     open_[-1] = True
     assert session.next_phase(open_, np.ones(5 * SELLERS, np.float32)).tolist() == [5 * SELLERS - 1]
+
+
+class Noted(Calibration):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chances: list[float] = []
+
+    def learn(self, raw: Raw, saved: float) -> None:
+        self.chances.append(raw.chance)
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_a_statement_is_checked_by_those_alone_who_answered(*, sampled: bool) -> None:
+    """Who could not be asked, or failed, may be cheaper or not: it proves nothing."""
+    noted = Noted()
+    selected = replace(selection(RandomChoice()), calibration=noted)
+    rows, rng = np.arange(SELLERS, dtype=np.int32), np.random.default_rng(2)
+    for number in range(20):
+        prices = np.exp(rng.normal(7.0, 0.1, SELLERS)).astype(np.int32)
+        selected.statistics.learn(f"old-{number}", "novels", NOW_S, told(rows, prices=prices))
+    session = begin(selected)
+    best = np.full(SELLERS, 850, np.int32)
+    session.answered(told(session.next_phase(ALL, FULL), prices=best))
+    left = session.rest(ALL)
+    take = session.sample_answered if sampled else session.rest_answered
+    take(told(left))
+    half = told(left)
+    failed = np.arange(len(left)) % 2 == 1
+    take(replace(half, state=np.where(failed, State.FAILED, half.state).astype(np.uint8)))
+    take(told(left[:5]))
+    assert 1.0 > noted.chances[0] > noted.chances[1] > noted.chances[2] > 0.0
+    nobody = told(left)
+    take(replace(nobody, state=np.full(len(left), State.FAILED, np.uint8)))
+    assert len(noted.chances) == 3
