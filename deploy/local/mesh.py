@@ -35,6 +35,7 @@ from deploy.schemas import OWNERS_OF_SCHEMAS
 from mesh.clock import Clock, SystemClock
 from mesh.postgres import MigrationError, migrate
 from sellers.admission.admission import rules_of
+from sellers.admission.ledger import Ending, Report
 from sellers.admission.model import AdmissionSettings
 from sellers.admission.valkey import FleetUnavailable, valkey_ledger
 
@@ -86,7 +87,6 @@ class LocalMesh:
         self.replicas: dict[str, str] = {}
         self.sellers = 0
         self._postgres_port = 0
-        self._past_is_quiet = True
         self._report = report
         self._clock = clock or SystemClock()
         self._children: dict[str, Child] = {}
@@ -260,7 +260,8 @@ class LocalMesh:
                         if calls_sellers
                         else settings
                     ),
-                    # The simulated sellers start with the mesh: nobody has called them. For others see ``_begin``.
+                    # The simulated sellers start with the mesh: nobody has called them. For others see
+                    # ``_begin_valkey``.
                     first_settings={"QUIET_START": "true"} if calls_sellers else {},
                 )
                 for name, port in zip(names, listens, strict=True)
@@ -373,8 +374,6 @@ class LocalMesh:
     async def _begin(self, program: Program, needs: Sequence[asyncio.Task[None]] = ()) -> None:
         for need in needs:
             await need
-        if not self._past_is_quiet:
-            program = replace(program, first_environment={})
         child = Child(program, self._clock, self._report)
         self._children[program.name] = child
         await child.start()
@@ -397,16 +396,17 @@ class LocalMesh:
         rules = AdmissionSettings()
         others = await others_called_lately(self.data, self.dsn, self._clock, rules.warm_up_s)
         self._keep(asyncio.create_task(keep_touching(self.data, self._clock)))
+        alone_ms = round(rules.warm_up_s * 1000)
+        leave_alone = [Report(name, 0, 0, 0, Ending.LEAVE_ALONE, alone_ms) for name in others]
         if others:
-            self._past_is_quiet = False
             self._report(
-                f"{'sellers':<15} {others} of your own may have been called a moment ago: none is called for"
+                f"{'sellers':<15} {len(others)} of your own may have been called a moment ago: they are left alone for"
                 f" {rules.warm_up_s:.0f} s"
             )
-            return
         async with valkey_ledger(self.valkey_url, rules_of(rules), timeout_s=_LEDGER_S) as ledger:
             try:
                 await ledger.declare_quiet()
+                await ledger.report(leave_alone)
             except FleetUnavailable as error:
                 msg = (
                     f"{valkey.NAME} at {program.address} runs, but does not take the first word to it ({error}): "

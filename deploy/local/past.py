@@ -22,23 +22,25 @@ async def keep_touching(data: DataFolder, clock: Clock) -> None:
         await clock.sleep(_TOUCH_EVERY_S)
 
 
-async def others_called_lately(data: DataFolder, dsn: str, clock: Clock, within_s: float) -> int:
-    """Give how many sellers other than the simulated ones the mesh may have called in the last ``within_s`` seconds.
+async def others_called_lately(
+    data: DataFolder, dsn: str, clock: Clock, within_s: float
+) -> list[str]:
+    """Give the sellers other than the simulated ones that the mesh may have called in the last ``within_s`` seconds.
 
     The database has its schema.
     """
     try:
         ended_at = data.last_run.stat().st_mtime
     except FileNotFoundError:
-        return 0
+        return []
     if clock.now().timestamp() - ended_at > within_s + _TOUCH_EVERY_S:
-        return 0
+        return []
     connection = await asyncpg.connect(dsn)
     try:
-        found: int = await connection.fetchval(
-            "SELECT count(*) FROM aggregator.seller WHERE state <> 'disabled' AND seller_id <> ALL ($1)",
+        found = await connection.fetch(
+            "SELECT seller_id FROM aggregator.seller WHERE state <> 'disabled' AND seller_id <> ALL ($1)",
             sorted(simulated_sellers(data)),
         )
     finally:
         await connection.close()
-    return found
+    return [row["seller_id"] for row in found]

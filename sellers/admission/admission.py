@@ -142,6 +142,7 @@ class Admission:
         self._fleet_answers = True
         self._lost = asyncio.Event()
         self._hope_until = -math.inf
+        self._ended: list[tuple[Grant, Outcome, float]] = []
         self._reports: list[Report] = []
         self._reported = asyncio.Event()
         self._last_beat = math.inf
@@ -176,6 +177,7 @@ class Admission:
             ValueError: if a call may take longer than ``longest_call_s``.
 
         """
+        self._note_ended()
         asked_at = self._clock.monotonic()
         requests = [self._request(ask, purpose) for ask in asks]
         verdicts: list[Verdict] | None = None
@@ -222,6 +224,7 @@ class Admission:
 
     def hold_off(self, seller_id: str, for_s: float) -> None:
         """Leave a seller alone for so long, as it asks, save for what resolves purchases; all processes do."""
+        self._note_ended()
         report = Report(seller_id, 0, 0, 0, Ending.LEAVE_ALONE, round(for_s * 1000))
         self._own.report(self._now_ms(), [report])
         if self._fleet_answers:
@@ -258,22 +261,30 @@ class Admission:
         grant.reported = True
         if outcome is Outcome.SILENCE and self._was_blocked_since(grant.granted_at):
             outcome = Outcome.OURS
-        if outcome is Outcome.OURS:
-            return
-        now = self._clock.monotonic()
-        now_ms = int(now * 1000)
+        if outcome is not Outcome.OURS:
+            self._ended.append((grant, outcome, self._clock.monotonic()))
+            self._reported.set()
+
+    def _note_ended(self) -> None:
+        """Take note of calls that have ended: many at a time, which takes half of the time. Before any decision."""
+        ended, self._ended = self._ended, []
+        for grant, outcome, at in ended:
+            self._note(grant, outcome, at)
+
+    def _note(self, grant: Grant, outcome: Outcome, at: float) -> None:
+        """Take note of how a call ended, at a time (monotonic)."""
+        at_ms = int(at * 1000)
         ending = _ENDINGS[outcome]
-        if self._is_outage(grant, outcome, now) and outcome is Outcome.UNREACHED:
+        if self._is_outage(grant, outcome, at) and outcome is Outcome.UNREACHED:
             ending = Ending.EXCUSED
         ends_second = 0 if outcome is Outcome.SILENCE else grant.ends_second
         at_grantor = Report(grant.seller_id, ends_second, grant.books, grant.probe, ending)
         at_other = Report(grant.seller_id, 0, 0, 0, ending)
-        self._own.report(now_ms, (at_other if grant.from_fleet else at_grantor,))
+        self._own.report(at_ms, (at_other if grant.from_fleet else at_grantor,))
         if grant.from_fleet and outcome is Outcome.SUCCESS:
-            self._own.absolve(now_ms, grant.seller_id)
+            self._own.absolve(at_ms, grant.seller_id)
         if self._fleet_answers:
             self._reports.append(at_grantor if grant.from_fleet else at_other)
-            self._reported.set()
 
     def _is_outage(self, grant: Grant, outcome: Outcome, now: float) -> bool:
         """Say whether nearly no seller can be reached, now that this call has ended so."""
@@ -290,6 +301,7 @@ class Admission:
 
     async def health(self, sellers: Sequence[Limits]) -> list[SellerHealth]:
         """Say how sellers are, in their order: the fleet's view, or this process's while Valkey does not answer."""
+        self._note_ended()
         seller_ids = [limits.seller_id for limits in sellers]
         own = self._own.standings(self._now_ms(), seller_ids)
         standings: list[Standing] | None = None
@@ -308,6 +320,7 @@ class Admission:
 
     async def flush(self) -> None:
         """Send the reports that have gathered."""
+        self._note_ended()
         try:
             await self._send_reports()
         except FleetUnavailable as error:
@@ -458,10 +471,11 @@ class Admission:
         calls, books = self._shares(limits)
         standing = own if fleets is None else fleets
         calls_left = books_left = 0
-        if not own.closed_ms:
+        alone = own.alone_ms or (fleets is not None and fleets.alone_ms)
+        if not own.quiet_ms and not alone:
             calls_left += max(calls.own - own.calls_used, 0)
             books_left += max(books.own - own.books_used, 0)
-        if fleets is not None and not fleets.closed_ms:
+        if fleets is not None and not fleets.quiet_ms and not alone:
             calls_left += max(calls.fleet - fleets.calls_used, 0)
             books_left += max(books.fleet - fleets.books_used, 0)
         is_open = standing.open_for_ms >= 0

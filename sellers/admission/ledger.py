@@ -143,8 +143,8 @@ class Standing(NamedTuple):
         in_flight: calls under way.
         judged: calls that ended in success or failure in the window.
         failed: those that failed.
-        closed_ms: how long nothing at all is granted: the ledger does not know the past, or the seller wants to be left
-            alone.
+        quiet_ms: how long nothing is granted, as the ledger does not know the past.
+        alone_ms: how long the seller wants to be left alone.
 
     """
 
@@ -155,7 +155,8 @@ class Standing(NamedTuple):
     in_flight: int
     judged: int
     failed: int
-    closed_ms: int = 0
+    quiet_ms: int = 0
+    alone_ms: int = 0
 
 
 _NOTHING_KNOWN = Standing(-1, 0, 0, 0, 0, 0, 0)
@@ -435,11 +436,11 @@ class Ledger:
 
     def _standing(self, seller_id: str, now_ms: int, quiet_ms: int) -> Standing:
         if seller_id not in self._accounts:
-            return _NOTHING_KNOWN._replace(closed_ms=quiet_ms)
+            return _NOTHING_KNOWN._replace(quiet_ms=quiet_ms)
         account = self._account(seller_id, now_ms)
         if account.is_blank(now_ms):
             del self._accounts[seller_id]
-            return _NOTHING_KNOWN._replace(closed_ms=quiet_ms)
+            return _NOTHING_KNOWN._replace(quiet_ms=quiet_ms)
         breaker = account.breaker
         return Standing(
             -1 if breaker.opened_ms is None else now_ms - breaker.opened_ms,
@@ -449,5 +450,6 @@ class Ledger:
             account.in_flight,
             account.judged,
             account.failed,
-            max(quiet_ms, account.alone_until_ms - now_ms),
+            quiet_ms,
+            max(account.alone_until_ms - now_ms, 0),
         )

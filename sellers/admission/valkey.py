@@ -25,7 +25,7 @@ _RULES = Struct("<d5I")
 _REQUEST = Struct("<5IB")
 _VERDICT = Struct("<B6I")
 _REPORT = Struct("<3IBI")
-_STANDING = Struct("<d7I")
+_STANDING = Struct("<d8I")
 
 
 class FleetUnavailable(Exception):

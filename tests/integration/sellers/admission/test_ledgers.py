@@ -362,9 +362,9 @@ def test_a_seller_that_wants_to_be_left_alone_is(desk: Desk) -> None:
 
 def test_that_blames_nobody_and_is_not_forgotten_while_it_lasts(desk: Desk) -> None:
     desk.leave_alone(100_000)
-    assert desk.standing() == Standing(-1, 0, 0, 0, 0, 0, 0, 100_000)
+    assert desk.standing() == Standing(-1, 0, 0, 0, 0, 0, 0, 0, 100_000)
     desk.now_ms += 99_999
-    assert desk.standing() == Standing(-1, 0, 0, 0, 0, 0, 0, 1)
+    assert desk.standing() == Standing(-1, 0, 0, 0, 0, 0, 0, 0, 1)
     assert desk.ask().code == Code.LEFT_ALONE
     desk.now_ms += 1
     assert desk.standing() == Standing(-1, 0, 0, 0, 0, 0, 0)
