@@ -177,7 +177,12 @@ def _is_orchestrator(name: str) -> bool:
     return name.startswith("orchestrator-") and not name.endswith("-admin")
 
 
-@click.group(name="operator", help="See and decide what no rule can: flagged purchases.")
+@click.group(
+    name="operator",
+    help="See and decide what no rule can: flagged purchases."
+    "\n\nWho decides is the subject of the token in BOOKMESH_OPERATOR_TOKEN, which has the scope operator; for the local"
+    " mesh one is made with your name if there is none.",
+)
 def command() -> None:
     """Have subcommands."""
 
