@@ -180,8 +180,8 @@ def _is_orchestrator(name: str) -> bool:
 @click.group(
     name="operator",
     help="See and decide what no rule can: flagged purchases."
-    "\n\nWho decides is the subject of the token in BOOKMESH_OPERATOR_TOKEN, which has the scope operator; for the local"
-    " mesh one is made with your name if there is none.",
+    "\n\nWho decides is the subject of the token in BOOKMESH_OPERATOR_TOKEN, which has the scope operator; for the"
+    " local mesh one is made with your name if there is none.",
 )
 def command() -> None:
     """Have subcommands."""
