@@ -111,3 +111,14 @@ def test_what_was_dumped_without_what_was_known_of_books_is_taken_over() -> None
 
 
 _SAME = (np.full(20, 0.01, np.float32), np.full(20, 0.001, np.float32))
+
+
+def test_by_many_collections_a_chance_is_known_to_less_than_two_points() -> None:
+    rng = np.random.default_rng(5)
+    odds, errors = np.log(0.1 / 0.9), []
+    for _ in range(40):
+        true = rng.random(3000) < 0.25
+        calibration = Calibration()
+        calibration.load(np.stack([np.full(3000, odds), true, np.zeros(3000)], axis=1))
+        errors.append(calibration.correct(Raw(0.1, 0.1)).chance - 0.25)
+    assert np.sqrt(np.mean(np.square(errors))) < 0.015
