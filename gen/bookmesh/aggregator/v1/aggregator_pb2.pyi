@@ -604,7 +604,7 @@ class SellerHealth(_message.Message):
         BREAKER_OPEN: SellerHealth._Breaker.ValueType  # 2
         """No call passes."""
         BREAKER_PROBING: SellerHealth._Breaker.ValueType  # 3
-        """One call in the whole fleet is trying whether it answers again."""
+        """One call in the whole fleet is trying whether it answers again, or will be when somebody asks for it."""
 
     class Breaker(_Breaker, metaclass=_BreakerEnumTypeWrapper):
         """The states of the breaker."""
@@ -616,7 +616,7 @@ class SellerHealth(_message.Message):
     BREAKER_OPEN: SellerHealth.Breaker.ValueType  # 2
     """No call passes."""
     BREAKER_PROBING: SellerHealth.Breaker.ValueType  # 3
-    """One call in the whole fleet is trying whether it answers again."""
+    """One call in the whole fleet is trying whether it answers again, or will be when somebody asks for it."""
 
     SELLER_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
