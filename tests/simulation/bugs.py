@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import count
 from uuid import uuid5
 
@@ -213,6 +213,39 @@ class NotFoundCountsAtOnce(Saga):
     def resolution(self, purchase: Purchase, moment: Moment) -> Resolution:
         found = super().resolution(purchase, moment)
         return Resolution.POLL_FOR_GOOD if found is Resolution.POLL else found
+
+
+class TrustsNotAfter(Saga):
+    """NOT_FOUND is taken for "no" some time after not_after, whether or not the seller heeds that."""
+
+    def resolution(self, purchase: Purchase, moment: Moment) -> Resolution:
+        found = super().resolution(purchase, moment)
+        assert purchase.attempt is not None
+        settled = purchase.attempt.not_after + timedelta(seconds=5)
+        over = found is Resolution.POLL and moment.now >= settled
+        return Resolution.POLL_FOR_GOOD if over else found
+
+
+class ChargesTheNumber(Saga):
+    """What a seller charges is compared and charged as a number, whatever its currency is."""
+
+    def ordered(self, purchase: Purchase, order_id: str, total: Money) -> Next:
+        number = replace(total, currency=purchase.max_price.currency)
+        return super().ordered(purchase, order_id, number)
+
+
+class TakesSilenceForNo(Saga):
+    """Sellers that do not answer are taken for sellers that do not have the book."""
+
+    def collected(
+        self,
+        purchase: Purchase,
+        candidates: Iterable[Candidate],
+        summary: Collected,
+        moment: Moment,
+    ) -> Next:
+        answered = replace(summary, answered=summary.sellers, misses=())
+        return super().collected(purchase, candidates, answered, moment)
 
 
 class DearestFirst(Saga):
@@ -502,6 +535,25 @@ BUGS: dict[str, Bug] = {
             "two_careless_sellers",
             frozenset({"I2"}),
             faults=2,
+        ),
+        Bug(
+            "not_after trusted",
+            replace(REAL, saga=TrustsNotAfter),
+            "careless_and_not_closable",
+            frozenset({"I2"}),
+            faults=2,
+        ),
+        Bug(
+            "numbers across currencies",
+            replace(REAL, saga=ChargesTheNumber),
+            "charges_in_another_currency",
+            frozenset({"I3"}),
+        ),
+        Bug(
+            "silence is no",
+            replace(REAL, saga=TakesSilenceForNo),
+            "nobody_answers",
+            frozenset({"answer"}),
         ),
         Bug("dearest first", replace(REAL, saga=DearestFirst), "first_sold_out", frozenset({"I6"})),
         Bug(

@@ -13,10 +13,10 @@ from uuid import UUID
 
 from mesh.money import Money
 from orchestrator.domain.events import Collected, Finished, Step, StepName
+from orchestrator.domain.flags import Invariant
 from orchestrator.domain.observations import Decision
 from orchestrator.domain.purchase import (
     AuthorizationState,
-    Candidate,
     Purchase,
     Stage,
     Status,
@@ -26,6 +26,7 @@ from orchestrator.ports import Commit, PaymentState, Refused
 from sellers.model import Confirmed, TooLate
 from tests.simulation.ledgers import (
     PROVIDER,
+    Collection,
     Effect,
     KeyReused,
     OrderState,
@@ -111,7 +112,7 @@ class Ledgers:
 
     sellers: dict[str, SellerLedger]
     provider: ProviderLedger
-    collections: dict[str, tuple[Candidate, ...]]
+    collections: dict[str, Collection]
     limits: Limits
     may_flag: frozenset[str]
     wishes: frozenset[str]
@@ -201,12 +202,13 @@ def i3_one_capture_of_the_orders_total(ledgers: Ledgers, effect: Effect) -> str 
     if attempt is None or captured > attempt.agreed.minor:
         return f"captured {captured}, which was never agreed: {attempt}"
     totals = [
-        order.total.minor
+        order.total
         for seller in ledgers.sellers.values()
         for order in seller.live_orders(effect.request_id)
         if order.total is not None
     ]
-    return None if totals == [captured] else f"captured {captured}, the order's total is {totals}"
+    charged = Money(row.purchase.max_price.currency, captured)
+    return None if totals == [charged] else f"captured {charged}, the order's total is {totals}"
 
 
 def i5_no_effect_without_intent(ledgers: Ledgers, effect: Effect) -> str | None:
@@ -307,6 +309,23 @@ def i5_no_order_after_a_cancel(ledgers: Ledgers, change: Change) -> str | None:
     return f"{orders} was committed to after the cancel" if orders else None
 
 
+def answer_is_of_sellers(ledgers: Ledgers, change: Change) -> str | None:
+    """Nothing is said of prices and stock before at least one seller, and at least half of them, have answered."""
+    purchase = change.after.purchase
+    if purchase.status not in {Status.NOT_AVAILABLE, Status.PRICE_NOT_MET}:
+        return None
+    if change.before is None or change.before.purchase.status is purchase.status:
+        return None
+    told = max(
+        ledgers.collections[recorded.event.collection_id].answered
+        for recorded in change.after.events
+        if isinstance(recorded.event, Collected)
+    )
+    asked = len(ledgers.sellers)
+    few = told == 0 or (purchase.status is Status.NOT_AVAILABLE and told < asked - told)
+    return f"{purchase.status.value}, when {told} of {asked} had answered" if few else None
+
+
 def in_time_nothing_is_begun_too_late(ledgers: Ledgers, change: Change) -> str | None:
     """No hold is begun after 14 s, no order after 17 s of a purchase: by when it was decided."""
     purchase = change.after.purchase
@@ -334,6 +353,7 @@ AT_CHANGES: dict[str, Callable[[Ledgers, Change], str | None]] = {
     "I4": i4_allowed_edges,
     "I5": i5_no_order_after_a_cancel,
     "I6": i6_in_order_of_known_total,
+    "answer": answer_is_of_sellers,
     "in time": in_time_nothing_is_begun_too_late,
 }
 
@@ -349,9 +369,18 @@ def i7_final_or_flagged(ledgers: Ledgers, row: OurRow) -> str | None:
         return f"flagged for nothing: {'; '.join(flag.detail for flag in row.flags)}"
     if purchase.stage is Stage.FLAGGED:
         return None if flagged else "flagged, but no flag says why"
+    if asked_on(row):
+        return None
     if purchase.status is Status.PENDING or purchase.stage is not Stage.DONE:
         return f"{purchase.status.value} in {purchase.stage.value} after {purchase.tries} tries"
     return "the payment token is still kept" if row.has_token else None
+
+
+def asked_on(row: OurRow) -> bool:
+    """Say whether an operator was told that a purchase does not end, while it is tried on."""
+    return row.purchase.status is Status.PENDING and any(
+        flag.invariant is Invariant.ENDS for flag in row.flags
+    )
 
 
 def i8_purchased_is_ordered_is_captured(ledgers: Ledgers, row: OurRow) -> str | None:
@@ -555,7 +584,7 @@ def _note_totals(ledgers: Ledgers, change: Change, seen: Seen) -> None:
             case Collected(collection_id):
                 seen.known = {
                     candidate.seller_id: candidate.total
-                    for candidate in ledgers.collections[collection_id]
+                    for candidate in ledgers.collections[collection_id].found
                     if candidate.total.minor <= most
                 }
             case Step(StepName.HELD, str() as seller_id, Money() as total):

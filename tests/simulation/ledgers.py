@@ -110,6 +110,14 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
+class Collection:
+    """What a collection gave, and how many sellers answered."""
+
+    found: tuple[Candidate, ...]
+    answered: int
+
+
+@dataclass(frozen=True, slots=True)
 class KeyReused:
     """The answer to a key that was used with other content: a fault of the caller's program."""
 
@@ -176,6 +184,9 @@ class SellerScript:
         honours_not_after: whether it refuses what comes too late.
         heeds_max_total: whether it refuses to sell for more than max_total.
         cancels: whether a confirmed order can be cancelled.
+        charges_in: the currency of its holds and orders; its quotes are in the one that is asked for.
+        in_flight_s: how long it works on an order before anything is to be seen of it.
+        silent_for: how many collections it does not answer.
         sells_out: whether others buy its copies between its quote and the first call after it.
         stock: how many copies it has.
         quote_life_s: how long its quotes live.
@@ -195,6 +206,9 @@ class SellerScript:
     honours_not_after: bool = True
     heeds_max_total: bool = True
     cancels: bool = True
+    charges_in: str = CURRENCY
+    in_flight_s: float = 0.0
+    silent_for: int = 0
     sells_out: bool = False
     stock: int = 5
     quote_life_s: float = 60.0
@@ -215,6 +229,7 @@ class SellerLedger:
         self.holds: dict[str, HoldEntry] = {}
         self.orders: dict[str, OrderEntry] = {}
         self.stock = script.stock
+        self._collections = count(1)
         self._quotes: dict[str, tuple[int, datetime]] = {}
         self._numbers = count(1)
         self._clock = clock
@@ -230,6 +245,10 @@ class SellerLedger:
     def now_after(self, moment: datetime) -> float:
         """Give the seconds since a moment, by the seller's clock."""
         return (self._clock.now() - moment).total_seconds()
+
+    def silent(self) -> bool:
+        """Say whether it leaves a collection without an answer."""
+        return next(self._collections) <= self.script.silent_for
 
     def candidate(self) -> Candidate | None:
         """Give a quote, as the aggregator passes it on; None when it has no copy."""
@@ -284,7 +303,7 @@ class SellerLedger:
             self._tell("order", key, KeyReused(), amount=max_total, source=source)
             detail = "the key was used for another order"
             return CallFailed(FailureKind.KEY_MISMATCH, definitely_not_done=True, detail=detail)
-        answer = self._placed(entry)
+        answer = self._in_flight(entry) or self._placed(entry)
         self._tell("order", key, answer, amount=max_total, source=source, done=done)
         return answer
 
@@ -294,7 +313,7 @@ class SellerLedger:
         self.settle()
         entry = self.orders.get(key)
         answer: GetOrderOutcome
-        if entry is None:
+        if entry is None or self._in_flight(entry):
             answer = OrderNotFound()
         elif entry.state is OrderState.CANCELLED:
             answer = Cancelled()
@@ -397,7 +416,7 @@ class SellerLedger:
             return _refused_hold(RejectionReason.QUOTE_EXPIRED)
         if not self._take_copy():
             return _refused_hold(RejectionReason.OUT_OF_STOCK)
-        total = usd(quoted if self.script.hold is None else self.script.hold)
+        total = self._charge(quoted if self.script.hold is None else self.script.hold)
         ends_at = now + timedelta(seconds=self.script.hold_life_s)
         held = Held(f"h{next(self._numbers)}", total, ends_at)
         return HoldEntry(HoldState.HELD, held, total, ends_at)
@@ -409,7 +428,7 @@ class SellerLedger:
         price = self._price_of_order(key, source)
         if isinstance(price, RejectionReason):
             return _refused_order(price)
-        total = price if self.script.order is None else usd(self.script.order)
+        total = self._charge(price.minor if self.script.order is None else self.script.order)
         if total.minor > max_total.minor and self.script.heeds_max_total:
             refused = _refused_order(RejectionReason.PRICE_CHANGED)
             refused.updated = self._quote_of(total)
@@ -419,8 +438,9 @@ class SellerLedger:
         elif not self._take_copy():
             return _refused_order(RejectionReason.OUT_OF_STOCK)
         order_id = f"o{next(self._numbers)}"
-        if self.script.pending_s is not None:
-            decided_at = now + timedelta(seconds=self.script.pending_s)
+        decided_s = self.script.pending_s or self.script.in_flight_s
+        if decided_s:
+            decided_at = now + timedelta(seconds=decided_s)
             return OrderEntry(OrderState.PENDING, total, order_id, decided_at=decided_at)
         return OrderEntry(OrderState.CONFIRMED, total, order_id)
 
@@ -438,6 +458,15 @@ class SellerLedger:
         expires_at = self._clock.now() + timedelta(seconds=self.script.quote_life_s)
         self._quotes[quote_id] = (total.minor, expires_at)
         return Quote(quote_id, total, usd(0), total, Condition.NEW, 1, expires_at)
+
+    def _charge(self, minor: int) -> Money:
+        return Money(self.script.charges_in, minor)
+
+    def _in_flight(self, entry: OrderEntry) -> CallFailed | None:
+        """Give what a call under the key of an order gets while the seller is at work on it."""
+        if entry.state is not OrderState.PENDING or not self.script.in_flight_s:
+            return None
+        return CallFailed(FailureKind.IN_FLIGHT, definitely_not_done=False, detail="at work on it")
 
     def _take_copy(self) -> bool:
         if self.script.sells_out:

@@ -96,6 +96,24 @@ SCENARIOS: dict[str, Scenario] = {
             _BOUGHT,
         ),
         Scenario(
+            "careless_and_not_closable",
+            {
+                "a": SellerScript(2000, with_holds=False, closable=False, honours_not_after=False),
+                "b": SellerScript(2500, with_holds=False),
+            },
+            _BOUGHT,
+            limits=Limits(overdue_s=60.0),
+            may_flag=frozenset({"I7"}),
+        ),
+        Scenario(
+            "in_flight",
+            {
+                "a": SellerScript(2000, with_holds=False, in_flight_s=0.4),
+                "b": SellerScript(2500, with_holds=False),
+            },
+            _BOUGHT,
+        ),
+        Scenario(
             "first_sold_out", {"a": SellerScript(2000, sells_out=True), "b": _DEARER}, _BOUGHT
         ),
         Scenario("hold_costs_more", {"a": SellerScript(2000, hold=2600), "b": _DEARER}, _BOUGHT),
@@ -111,6 +129,19 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario(
             "order_costs_more",
             {"a": SellerScript(2000, order=2300, with_holds=False), "b": _DEARER},
+            _BOUGHT,
+        ),
+        Scenario(
+            "charges_in_another_currency",
+            {
+                "a": SellerScript(2000, order=1900, with_holds=False, charges_in="EUR"),
+                "b": SellerScript(2500, with_holds=False),
+            },
+            _BOUGHT,
+        ),
+        Scenario(
+            "holds_in_another_currency",
+            {"a": SellerScript(2000, charges_in="EUR"), "b": SellerScript(2500, with_holds=False)},
             _BOUGHT,
         ),
         Scenario("quote_expires", {"a": SellerScript(2000, quote_life_s=0.9)}, _BOUGHT),
@@ -298,6 +329,10 @@ SCENARIOS: dict[str, Scenario] = {
             busy_for=2,
         ),
         Scenario("too_dear", {"a": SellerScript(3500)}, (Status.PRICE_NOT_MET,)),
+        Scenario(
+            "silent_at_first", {"a": SellerScript(2000, with_holds=False, silent_for=1)}, _BOUGHT
+        ),
+        Scenario("nobody_answers", {"a": SellerScript(2000, silent_for=99)}, (Status.FAILED,)),
         Scenario("nobody_has_it", {"a": SellerScript(None)}, (Status.NOT_AVAILABLE,)),
         Scenario(
             "two_purchases_last_copy",

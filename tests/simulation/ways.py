@@ -49,12 +49,13 @@ from sellers.model import (
     Confirmed,
     FailureKind,
     GetOrderOutcome,
+    Held,
     HoldOutcome,
     PlaceOutcome,
     ReleaseOutcome,
 )
 from tests.simulation.faults import Fault, Kind
-from tests.simulation.ledgers import ProviderLedger, SellerLedger, Sent, purchase_of
+from tests.simulation.ledgers import Collection, ProviderLedger, SellerLedger, Sent, purchase_of
 from tests.simulation.ours import Books
 from tests.simulation.seam import Passage, Process, Seam
 
@@ -291,12 +292,13 @@ class SellersWay:
         )
 
     async def hold(self, purchase: Purchase, attempt: Attempt) -> HoldOutcome:
-        return await self._change(
-            "hold",
-            attempt,
-            HOLD_S,
-            lambda: self._of(attempt).hold(attempt.key, attempt.quote_id, attempt.not_after),
-        )
+        def holding() -> HoldOutcome:
+            answer = self._of(attempt).hold(attempt.key, attempt.quote_id, attempt.not_after)
+            if isinstance(answer, Held) and answer.total.currency != attempt.agreed.currency:
+                return _unreadable("an amount in another currency")
+            return answer
+
+        return await self._change("hold", attempt, HOLD_S, holding)
 
     async def release(self, release: Release) -> ReleaseOutcome:
         """Have a hold given back. That may be asked for at any time, by anybody: nothing is lost by it."""
@@ -312,11 +314,11 @@ class SellersWay:
             answer = self._of(attempt).place_order(
                 attempt.key, source, attempt.agreed, attempt.not_after
             )
-            if isinstance(answer, Confirmed) and answer.total.minor > attempt.agreed.minor:
-                # As the adapter reads it.
-                return CallFailed(
-                    FailureKind.INVALID_ANSWER, definitely_not_done=False, detail="above max_total"
-                )
+            if isinstance(answer, Confirmed):
+                if answer.total.currency != attempt.agreed.currency:
+                    return _unreadable("an amount in another currency")
+                if answer.total.minor > attempt.agreed.minor:
+                    return _unreadable("above max_total")
             return answer
 
         return await self._change("order", attempt, ORDER_S, placing)
@@ -358,7 +360,7 @@ class QuotesWay:
         seam: Seam,
         process: Process,
         sellers: dict[str, SellerLedger],
-        collections: dict[str, tuple[Candidate, ...]],
+        collections: dict[str, Collection],
     ) -> None:
         self._seam = seam
         self._process = process
@@ -369,17 +371,17 @@ class QuotesWay:
         self, purchase: Purchase, timeout_s: float, on_batch: Callable[[AnswerBatch], None]
     ) -> Gathered:
         async def gather() -> Gathered:
+            answering = [seller for seller in self._sellers.values() if not seller.silent()]
             found = tuple(
-                candidate
-                for seller in self._sellers.values()
-                if (candidate := seller.candidate()) is not None
+                candidate for seller in answering if (candidate := seller.candidate()) is not None
             )
             name = f"c{len(self._collections) + 1}"
-            self._collections[name] = found
+            self._collections[name] = Collection(found, len(answering))
             on_batch(AnswerBatch(b""))
-            asked = len(self._sellers)
+            asked, answered = len(self._sellers), len(answering)
+            misses = (("timed_out", asked - answered),) if asked > answered else ()
             started_at = datetime(2026, 1, 1, tzinfo=UTC)
-            summary = Collected(name, asked, asked, asked, len(found), (), started_at, 0.1)
+            summary = Collected(name, asked, asked, answered, len(found), misses, started_at, 0.1)
             return Gathered(found, summary)
 
         def failed(fault: Fault) -> NoReturn:
@@ -514,6 +516,11 @@ def _lease_left_s(process: Process, request_id: UUID) -> float:
 
 def _no_database(fault: Fault) -> NoReturn:
     raise Unavailable(f"the database does not answer: {fault}")
+
+
+def _unreadable(detail: str) -> CallFailed:
+    """Give what the adapter makes of an answer that breaks the contract."""
+    return CallFailed(FailureKind.INVALID_ANSWER, definitely_not_done=False, detail=detail)
 
 
 def _call_failed(fault: Fault) -> CallFailed:

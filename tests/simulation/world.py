@@ -37,6 +37,7 @@ from tests.simulation.invariants import (
     Change,
     Ledgers,
     Violation,
+    asked_on,
     judge_quiet,
     note,
     note_answer,
@@ -278,7 +279,7 @@ class World:
         return (
             self._others.quiet
             and all(process.thaws_at_s < now_s for process in self._processes)
-            and all(row.purchase.stage in OVER for row in self._rows.values())
+            and all(row.purchase.stage in OVER or asked_on(row) for row in self._rows.values())
         )
 
     # Processes
