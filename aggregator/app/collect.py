@@ -294,6 +294,7 @@ class Flight:
         self._settled = asyncio.Event()
         self._open = {seller.seller_id: seller for seller in self.sellers}
         self._waiting: dict[str, Waiting] = {}
+        self._asked = False
         self._short_of_time: dict[str, float] = {}
         self._first_expires_at = _NEVER
         self._expired: list[Answer] = []
@@ -532,7 +533,9 @@ class Flight:
         next.
         """
         self._asking.flights += 1
-        self._gatherer.note_demand(self._customers[0], self._purpose)
+        if not self._asked:
+            self._gatherer.note_demand(self._customers[0], self._purpose)
+        self._asked = True
         try:
             # To see who else is asking.
             await self._clock.sleep(0)

@@ -15,6 +15,7 @@ from aggregator.selection.selection import Phase, SelectionSettings
 from bench.virtual_time import VirtualClock
 from mesh import errors
 from mesh.money import Money
+from sellers.admission.model import Purpose
 from sellers.model import Seller, Unavailable, UnavailableReason
 from tests.fakes.asking import Fleet, fleet, in_virtual_time, quoted, seller
 
@@ -136,6 +137,16 @@ async def test_nobody_has_it_after_all_phases() -> None:
     assert got.summary.coverage is not None
     assert got.summary.coverage.expected_saving is None
     assert not to_proto(got.summary).coverage.HasField("expected_saving")
+
+
+@in_virtual_time
+async def test_who_needs_all_phases_does_not_want_more_for_that() -> None:
+    async with fleet(*sellers()) as mesh:
+        mesh.sellers.says = {s.seller_id: lambda _book: NO for s in sellers()}
+        process = await mesh.process(selection=SETTINGS)
+        for number in range(5):
+            await process.collect(f"book-{number}", wish=Wish(customer_id="alice"))
+        assert not process.gatherer._demand[Purpose.QUOTE].uneven
 
 
 @in_virtual_time
