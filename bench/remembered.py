@@ -47,6 +47,9 @@ _PARTS = 4
 _KINDS = 50
 """So many books are made up; what is asked about is how many there are, not how different."""
 
+_VACUUM_S = 600.0
+"""Of two million books it takes longer than any statement may that serves somebody."""
+
 _SIZE = "SELECT pg_total_relation_size('aggregator.market_book')"
 _STATUS = Path("/proc/self/status")
 
@@ -129,7 +132,7 @@ async def _fill(pool: asyncpg.Pool, books: int, on_progress: OnProgress) -> floa
             "market_book", schema_name="aggregator", columns=columns, records=rows
         )
         on_progress(first / books)
-    await pool.execute("VACUUM ANALYZE aggregator.market_book")
+    await pool.execute("VACUUM ANALYZE aggregator.market_book", timeout=_VACUUM_S)
     size: int = await pool.fetchval(_SIZE)
     return size / books
 
