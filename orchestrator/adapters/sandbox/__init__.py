@@ -50,7 +50,7 @@ from orchestrator.ports import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
     from asyncpg.pool import PoolConnectionProxy
 
@@ -95,6 +95,15 @@ class _Answered:
     replayed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """What to answer, and the statement by which that becomes true, if there is one, with its further arguments."""
+
+    answer: _Answer
+    effect: str | None = None
+    arguments: tuple[int, ...] = ()
+
+
 class SandboxPaymentProvider:
     """The sandbox, with its ledger in the schema ``sandbox_provider``."""
 
@@ -117,15 +126,22 @@ class SandboxPaymentProvider:
     ) -> AuthorizeOutcome:
         """Reserve an amount on the card behind a token."""
         kind = _kind(token)
-
-        async def work(connection: PoolConnectionProxy[asyncpg.Record]) -> _Answer:
-            if kind in _DECLINES:
-                return {"declined": _DECLINES[kind].value}
+        now = self._clock.now()
+        authorization_id, capture_before, answer = None, None, _Answer()
+        if kind in _DECLINES:
+            answer["declined"] = _DECLINES[kind].value
+        else:
             authorization_id = f"auth_{self._new_id().hex}"
-            now = self._clock.now()
             capture_before = now + _LIVES.get(kind, _USUAL_LIFE)
-            await connection.execute(
-                self._sql["insert_authorization"],
+            answer["authorization_id"] = authorization_id
+            answer["capture_before"] = capture_before.isoformat()
+        content = f"authorize {kind} {amount.minor} {amount.currency} {reference}"
+        try:
+            made = await self._pool.fetchval(
+                self._sql["authorize"],
+                key,
+                content,
+                json.dumps(answer),
                 authorization_id,
                 kind,
                 amount.currency,
@@ -134,15 +150,13 @@ class SandboxPaymentProvider:
                 capture_before,
                 now,
             )
-            return {
-                "authorization_id": authorization_id,
-                "capture_before": capture_before.isoformat(),
-            }
-
-        content = f"authorize {kind} {amount.minor} {amount.currency} {reference}"
-        answered = await self._once(key, content, lambda _connection: _constant(kind), work)
-        if isinstance(answered, Unknown):
-            return answered
+            answered = (
+                _Answered(answer, kind, replayed=False)
+                if made
+                else await self._replayed(self._pool, key, content, kind)
+            )
+        except postgres.DOWN as error:
+            return _no_answer(error)
         if not answered.replayed and await self._unheard(kind, "tok_lost_authorize"):
             return Unknown("the answer did not arrive")
         if "declined" in answered.answer:
@@ -157,23 +171,21 @@ class SandboxPaymentProvider:
     async def capture(self, key: str, provider_id: str, amount: Money) -> CaptureOutcome:
         """Charge at most what is reserved, once, and release the rest."""
 
-        async def work(connection: PoolConnectionProxy[asyncpg.Record]) -> _Answer:
-            row = await self._lock(connection, provider_id)
-            if row is None or row["currency"] != amount.currency:
-                return {"refused": "no_such_authorization"}
-            if row["state"] != "authorized":
-                return {"refused": f"already_{row['state']}"}
-            if row["lapsed"]:
-                return {"refused": "lapsed"}
-            if row["token_kind"] in _CAPTURE_REFUSED:
-                return {"refused": "insufficient_funds"}
-            if amount.minor > row["authorized_minor"]:
-                return {"refused": "above_authorized"}
-            await connection.execute(self._sql["capture"], provider_id, amount.minor)
-            return {"captured": True}
+        def decide(payment: asyncpg.Record | None) -> _Decision:
+            if payment is None or payment["currency"] != amount.currency:
+                return _Decision({"refused": "no_such_authorization"})
+            if payment["state"] != "authorized":
+                return _Decision({"refused": f"already_{payment['state']}"})
+            if payment["lapsed"]:
+                return _Decision({"refused": "lapsed"})
+            if payment["token_kind"] in _CAPTURE_REFUSED:
+                return _Decision({"refused": "insufficient_funds"})
+            if amount.minor > payment["authorized_minor"]:
+                return _Decision({"refused": "above_authorized"})
+            return _Decision({"captured": True}, "capture", (amount.minor,))
 
         content = f"capture {provider_id} {amount.minor} {amount.currency}"
-        answered = await self._once(key, content, self._kind_of(provider_id), work)
+        answered = await self._once(key, content, provider_id, decide)
         if isinstance(answered, Unknown):
             return answered
         if not answered.replayed and await self._unheard(answered.kind, "tok_lost_capture"):
@@ -183,14 +195,12 @@ class SandboxPaymentProvider:
     async def void(self, key: str, provider_id: str) -> VoidOutcome:
         """Release what is reserved."""
 
-        async def work(connection: PoolConnectionProxy[asyncpg.Record]) -> _Answer:
-            row = await self._lock(connection, provider_id)
-            if row is not None and row["state"] == "captured":
-                return {"captured": True}
-            await connection.execute(self._sql["void"], provider_id)
-            return {}
+        def decide(payment: asyncpg.Record | None) -> _Decision:
+            if payment is not None and payment["state"] == "captured":
+                return _Decision({"captured": True})
+            return _Decision({}, "void")
 
-        answered = await self._once(key, f"void {provider_id}", self._kind_of(provider_id), work)
+        answered = await self._once(key, f"void {provider_id}", provider_id, decide)
         if isinstance(answered, Unknown):
             return answered
         if not answered.replayed and await self._unheard(answered.kind, "tok_lost_void"):
@@ -200,21 +210,19 @@ class SandboxPaymentProvider:
     async def refund(self, key: str, provider_id: str, amount: Money) -> RefundOutcome:
         """Give back at most what was charged and not given back before."""
 
-        async def work(connection: PoolConnectionProxy[asyncpg.Record]) -> _Answer:
-            row = await self._lock(connection, provider_id)
-            if row is None or row["currency"] != amount.currency:
-                return {"refused": "no_such_authorization"}
-            if row["state"] != "captured":
-                return {"refused": "not_captured"}
-            if row["token_kind"] in _REFUND_REFUSED:
-                return {"refused": "card_closed"}
-            if amount.minor > row["captured_minor"] - row["refunded_minor"]:
-                return {"refused": "above_captured"}
-            await connection.execute(self._sql["refund"], provider_id, amount.minor)
-            return {}
+        def decide(payment: asyncpg.Record | None) -> _Decision:
+            if payment is None or payment["currency"] != amount.currency:
+                return _Decision({"refused": "no_such_authorization"})
+            if payment["state"] != "captured":
+                return _Decision({"refused": "not_captured"})
+            if payment["token_kind"] in _REFUND_REFUSED:
+                return _Decision({"refused": "card_closed"})
+            if amount.minor > payment["captured_minor"] - payment["refunded_minor"]:
+                return _Decision({"refused": "above_captured"})
+            return _Decision({}, "refund", (amount.minor,))
 
         content = f"refund {provider_id} {amount.minor} {amount.currency}"
-        answered = await self._once(key, content, self._kind_of(provider_id), work)
+        answered = await self._once(key, content, provider_id, decide)
         if isinstance(answered, Unknown):
             return answered
         if not answered.replayed and await self._unheard(answered.kind, "tok_lost_refund"):
@@ -249,45 +257,48 @@ class SandboxPaymentProvider:
                 return
             last, last_id = rows[-1]["created_at"], rows[-1]["authorization_id"]
 
-    async def _lock(
-        self, connection: PoolConnectionProxy[asyncpg.Record], provider_id: str
-    ) -> asyncpg.Record | None:
-        return await connection.fetchrow(
-            self._sql["lock_authorization"], provider_id, self._clock.now()
-        )
-
     async def _once(
         self,
         key: str,
         content: str,
-        kind_of: Callable[[PoolConnectionProxy[asyncpg.Record]], Awaitable[str]],
-        work: Callable[[PoolConnectionProxy[asyncpg.Record]], Awaitable[_Answer]],
+        provider_id: str,
+        decide: Callable[[asyncpg.Record | None], _Decision],
     ) -> _Answered | Unknown:
-        """Give the answer that is kept under a key, or do the work and keep its answer, in one transaction."""
+        """Give the answer that is kept under a key, or decide, act and keep the answer, in one transaction."""
         try:
             async with self._pool.acquire() as connection, connection.transaction():
-                await connection.execute(self._sql["lock_key"], key)
-                kept = await connection.fetchrow(self._sql["get_key"], key)
-                kind = await kind_of(connection)
-                if kept is None:
-                    answer = await work(connection)
-                    await connection.execute(self._sql["put_key"], key, content, json.dumps(answer))
-                    return _Answered(answer, kind, replayed=False)
+                [found] = await connection.fetch(
+                    self._sql["begin"], key, content, provider_id, self._clock.now()
+                )
+                payment = found if found["authorization_id"] is not None else None
+                kind = payment["token_kind"] if payment is not None else "tok"
+                if not found["is_new"]:
+                    return await self._replayed(connection, key, content, kind)
+                decision = decide(payment)
+                answer = json.dumps(decision.answer)
+                if decision.effect is None:
+                    await connection.execute(self._sql["keep"], key, answer)
+                else:
+                    await connection.execute(
+                        self._sql[decision.effect], key, answer, provider_id, *decision.arguments
+                    )
+                return _Answered(decision.answer, kind, replayed=False)
         except postgres.DOWN as error:
             return _no_answer(error)
+
+    async def _replayed(
+        self,
+        connection: asyncpg.Pool[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record],
+        key: str,
+        content: str,
+        kind: str,
+    ) -> _Answered:
+        """Give the first answer under a key."""
+        [kept] = await connection.fetch(self._sql["get_key"], key)
         if kept["content"] != content:
             msg = f"idempotency key {key} was used for other content"
             raise ValueError(msg)
         return _Answered(json.loads(kept["answer"]), kind, replayed=True)
-
-    def _kind_of(
-        self, provider_id: str
-    ) -> Callable[[PoolConnectionProxy[asyncpg.Record]], Awaitable[str]]:
-        async def read(connection: PoolConnectionProxy[asyncpg.Record]) -> str:
-            row = await self._lock(connection, provider_id)
-            return row["token_kind"] if row else "tok"
-
-        return read
 
     async def _unheard(self, kind: str, lost: str) -> bool:
         """Take as long as the token says, or as the caller waits; True when the answer does not arrive."""
@@ -314,10 +325,6 @@ def _payment(row: asyncpg.Record) -> ProviderPayment:
         capture_before=row["capture_before"],
         created_at=row["created_at"],
     )
-
-
-async def _constant(kind: str) -> str:
-    return kind
 
 
 def _kind(token: str) -> str:

@@ -1,6 +1,9 @@
--- refund: gives an amount back.
--- $1 authorization_id text   $2 refunded_minor bigint
+-- refund: gives an amount back, and keeps the answer.
+-- $1 key text   $2 answer text (JSON)   $3 authorization_id text   $4 refunded_minor bigint
 -- Result: none.
+WITH kept AS (
+    UPDATE sandbox_provider.idempotency_key SET answer = $2::text::jsonb WHERE key = $1
+)
 UPDATE sandbox_provider.payment_authorization
-SET refunded_minor = refunded_minor + $2
-WHERE authorization_id = $1
+SET refunded_minor = refunded_minor + $4
+WHERE authorization_id = $3
