@@ -396,6 +396,7 @@ class Admission:
         self, ask: Ask, purpose: Purpose, fleets: Verdict | None = None, fleets_books_left: int = 0
     ) -> Decision:
         """Decide by this process's own share; ``fleets`` is what Valkey said if it answers, but has no budget."""
+        self._note_ended()
         calls, books = self._shares(ask.limits)
         at_once = self._own_at_once
         if fleets is not None:
