@@ -150,6 +150,7 @@ class Commit:
         settled: resolves all open flags; never together with ``flags``. None when they stay.
         news: what the customer is to be told, kept in the outbox; a kind that is there already is left out.
         observed: the number of the last observation that was acted on.
+        same_plan: whether the purchase's plan is the one that was committed last: it need not be written again.
 
     """
 
@@ -164,6 +165,7 @@ class Commit:
     settled: Settled | None = None
     news: tuple[News, ...] = ()
     observed: int = 0
+    same_plan: bool = False
 
 
 @dataclass(frozen=True, slots=True)

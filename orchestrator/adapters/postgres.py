@@ -163,7 +163,7 @@ class PostgresPurchaseStore:
             purchase.status.value,
             purchase.failure_reason.value if purchase.failure_reason else None,
             json.dumps(rows.offer_json(purchase.offer)) if purchase.offer else None,
-            json.dumps(rows.plan_json(purchase.plan)),
+            None if commit.same_plan else json.dumps(rows.plan_json(purchase.plan)),
             commit.due_in_s,
             commit.keep,
             commit.erase_token,

@@ -429,6 +429,7 @@ class Worker:
                 settled=following.settled,
                 news=_news(following),
                 observed=decided.observed,
+                same_plan=purchase.plan == before.plan,
             )
         )
         live.held_until_s = asked_s + self._settings.lease_s

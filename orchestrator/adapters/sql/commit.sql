@@ -1,6 +1,7 @@
 -- commit: what a worker decided, all of it or, when another worker has claimed the purchase since, nothing.
 -- $1 request_id uuid   $2 epoch integer (of the claim)   $3 stage text   $4 resume_stage text or NULL   $5 tries integer
--- $6 status text   $7 failure_reason text or NULL   $8 offer jsonb or NULL   $9 plan jsonb
+-- $6 status text   $7 failure_reason text or NULL   $8 offer jsonb or NULL
+-- $9 plan jsonb, or NULL when it stays
 -- $10 due_in double precision: seconds until it may be claimed, or NULL when nothing is left to do
 -- $11 keep boolean: whether the worker goes on with it (due_in is then its lease)
 -- $12 erase_token boolean   $13 begins_order boolean: not after a cancel was requested
@@ -14,7 +15,7 @@
 -- Result: one row (event_seq, cancel_requested, observations_wait), or none when the fence held or the cancel came first.
 WITH fenced AS (
     UPDATE orchestrator.purchase SET
-        stage = $3, resume_stage = $4, tries = $5, status = $6, failure_reason = $7, offer = $8, plan = $9,
+        stage = $3, resume_stage = $4, tries = $5, status = $6, failure_reason = $7, offer = $8, plan = coalesce($9, plan),
         due_at = CASE WHEN NOT $11 AND observation_seq > $14 THEN now() ELSE now() + $10 * interval '1 second' END,
         owner = CASE WHEN $11 THEN owner END,
         token_sealed = CASE WHEN $12 THEN NULL ELSE token_sealed END,

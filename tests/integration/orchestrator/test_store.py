@@ -360,6 +360,17 @@ class Suite:
         await subject.store.commit(replace(following, ended=ended))
         assert (await subject.loaded(claim)).purchase.attempt == second
 
+    async def test_a_plan_stays_until_there_is_another(self, subject: Subject) -> None:
+        await subject.submitted()
+        claim = await subject.claimed()
+        purchase = (await subject.loaded(claim)).purchase
+        planned = replace(purchase, plan=replace(purchase.plan, collections=1, answered=7))
+        await subject.store.commit(commit(planned))
+        await subject.store.commit(replace(commit(planned), same_plan=True))
+        assert (await subject.loaded(claim)).purchase.plan == planned.plan
+        await subject.store.commit(commit(purchase))
+        assert (await subject.loaded(claim)).purchase.plan == purchase.plan
+
     async def test_who_keeps_a_purchase_has_its_lease(self, subject: Subject) -> None:
         await subject.submitted()
         purchase = (await subject.loaded(await subject.claimed(lease_s=0))).purchase
