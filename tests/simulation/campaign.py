@@ -36,6 +36,7 @@ LEAST = 10_000
 MOST_S = 180.0
 
 _PART = 4
+_RUNS_OBJECTS = 5_000
 _SHOWN = 10
 
 
@@ -148,8 +149,10 @@ def begin(databases: Queue[str]) -> None:
     Thread(target=_end_with_parent, daemon=True).start()
     _dsn = databases.get()
     be_quiet()
-    # What is there by now stays: looking through it for garbage time and again is of no use.
+    # What is there by now stays: looking through it for garbage time and again is of no use. Nor is it while a run goes
+    # on: nearly all of its garbage comes with its end.
     gc.freeze()
+    gc.set_threshold(_RUNS_OBJECTS, 10, 10)
 
 
 def _end_with_parent() -> None:

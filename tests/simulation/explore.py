@@ -17,6 +17,9 @@ Run = Callable[[Scenario, Schedule], Outcome]
 
 _SUBMITTING = frozenset({"submit", "find_submitted", "get", "offered"})
 
+_STOPS = frozenset({Fault.CRASH_AFTER, Fault.FREEZE_AFTER, Fault.LOST_ANSWER, Fault.DRAIN})
+_FINDING = frozenset({"claim", "free_dead"})
+
 _DEEPEST = 6
 _REACH = 20
 """How many crossings at the most lie between two faults of a deeper schedule."""
@@ -113,6 +116,26 @@ def faults_at(
         yield from scenario.events
 
 
+def changes_nothing(scenario: Scenario, crossings: Sequence[Crossing], planned: Planned) -> bool:
+    """Say whether a fault at a crossing gives the same run again: that which has shown these crossings.
+
+    It does when it stops a process that was at its end: it had nothing claimed or under way any more, it has never
+    crossed the seam again, and nobody has ever found anything to do again, so that neither is it missed, nor does the
+    one that is started in its place find anything.
+    """
+    at = crossings[planned.crossing]
+    if scenario.told or planned.fault not in _STOPS or not at.leaves_nothing:
+        return False
+    return _of_worker(at) and not any(
+        later.process == at.process or later.name in _FINDING
+        for later in crossings[planned.crossing + 1 :]
+    )
+
+
+def _of_worker(crossing: Crossing) -> bool:
+    return crossing.name.startswith("commit ") or crossing.name == "claim"
+
+
 def singles(scenario: Scenario) -> list[tuple[Schedule, bool]]:
     """Give all single faults, and whether each is one of those that are tried in pairs."""
     crossings = simulate(scenario, ()).crossings
@@ -147,7 +170,10 @@ def explore(
         if deepened[schedule]:
             more = longer(scenario, schedule, crossings, paired=True)
             for deeper in sorted(more, key=_late_first):
-                crossings_of(deeper)
+                if changes_nothing(scenario, crossings, deeper[-1]):
+                    explored.schedules += 1
+                else:
+                    crossings_of(deeper)
     return explored
 
 

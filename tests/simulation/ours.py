@@ -67,6 +67,10 @@ class Books(Protocol):
         """Have what a worker works on claimed so often as if many before it had ended with it."""
         ...
 
+    def has_claims(self, owner: int | None) -> bool:
+        """Say whether a worker may have claimed something."""
+        ...
+
     async def anything_due(self) -> bool:
         """Say whether a claim would take something."""
         ...
@@ -141,6 +145,9 @@ class MemoryBooks:
         for row in self._store.rows.values():
             if row.owner == owner:
                 row.claims, row.claimed_since = claims, datetime.min.replace(tzinfo=UTC)
+
+    def has_claims(self, owner: int | None) -> bool:
+        return any(row.owner == owner for row in self._store.rows.values())
 
     async def anything_due(self) -> bool:
         return self._store.anything_due()

@@ -32,7 +32,10 @@ _SHOWN = 120
 
 @dataclass(slots=True)
 class Crossing:
-    """One passage, for the trace."""
+    """One passage, for the trace.
+
+    ``leaves_nothing`` says that after it, its process had nothing claimed and no other crossing under way.
+    """
 
     number: int
     at_s: float
@@ -41,6 +44,7 @@ class Crossing:
     name: str
     fault: Fault | None
     outcome: object = ""
+    leaves_nothing: bool = False
 
     def __str__(self) -> str:
         """Give it as a line of the trace."""
@@ -63,6 +67,8 @@ class Process:
         self.owner: int | None = None
         # Until when the database leaves purchases to this process, by the last lease that it was given.
         self.leases: dict[UUID, float] = {}
+        # How many of its crossings are under way.
+        self.under_way = 0
         # The simulation has ended: what is still running is to end too.
         self.over = False
         self._frozen_until_s = 0.0
@@ -139,6 +145,7 @@ class Seam:
     ) -> None:
         self.crossings: list[Crossing] = []
         self.kill: Callable[[Process], Awaitable[None]]
+        self.has_claims: Callable[[Process], bool]
         self._planned = {planned.crossing: planned for planned in schedule}
         self._on_event = on_event
         self.late: dict[int, float] = {}
@@ -157,6 +164,19 @@ class Seam:
         ``failed`` gives what the caller sees when it gets no answer, or raises it.
         """
         await process.running()
+        process.under_way += 1
+        try:
+            return await self._cross(process, passage, work, failed)
+        finally:
+            process.under_way -= 1
+
+    async def _cross(
+        self,
+        process: Process,
+        passage: Passage,
+        work: Callable[[], Awaitable[T]],
+        failed: Callable[[Fault], T],
+    ) -> T:
         planned = self._planned.get(len(self.crossings))
         crossing = self._record(process, passage, planned)
         if planned is not None:
@@ -176,8 +196,10 @@ class Seam:
             crossing.outcome = outcome = await work()
         except Exception as error:
             crossing.outcome = f"{type(error).__name__}: {error}"
+            crossing.leaves_nothing = self._leaves_nothing(process)
             await process.running()
             raise
+        crossing.leaves_nothing = self._leaves_nothing(process)
         if planned is not None:
             await self._after(process, planned, passage)
         if not process.untouched:
@@ -185,6 +207,9 @@ class Seam:
         if planned is not None and planned.fault in _UNHEARD:
             return failed(planned.fault)
         return outcome
+
+    def _leaves_nothing(self, process: Process) -> bool:
+        return process.under_way == 1 and not self.has_claims(process)
 
     async def _before(self, process: Process, planned: Planned) -> None:
         match planned.fault:

@@ -184,6 +184,28 @@ def test_what_is_tried_on_the_way_is_not_tried_again_and_counts() -> None:
     assert not explored.failures
 
 
+@pytest.mark.parametrize("name", ["hold", "cancel_atomic", "two_purchases_last_copy"])
+def test_a_fault_that_is_taken_for_none_changes_nothing(name: str) -> None:
+    """What is not run because it would be the run without it is that run, save for renewals of what is over."""
+    scenario = SCENARIOS[name]
+    seen = simulate(scenario, ())
+    left_out = [
+        one
+        for one, _ in explore.singles(scenario)
+        if explore.changes_nothing(scenario, seen.crossings, one[0])
+    ]
+    assert {one[0].fault for one in left_out} >= {Fault.CRASH_AFTER, Fault.FREEZE_AFTER}
+    for one in left_out:
+        outcome = simulate(scenario, one)
+        assert outcome.violations == ()
+        assert passed(outcome) == passed(seen)
+        assert outcome.rows == seen.rows
+
+
+def passed(outcome: Outcome) -> list[tuple[object, ...]]:
+    return [as_passed(crossing)[1:] for crossing in outcome.crossings if crossing.name != "renew"]
+
+
 def test_what_is_due_at_once_is_done_in_the_order_in_which_it_was_asked_for() -> None:
     loop = LeanLoop()
     done: list[object] = []

@@ -127,6 +127,7 @@ class World:
         self._books = books
         self._seam = Seam(schedule, self._happen)
         self._seam.kill = self._kill
+        self._seam.has_claims = lambda process: books.has_claims(process.owner)
         self._ledgers = Ledgers(
             {
                 seller_id: SellerLedger(seller_id, script, self._clock, self._on_effect)
