@@ -51,7 +51,7 @@ class Books(Protocol):
         """The store itself."""
         ...
 
-    async def run(self, work: Callable[[], Awaitable[T]]) -> T:
+    def run(self, work: Callable[[], Awaitable[T]]) -> Awaitable[T]:
         """Do something with the store, alone, to its end."""
         ...
 
@@ -114,8 +114,8 @@ class MemoryBooks:
     def store(self) -> PurchaseStore:
         return self._store
 
-    async def run(self, work: Callable[[], Awaitable[T]]) -> T:
-        return await work()
+    def run(self, work: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+        return work()
 
     async def rows(self) -> dict[UUID, OurRow]:
         """Give all purchases; one that has not changed is the same object as before."""

@@ -190,7 +190,6 @@ SCENARIOS: dict[str, Scenario] = {
             _BOUGHT,
             acts=(Act("capture", Hand.RECALL),),
             reconciled=True,
-            told=True,
         ),
         Scenario(
             "recalled_partly_refunded",
@@ -222,6 +221,7 @@ SCENARIOS: dict[str, Scenario] = {
             (Status.PRICE_NOT_MET,),
             acts=(Act("authorize", Hand.CHARGE, in_s=0.0),),
             operator=hands.refunds,
+            told=True,
         ),
         Scenario(
             "operator_retries",
