@@ -95,8 +95,7 @@ async def run(settings: Settings) -> None:
 
         def on_rate_limited(seller: Seller, retry_after_s: float | None) -> None:
             capabilities.suspect(seller.seller_id)
-            if retry_after_s is not None:
-                admission.hold_off(seller.seller_id, retry_after_s)
+            admission.hold_off(seller.seller_id, retry_after_s)
 
         sellers = await stack.enter_async_context(
             SellerTransport(

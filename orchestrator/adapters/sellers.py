@@ -258,7 +258,7 @@ class TransportSellers:
             raise
         self._admission.report(grant, outcome_of(outcome))
         if isinstance(outcome, CallFailed) and outcome.kind is FailureKind.RATE_LIMITED:
-            self._admission.hold_off(seller_id, outcome.retry_after_s or 0.0)
+            self._admission.hold_off(seller_id, outcome.retry_after_s)
         return outcome
 
     def _tell(

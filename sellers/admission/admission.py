@@ -222,9 +222,14 @@ class Admission:
                 decisions.append(self._denied(ask, purpose, verdict, books_left))
         return decisions
 
-    def hold_off(self, seller_id: str, for_s: float) -> None:
-        """Leave a seller alone for so long, as it asks, save for what resolves purchases; all processes do."""
+    def hold_off(self, seller_id: str, for_s: float | None) -> None:
+        """Leave a seller alone that was called too often, save for what resolves purchases; all processes do.
+
+        For so long as it asks, or for a moment where it does not say (None).
+        """
         self._note_ended()
+        if for_s is None:
+            for_s = self._settings.unsaid_s
         report = Report(seller_id, 0, 0, 0, Ending.LEAVE_ALONE, round(for_s * 1000))
         self._own.report(self._now_ms(), [report])
         if self._fleet_answers:

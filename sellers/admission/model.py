@@ -239,6 +239,7 @@ class AdmissionSettings:
         calls_at_once: most calls that one seller has under way; for quotes less the reserve, so that those who come for
             the slots as they free up do not keep purchases out.
         busy_poll_s: when to ask again if that many are.
+        unsaid_s: for how long a seller is left alone that was called too often and does not say for how long.
         breaker_failure_percent: share of failures that opens a breaker.
         breaker_calls: the fewest calls in ``window_s`` that open one.
         breaker_open_s: from opening to the probe.
@@ -269,6 +270,7 @@ class AdmissionSettings:
     kept_percent: int = 25
     calls_at_once: int = 16
     busy_poll_s: float = 0.1
+    unsaid_s: float = 2.0
     breaker_failure_percent: int = 50
     breaker_calls: int = 10
     breaker_open_s: float = 30.0

@@ -50,15 +50,16 @@ SETTINGS = AdmissionSettings()
 
 
 class Busy:
-    """Stands for the transport to a seller that wants to be left alone."""
+    """Stands for the transport to a seller that is called too often; it may say for how long to leave it alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, for_s: float | None = None) -> None:
         self.calls: list[str] = []
+        self._for_s = for_s
 
     async def get_quote(self, *_: object, **__: object) -> CallFailed:
         self.calls.append("GetQuote")
         return CallFailed(
-            FailureKind.RATE_LIMITED, definitely_not_done=True, detail="", retry_after_s=30.0
+            FailureKind.RATE_LIMITED, definitely_not_done=True, detail="", retry_after_s=self._for_s
         )
 
     async def get_order(self, *_: object, **__: object) -> OrderNotFound:
@@ -68,7 +69,7 @@ class Busy:
 
 @in_virtual_time
 async def test_a_seller_that_asks_for_it_is_left_alone_by_every_process() -> None:
-    ledger, clock, directory, busy = SharedLedger(SETTINGS), VirtualClock(), Directory(), Busy()
+    ledger, clock, directory, busy = SharedLedger(SETTINGS), VirtualClock(), Directory(), Busy(30.0)
     directory.replace([seller("acme")], 1)
     admissions = [Admission(ledger, clock, SETTINGS, sellers=list, quiet=True) for _ in range(2)]
     first, second = (
@@ -88,6 +89,19 @@ async def test_a_seller_that_asks_for_it_is_left_alone_by_every_process() -> Non
     await clock.sleep(30)
     await second.requote(PURCHASE, "acme")
     assert busy.calls == ["GetQuote", "GetOrder", "GetQuote"]
+
+
+@in_virtual_time
+async def test_a_seller_that_does_not_say_for_how_long_is_left_alone_for_a_moment() -> None:
+    clock, directory, busy = VirtualClock(), Directory(), Busy()
+    directory.replace([seller("acme")], 1)
+    admission = Admission(SharedLedger(SETTINGS), clock, SETTINGS, sellers=list, quiet=True)
+    sellers = TransportSellers(directory, cast("SellerTransport", busy), admission, clock)
+    await sellers.requote(PURCHASE, "acme")
+    began_s = clock.monotonic()
+    await sellers.requote(PURCHASE, "acme")
+    assert busy.calls == ["GetQuote", "GetQuote"]
+    assert clock.monotonic() - began_s >= SETTINGS.unsaid_s
 
 
 class Decided:
