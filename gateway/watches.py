@@ -83,7 +83,7 @@ class Watches:
                 shared.wake()
         except MeshError as error:
             shared.error = error
-        except Exception:  # noqa: BLE001  whatever it is, each who watches is told
+        except Exception:  # noqa: BLE001  nobody awaits this task: all who watch would take a defect for a quiet end
             _log.exception("watch failed")
             shared.error = errors.Internal("something of ours went wrong; it has been logged")
         finally:

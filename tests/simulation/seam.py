@@ -79,7 +79,8 @@ class Process:
         """Return when the process runs: later while it is frozen, never when it is dead."""
         if self.over:
             raise asyncio.CancelledError
-        while (left_s := self._frozen_until_s - self.loop.time()) > 0:  # noqa: ASYNC110  it may freeze again
+        # It may be frozen again while it sleeps; an event would cost a task for each sleeper.
+        while (left_s := self._frozen_until_s - self.loop.time()) > 0:  # noqa: ASYNC110  sleeps as long as is known
             await asyncio.sleep(left_s)
         if self.died.is_set():
             parked: asyncio.Future[None] = self.loop.create_future()
