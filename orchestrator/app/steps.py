@@ -80,8 +80,8 @@ class Work:
         purchase: as it was last committed.
         token: its sealed payment token, while there is one.
         event_seq: the number of its last event.
-        fresh: whether this worker itself has committed the intent of this stage just now, so that its effect cannot
-            have been tried before.
+        fresh: whether this worker itself has committed the intent of this stage and try just now, so that its effect
+            cannot have been tried before.
         moment: tells the time.
 
     """
@@ -199,8 +199,7 @@ class Steps:
     async def _hold(self, work: Work) -> Next:
         purchase, attempt = work.purchase, _attempt(work.purchase)
         if work.moment().now >= attempt.not_after:
-            # It may have been sent before. A seller that does not heed not_after would set a copy aside for nobody.
-            return self._saga.hold_unknown(purchase, work.moment())
+            return self._too_late(work, self._saga.hold_unknown)
         outcome = await self._sellers.hold(purchase, attempt)
         match outcome:
             case Held(hold_id, total):
@@ -220,10 +219,18 @@ class Steps:
     async def _order(self, work: Work) -> Next:
         attempt = _attempt(work.purchase)
         if work.moment().now >= attempt.not_after:
-            # It may have been sent before, or its commit took that long. A seller that does not heed not_after would
-            # sell now, long after anybody waits for it.
-            return self._saga.order_unknown(work.purchase, work.moment())
+            return self._too_late(work, self._saga.order_unknown)
         return await self._place(work, attempt)
+
+    def _too_late(self, work: Work, unknown: Callable[[Purchase, Moment], Next]) -> Next:
+        """Do not send what is past its not_after: a seller that does not heed that would sell long after all is over.
+
+        What somebody else has committed to may have been sent in time: then its outcome is ``unknown``.
+        """
+        if work.fresh:
+            too_slow = FailureKind.TIMED_OUT.value
+            return self._saga.unreached(work.purchase, too_slow, work.moment())
+        return unknown(work.purchase, work.moment())
 
     async def _place(self, work: Work, attempt: Attempt) -> Next:
         purchase = work.purchase
@@ -240,9 +247,10 @@ class Steps:
                 return self._saga.unreached(purchase, kind.value, work.moment())
             case CallFailed(FailureKind.IN_FLIGHT):
                 return self._saga.in_flight(purchase, work.moment())
-            case CallFailed():
+            case CallFailed(definitely_not_done=nothing_done):
                 # One that certainly did nothing may follow one that did: an earlier try, or a worker's that died.
-                return self._saga.order_unknown(purchase, work.moment())
+                again = nothing_done and not work.fresh
+                return self._saga.order_unknown(purchase, work.moment(), sent_again=again)
             case _:
                 assert_never(outcome)
 

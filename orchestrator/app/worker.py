@@ -343,8 +343,7 @@ class Worker:
             replace(purchase, cancel_requested=done.committed.cancel_requested),
             last.work.token if self._saga.needs_token(purchase, self._clock.now()) else None,
             done.committed.event_seq,
-            # An operator's decision leads back to a stage whose effect was tried before it came to the flag.
-            fresh=last.work.purchase.stage not in (purchase.stage, Stage.FLAGGED),
+            fresh=_fresh(last, purchase),
             moment=last.work.moment,
         )
         return _Ahead(work, observed, observations)
@@ -514,6 +513,25 @@ class Worker:
                 live.task.cancel()
         with suppress(Unavailable):
             await self._store.give_back([live.claim for live in left])
+
+
+def _fresh(last: _Ahead, purchase: Purchase) -> bool:
+    """Say whether the effect of the stage that was just committed cannot have been tried before.
+
+    That is proven by who has committed its intent: this worker, and it has not begun the effect since. Who finds the
+    intent, having claimed the purchase, knows nothing of that: the one before may have been stopped at any moment.
+    """
+    before = last.work.purchase
+    if _number(before) != _number(purchase):
+        return True
+    if before.stage is not purchase.stage:
+        # An operator's decision leads back to a stage whose effect was tried before it came to the flag.
+        return before.stage is not Stage.FLAGGED
+    return last.work.fresh and bool(last.observations)
+
+
+def _number(purchase: Purchase) -> int | None:
+    return purchase.attempt.number if purchase.attempt is not None else None
 
 
 def poisonous(loaded: Loaded, settings: WorkerSettings) -> str:

@@ -427,11 +427,16 @@ class Saga:
             return self.hold_unknown(purchase, moment)
         return self.order_unknown(purchase, moment)
 
-    def order_unknown(self, purchase: Purchase, moment: Moment) -> Next:
-        """Nobody knows whether the seller has sold the copy."""
+    def order_unknown(
+        self, purchase: Purchase, moment: Moment, *, sent_again: bool = False
+    ) -> Next:
+        """Nobody knows whether the seller has sold the copy.
+
+        ``sent_again`` when its key was to be sent once more already, for which there was no way to the seller.
+        """
         if purchase.stage is Stage.RESOLVE_ORDER:
             return self.again(purchase, moment)
-        return Next(_to(purchase, Stage.RESOLVE_ORDER))
+        return Next(replace(_to(purchase, Stage.RESOLVE_ORDER), tries=1 if sent_again else 0))
 
     def resolution(self, purchase: Purchase, moment: Moment) -> Resolution:
         """Say how to find out what became of the order.

@@ -14,7 +14,7 @@ from mesh.money import Money
 from orchestrator.adapters.postgres import PostgresPurchaseStore
 from orchestrator.app.notify import Notifier
 from orchestrator.app.steps import Steps, Work
-from orchestrator.app.worker import Worker, _Live
+from orchestrator.app.worker import Worker, _Ahead, _Done, _Live
 from orchestrator.domain.events import Collected, Event
 from orchestrator.domain.notifications import (
     DeliveryState,
@@ -151,6 +151,31 @@ class OrdersWhenItHasStoodStill(Steps):
         if work.fresh:
             return await self._place(work, work.purchase.attempt)
         return await super()._order(work)
+
+
+class TakesTheLateForUnsent(Steps):
+    """What is past its not_after is taken for never sent, by whomever it was committed to."""
+
+    async def _order(self, work: Work) -> Next:
+        return await super()._order(replace(work, fresh=True))
+
+
+class ToldIsNew(Worker):
+    """After what others have told, a stage is taken for one that was committed to just now."""
+
+    async def _ahead(self, live: _Live, last: _Ahead, done: _Done, observed: int) -> _Ahead:
+        ahead = await super()._ahead(live, last, done, observed)
+        told = bool(last.observations)
+        return replace(ahead, work=replace(ahead.work, fresh=told or ahead.work.fresh))
+
+
+class NewByItsStage(Worker):
+    """A try is taken for the one before it when its stage is the same."""
+
+    async def _ahead(self, live: _Live, last: _Ahead, done: _Done, observed: int) -> _Ahead:
+        ahead = await super()._ahead(live, last, done, observed)
+        same = last.work.purchase.stage is ahead.work.purchase.stage
+        return replace(ahead, work=replace(ahead.work, fresh=ahead.work.fresh and not same))
 
 
 class AlwaysMine(Worker):
@@ -491,6 +516,30 @@ BUGS: dict[str, Bug] = {
             replace(REAL, steps=OrdersWhenItHasStoodStill),
             "atomic",
             frozenset({"in time"}),
+        ),
+        Bug(
+            "too late is unsent",
+            replace(REAL, steps=TakesTheLateForUnsent),
+            "two_careless_sellers",
+            frozenset({"I2"}),
+        ),
+        Bug(
+            "told is new",
+            replace(REAL, worker=ToldIsNew),
+            "told_of_the_payment",
+            frozenset({"I2"}),
+        ),
+        Bug(
+            "new by its stage",
+            replace(REAL, worker=NewByItsStage),
+            "order_costs_more",
+            frozenset({"unsent"}),
+        ),
+        Bug(
+            "told is tried",
+            replace(REAL, worker=NewByItsStage),
+            "told_of_the_payment",
+            frozenset({"unsent"}),
         ),
         Bug(
             "lease ignored",

@@ -24,6 +24,8 @@ class Hand(StrEnum):
     """All that was charged is given back at the provider."""
     GIVE_BACK_PART = "give_back_part"
     """A part of it is."""
+    TELL = "tell"
+    """Nothing is done: the provider only tells of the payment, as providers do of whatever they have done for us."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,8 @@ class Seen:
         releases: all releases that were ever committed to: seller and key.
         latest_answers: the latest answer of a seller to an order, or about one, by its key.
         known: the totals that are known of sellers that were not tried since.
+        ordering: under which epoch an order was first committed to, by its key.
+        ordered: the keys of orders that were sent, or may have been.
 
     """
 
@@ -104,6 +106,8 @@ class Seen:
     releases: set[tuple[str, str]] = field(default_factory=set)
     latest_answers: dict[str, object] = field(default_factory=dict)
     known: dict[str, Money] = field(default_factory=dict)
+    ordering: dict[str, int] = field(default_factory=dict)
+    ordered: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +147,21 @@ def lease_outlasts_what_is_sent(_ledgers: Ledgers, sent: Sent) -> str | None:
     return f"{sent.name} left with {sent.lease_left_s:.3f} s of a lease, and may take {sent.takes_s:g} s"
 
 
+def unsent_needs_no_closing(ledgers: Ledgers, sent: Sent) -> str | None:
+    """No worker closes the key of an order that it has committed to itself and never sent: it goes on at once."""
+    seen = ledgers.seen[sent.request_id]
+    if sent.name != "cancel" or sent.attempt is None or seen.row is None:
+        return None
+    key, epoch = sent.attempt.key, seen.row.purchase.epoch
+    if key in seen.ordered or seen.ordering.get(key) != epoch:
+        return None
+    return f"{key} is closed, under which nothing was ever sent"
+
+
 AT_SENDING: dict[str, Callable[[Ledgers, Sent], str | None]] = {
     "in time": in_time_nothing_is_sent_after_not_after,
     "lease": lease_outlasts_what_is_sent,
+    "unsent": unsent_needs_no_closing,
 }
 
 
@@ -530,9 +546,18 @@ def note(ledgers: Ledgers, change: Change) -> None:
     row = change.after
     seen = ledgers.seen.setdefault(row.purchase.request_id, Seen())
     seen.row = row
+    purchase = row.purchase
+    if purchase.stage is Stage.ORDER and purchase.attempt is not None:
+        seen.ordering.setdefault(purchase.attempt.key, purchase.epoch)
     seen.intents |= _intents(row)
     seen.releases |= {(release.seller_id, release.key) for release in row.purchase.plan.releases}
     _note_totals(ledgers, change, seen)
+
+
+def note_sent(ledgers: Ledgers, sent: Sent) -> None:
+    """Note that a request was sent, or may have been."""
+    if sent.name == "order" and sent.attempt is not None:
+        ledgers.seen[sent.request_id].ordered.add(sent.attempt.key)
 
 
 def note_answer(ledgers: Ledgers, effect: Effect) -> None:

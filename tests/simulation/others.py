@@ -111,9 +111,11 @@ class Others:
                 provider.give_back_by_hand(request_id)
             case Hand.GIVE_BACK_PART:
                 provider.give_back_by_hand(request_id, PART)
+            case Hand.TELL:
+                pass
         if act.told:
             [entry] = provider.of(request_id)
-            event = f"{act.does} {entry.provider_id}".encode()
+            event = f"{act.does} after {act.after} {entry.provider_id}".encode()
             await self._ask(lambda replica: replica.payment_events.receive(event, ""))
 
     async def _decide(self, request_id: UUID) -> None:

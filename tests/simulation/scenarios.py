@@ -224,6 +224,16 @@ SCENARIOS: dict[str, Scenario] = {
             told=True,
         ),
         Scenario(
+            "told_of_the_payment",
+            {"a": _ATOMIC, "b": SellerScript(2500, with_holds=False)},
+            _BOUGHT,
+            acts=(
+                # Just before the order is committed to, and once it was sent.
+                Act("authorize", Hand.TELL, in_s=0.015, told=True),
+                Act("order", Hand.TELL, in_s=1.0, told=True),
+            ),
+        ),
+        Scenario(
             "operator_retries",
             {"a": _CARELESS, "b": SellerScript(2500, with_holds=False)},
             _BOUGHT,

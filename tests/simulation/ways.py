@@ -88,6 +88,10 @@ class Watcher(Protocol):
         """Judge a request for an effect as it leaves a process."""
         ...
 
+    def has_left(self, sent: Sent) -> None:
+        """Note a request that has left, or may have."""
+        ...
+
 
 class StoreWay:
     """The way to the store."""
@@ -339,8 +343,13 @@ class SellersWay:
     ) -> T | CallFailed:
         request_id = purchase_of(attempt.key)
         left_s = _lease_left_s(self._process, request_id)
-        self._watcher.sent(self._process, Sent(name, request_id, takes_s, left_s, attempt))
-        return await self._call(Passage(Kind.SELLER, f"{name} {attempt.seller_id}", takes_s), work)
+        sent = Sent(name, request_id, takes_s, left_s, attempt)
+        self._watcher.sent(self._process, sent)
+        passage = Passage(Kind.SELLER, f"{name} {attempt.seller_id}", takes_s)
+        answer = await self._call(passage, work)
+        if not (isinstance(answer, CallFailed) and answer.definitely_not_done):
+            self._watcher.has_left(sent)
+        return answer
 
     def _of(self, attempt: Attempt) -> SellerLedger:
         return self._sellers[attempt.seller_id]

@@ -41,6 +41,7 @@ from tests.simulation.invariants import (
     judge_quiet,
     note,
     note_answer,
+    note_sent,
 )
 from tests.simulation.ledgers import Effect, ProviderLedger, SellerLedger, Sent, usd
 from tests.simulation.loop import LeanLoop, LoopClock
@@ -263,6 +264,10 @@ class World:
             return
         for name, invariant in AT_SENDING.items():
             self._found(name, invariant(self._ledgers, sent))
+
+    def has_left(self, sent: Sent) -> None:
+        """Note a request that has left, or may have."""
+        note_sent(self._ledgers, sent)
 
     def _on_effect(self, effect: Effect) -> None:
         note_answer(self._ledgers, effect)

@@ -340,6 +340,15 @@ def test_an_unknown_order_never_becomes_a_failure_by_time_alone() -> None:
     assert max(delays) <= 30
 
 
+def test_a_key_that_was_to_be_sent_again_already_is_asked_for_next() -> None:
+    """A worker found the intent, and no way to the seller: the same way need not be tried twice in a row."""
+    before = trying("atomic", 2000, stage=Stage.ORDER)
+    first = SAGA.order_unknown(before, EARLY).purchase
+    assert SAGA.resolution(first, EARLY) is Resolution.REPLAY
+    again = SAGA.order_unknown(before, EARLY, sent_again=True).purchase
+    assert SAGA.resolution(again, EARLY) is Resolution.POLL
+
+
 def test_a_pending_order_is_polled_until_its_time_is_over_then_cancelled() -> None:
     pending = SAGA.order_pending(trying("atomic", 2000, stage=Stage.ORDER), 1.0, EARLY).purchase
     assert SAGA.resolution(pending, Moment(NOW, 19.9)) is Resolution.POLL
