@@ -46,7 +46,7 @@ class Settings(SellerCallerSettings):
     linger_s: float = Field(default=0.003, ge=0, le=1)
     """How long a question waits for others to go with, while its seller allows plenty, in seconds."""
 
-    longest_linger_s: float = Field(default=1.5, ge=0, le=5)
+    longest_linger_s: float = Field(default=4.0, ge=0, le=5)
     """How long it waits while the seller allows hardly anything more, in seconds."""
 
     refresh_ahead_s: float = Field(default=10.0, ge=0, le=600)

@@ -56,6 +56,9 @@ _LONGEST_GAP_S = 5.0
 _GAP_WEIGHT = 0.25
 """Of the last pause, in what is taken for the usual one."""
 
+_MOST_OTHERS = 5.0
+"""A lot counts on no more calls of others for each of its own: where it has hardly begun nobody knows."""
+
 _LEAST_NAP_S = 0.001
 
 _LONGEST_NAP_S = 0.25
@@ -67,6 +70,11 @@ _MOST_BOOKS = 1000
 
 _LAST_PART = 0.1
 """A lot that has no more than this part of its wait left goes with those that are due, in the same round trip."""
+
+_LAST_HALF = 0.5
+"""With lots that have waited for about as long, one goes that has no more than this part left: a collection has waited
+when the last of its sellers has been asked, so sellers are best asked at the same time. Each lot's own pace sees to it
+that the budget lasts nevertheless."""
 
 _WARY_S = 600.0
 """For so long after a seller did not understand a batch, ISBNs and other book ids do not travel together to it."""
@@ -100,10 +108,12 @@ class GatherSettings:
 
     linger_s: float = 0.003
     """How long a seller's batch waits for more while its budget is plenty."""
-    longest_linger_s: float = 1.5
-    """How long it waits when nothing is left of the budget."""
-    plenty: float = 0.5
+    longest_linger_s: float = 4.0
+    """How long it waits at most when nothing is left of the budget."""
+    plenty: float = 0.9
     """The budget is plenty while so much of what the seller allows in a minute is left."""
+    tight: float = 0.75
+    """Once no more than this is left, calls are as far apart as the budget bears."""
     seller_s: float = 3.0
     """The most that one seller gets for an answer."""
     try_again_s: float = 30.0
@@ -279,7 +289,7 @@ class _Lot:
         retry_s: admission is not asked before.
         lacking: what questions wait for that admission has not let pass; those that it makes too late are answered so.
         late_s: when the first of these is too late.
-        scarce: how much the budget was below plenty, 0 to 1, at ``scarce_s``.
+        scarce: how much the budget was below plenty at ``scarce_s``: 0, to 1 where it was tight.
         scarce_s: see there.
         pace_s: how far apart calls have to be, so that what is left, and what frees up meanwhile, is enough for them.
         gap_s: how long after a call the next question usually comes.
@@ -416,25 +426,29 @@ class _Lot:
         second = int(now)
         self._sent[second] = self._sent.get(second, 0) + 1
 
-    def learn_budget(self, calls_left: int, plenty: float, now: float) -> None:
-        """Take note of how many more calls the seller allows."""
-        self.scarce, self.scarce_s = max(0.0, 1.0 - calls_left / plenty), now
+    def learn_budget(self, allowed: Allowed, settings: GatherSettings, now: float) -> None:
+        """Take note of how many more calls the seller allows, after one that it has allowed."""
+        left = allowed.calls_left / max(1, allowed.calls_left + allowed.calls_used)
+        scarce = (settings.plenty - left) / (settings.plenty - settings.tight)
+        self.scarce, self.scarce_s = min(max(scarce, 0.0), 1.0), now
         while self._sent and (oldest := next(iter(self._sent))) + 1 + _WINDOW_S <= now:
             del self._sent[oldest]
         if self.scarce:
-            self.pace_s = self._pace_s(calls_left, now)
+            self.pace_s = self._pace_s(allowed, now)
 
-    def _pace_s(self, calls_left: int, now: float) -> float:
+    def _pace_s(self, allowed: Allowed, now: float) -> float:
         """Say how far apart calls have to be.
 
         Until the slots of the calls of some second are free again there are those that are left, and those that have
-        become free before.
+        become free before. Whoever else calls the seller is taken to go on doing so, at the same times as this lot.
         """
-        slots, pace_s = max(1, calls_left), 0.0
+        own = sum(self._sent.values()) + 1
+        others = min(max(allowed.calls_used / own, 1.0), _MOST_OTHERS)
+        slots, pace_s = max(1.0, allowed.calls_left), 0.0
         for second, calls in self._sent.items():
             pace_s = max(pace_s, (second + 1 + _WINDOW_S - now) / slots)
-            slots += calls
-        return max(pace_s, _WINDOW_S / slots)
+            slots += calls * others
+        return max(pace_s, _WINDOW_S / slots) * others
 
     def _learn_gap(self, gap_s: float) -> None:
         self.gap_s += _GAP_WEIGHT * (min(gap_s, _LONGEST_GAP_S) - self.gap_s)
@@ -461,10 +475,9 @@ class _Lot:
         if self.at_once or self.seller.capabilities.max_batch_size <= 1 or self.size >= self.batch:
             return self.retry_s
         scarcity = max(0.0, self.scarce - (self.first_s - self.scarce_s) / _WINDOW_S)
-        # Once half of plenty is gone, calls are as far apart as the budget bears; closer together before. Who slows
-        # down only when little is left has nothing for the rest of the minute. Where questions are so far apart
-        # themselves there is nothing to wait for.
-        linger_s = self.pace_s * min(1.0, 2 * scarcity) - self.gap_s
+        # Who slows down only when little is left has nothing for the rest of the minute. Where questions are so far
+        # apart themselves there is nothing to wait for.
+        linger_s = self.pace_s * scarcity - self.gap_s
         linger_s = max(settings.linger_s, min(settings.longest_linger_s, linger_s))
         return max(self.retry_s, min(self.first_s + linger_s, self.send_by_s))
 
@@ -691,8 +704,9 @@ class Gatherer:
                 later.append((lot, due_s))
         if later:
             asked = {(lot.seller.seller_id, lot.purpose) for lot in due}
+            waited_s = max((now - lot.first_s for lot in due if lot.lacking is None), default=0.0)
             for lot, due_s in later:
-                if _goes_along(lot, due_s, asked, now):
+                if _goes_along(lot, due_s, asked, waited_s, now):
                     due.append(lot)
                 elif lot.late_s <= now:
                     self._skip_later_than(now, lot, now)
@@ -733,9 +747,8 @@ class Gatherer:
             case Allowed(grant) if not grant.still_good(now):
                 # It is asked for anew.
                 self._admission.report(grant, Outcome.NOT_SENT)
-            case Allowed(grant, calls_left):
-                plenty = self._settings.plenty * lot.seller.capabilities.calls_per_minute
-                lot.learn_budget(calls_left, plenty, now)
+            case Allowed(grant) as allowed:
+                lot.learn_budget(allowed, self._settings, now)
                 lot.most, lot.retry_s, lot.lacking = NO_LIMIT, 0.0, None
                 turns = self._turns.get(lot.seller.seller_id)
                 self._start(lot, grant, lot.take(books, now, turns, self._demand[lot.purpose]))
@@ -956,16 +969,22 @@ class Gatherer:
 
 
 def _goes_along(
-    lot: _Lot, due_s: float, asked: Collection[tuple[str, Purpose]], now: float
+    lot: _Lot,
+    due_s: float,
+    asked: Collection[tuple[str, Purpose]],
+    waited_s: float,
+    now: float,
 ) -> bool:
     """Say whether a lot that is due at a later time goes with those of these sellers that are due now.
 
     One that waits for its seller's budget does with others of the seller: the budget may be for any of them. One that
-    waits for company does when it has waited nearly long enough.
+    waits for company does when it has waited nearly long enough, or half of it beside one that has waited as long.
     """
     if lot.lacking is not None:
         return (lot.seller.seller_id, lot.purpose) in asked
-    return bool(asked) and due_s - now <= _LAST_PART * (due_s - lot.first_s)
+    linger_s = due_s - lot.first_s
+    part = _LAST_HALF if waited_s >= _LAST_HALF * linger_s else _LAST_PART
+    return bool(asked) and due_s - now <= part * linger_s
 
 
 def _rounds(due: Sequence[tuple[_Lot, int]]) -> Iterator[Sequence[tuple[_Lot, int]]]:

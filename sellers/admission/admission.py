@@ -64,6 +64,9 @@ _REASONS = {
     Code.LEFT_ALONE: Reason.NO_BUDGET,
 }
 
+_FOR_PURCHASES = {Purpose.PURCHASE, Purpose.RESOLVE}
+"""What the reserve is for."""
+
 _ItemT = TypeVar("_ItemT")
 
 _log = structlog.get_logger(__name__)
@@ -213,6 +216,7 @@ class Admission:
                     Allowed(
                         grant,
                         request.calls_cap - verdict.calls_used,
+                        verdict.calls_used,
                         books_left,
                     )
                 )
@@ -373,6 +377,7 @@ class Admission:
             case _:
                 assert_never(purpose)
         calls_cap, books_cap, at_once = caps
+        for_purchase = purpose in _FOR_PURCHASES
         return Request(
             ask.limits.seller_id,
             calls_cap - self._kept(ask, calls_cap),
@@ -381,6 +386,8 @@ class Admission:
             at_once,
             self._hold_ms(ask),
             purpose is Purpose.RESOLVE,
+            0 if for_purchase else calls.reserve,
+            for_purchase,
         )
 
     def _kept(self, ask: Ask, of: int) -> int:
@@ -433,7 +440,8 @@ class Admission:
                 granted_at=now,
                 good_until=now + self._settings.send_within_s,
             )
-            return Allowed(grant, request.calls_cap - verdict.calls_used, books_left)
+            calls_left = request.calls_cap - verdict.calls_used
+            return Allowed(grant, calls_left, verdict.calls_used, books_left)
         if fleets is not None and (
             verdict.code != Code.CONCURRENCY and fleets.after_ms <= verdict.after_ms
         ):

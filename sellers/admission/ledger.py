@@ -9,6 +9,9 @@ grant and its end, so its slot is free again 60 s after its **end**. Ends are co
 must have passed. A call whose end nobody reports ends when its time is over: ``hold_ms`` after the grant. In flight is
 what has not ended, so nothing leaks when a process dies.
 
+Of a limit a reserve may be set apart for some calls. Those that have been made out of it are not kept free a second
+time: the cap of the others does not count them, up to the size of the reserve.
+
 Time is in whole milliseconds. A ledger whose time is set back stands still until it is reached again; set back by more
 than the warm-up it begins anew, as one without memory.
 """
@@ -22,6 +25,9 @@ from enum import IntEnum
 from typing import NamedTuple
 
 SECOND_MS = 1000
+
+RESERVED_MS = 5000
+"""Calls out of a reserve are counted by spans of this length, and count until the first of the span may be free."""
 
 NEVER_MS = 2**32 - 1
 """The wait for what can never be granted."""
@@ -44,11 +50,13 @@ class Request(NamedTuple):
     Attributes:
         seller_id: the seller.
         calls_cap: it may, if with it no more calls than this are under way or ended in the window.
+        reserve: of those that were granted out of a reserve lately so many do not count against it.
         books: its books.
         books_cap: likewise for books.
         concurrency: most calls under way, with it.
         hold_ms: how long after the grant it is over for certain.
         past_breaker: whether it goes past an open breaker, and to a seller that wants to be left alone.
+        reserved: whether it is one of those for which there is a reserve.
 
     """
 
@@ -59,6 +67,8 @@ class Request(NamedTuple):
     concurrency: int
     hold_ms: int
     past_breaker: bool
+    reserve: int = 0
+    reserved: bool = False
 
 
 class Code(IntEnum):
@@ -78,7 +88,7 @@ class Verdict(NamedTuple):
     Attributes:
         code: one of ``Code``.
         after_ms: if not allowed: nothing changes before so many milliseconds (0: nobody knows when).
-        calls_used: calls under way or ended in the window, this one among them if allowed.
+        calls_used: calls under way or ended in the window that count against its cap, this one among them if allowed.
         books_used: likewise of books.
         in_flight: likewise of calls under way.
         ends_second: if allowed: when it ends unless it is reported before, in seconds of the ledger's time.
@@ -183,6 +193,14 @@ class _Ended:
 
 
 @dataclass(slots=True)
+class _Reserved:
+    """Calls that were granted out of a reserve in one span of ``RESERVED_MS``."""
+
+    span: int
+    calls: int = 0
+
+
+@dataclass(slots=True)
 class _Breaker:
     """Open while ``opened_ms`` is not None; ``probe`` is the number of the last probe."""
 
@@ -198,6 +216,7 @@ class _Account:
 
     pending: list[_Pending] = field(default_factory=list)
     ended: deque[_Ended] = field(default_factory=deque)
+    reserved: deque[_Reserved] = field(default_factory=deque)
     breaker: _Breaker = field(default_factory=_Breaker)
     alone_until_ms: int = 0
     in_flight: int = 0
@@ -243,6 +262,19 @@ class _Account:
             last = self._last(second)
             last.calls += 1
             last.books += books
+
+    def reserve(self, now_ms: int) -> None:
+        """Count a call as one out of a reserve."""
+        span = now_ms // RESERVED_MS
+        if not self.reserved or self.reserved[-1].span != span:
+            self.reserved.append(_Reserved(span))
+        self.reserved[-1].calls += 1
+
+    def outside(self, reserve: int, now_ms: int, window_ms: int) -> int:
+        """Say how many of the calls that are used were made out of a reserve of this size."""
+        while self.reserved and self.reserved[0].span * RESERVED_MS + window_ms <= now_ms:
+            self.reserved.popleft()
+        return min(sum(part.calls for part in self.reserved), reserve, self.calls_used)
 
     def judge(self, second: int, *, failed: bool) -> None:
         """Count a success or a failure."""
@@ -353,6 +385,7 @@ class Ledger:
         account = self._account(request.seller_id, now_ms)
         breaker = account.breaker
         calls, books, in_flight = account.calls_used, account.books_used, account.in_flight
+        calls -= account.outside(request.reserve, now_ms, self._rules.window_ms)
 
         def no(code: Code, after_ms: int) -> Verdict:
             return Verdict(code, after_ms, calls, books, in_flight, 0, 0)
@@ -382,6 +415,8 @@ class Ledger:
 
         ends_second = (now_ms + request.hold_ms) // SECOND_MS
         account.grant(ends_second, request.books)
+        if request.reserved:
+            account.reserve(now_ms)
         probe = 0
         if is_open and probe_ms <= 0:
             breaker.probe += 1

@@ -120,12 +120,14 @@ class Allowed:
     Attributes:
         grant: the slot.
         calls_left: how many more calls for this purpose the seller allows at the moment.
+        calls_used: calls of the last minute that count against that, with this one; of this process, out of its share.
         books_left: likewise of books; ``NO_LIMIT`` where it has no such limit.
 
     """
 
     grant: Grant
     calls_left: int
+    calls_used: int
     books_left: int
 
 

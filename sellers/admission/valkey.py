@@ -22,7 +22,7 @@ _LEDGER_KEY = b"{bookmesh:admission}"
 _CONNECTIONS = 8
 
 _RULES = Struct("<d5I")
-_REQUEST = Struct("<5IB")
+_REQUEST = Struct("<5IBIB")
 _VERDICT = Struct("<B6I")
 _REPORT = Struct("<3IBI")
 _STANDING = Struct("<d8I")

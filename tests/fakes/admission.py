@@ -37,6 +37,7 @@ class OpenAdmission:
                     good_until=now + 1.0,
                 ),
                 NO_LIMIT,
+                0,
                 NO_LIMIT,
             )
             for ask in asks

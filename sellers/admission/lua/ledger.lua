@@ -7,7 +7,8 @@
 -- KEYS[2…] hash for each seller. Field `s` is its account (MessagePack, the numbers named below). Of the seconds in
 --          which calls ended, the last is in the account, the others are in the fields HEAD … TAIL - 1, each
 --          (second, calls, books, judged, failed). Field `a`: until when (ms) the seller wants to be left alone, if it
---          has ever asked for that. They need no TTL: an idle seller's hash is small, and Valkey must not
+--          has ever asked for that. Field `r`: calls granted out of a reserve (MessagePack, a list of: number of a span of
+--          RESERVED_MS, calls), if there was ever one. They need no TTL: an idle seller's hash is small, and Valkey must not
 --          drop one that it needs (maxmemory-policy: noeviction or volatile-*).
 -- ARGV[1]  <d I4 I4 I4 I4 I4>: the time in ms, 0 for the server's own (anything else is for tests); window_ms;
 --          warm_up_ms; breaker_calls; breaker_failure_percent; breaker_open_ms.
@@ -17,6 +18,7 @@ local given_ms, WINDOW_MS, WARM_UP_MS, BREAKER_CALLS, BREAKER_FAILURE_PERCENT, B
     struct.unpack('<dI4I4I4I4I4', ARGV[1])
 
 local SECOND_MS = 1000
+local RESERVED_MS = 5000
 local NEVER_MS = 4294967295
 local SUCCESS, FAILURE, NOT_SENT, LEAVE_ALONE, EXCUSED = 1, 2, 3, 4, 5
 
@@ -107,15 +109,17 @@ end
 
 -- Gives a seller's account as of now: calls whose time is over have ended, those out of the window are forgotten.
 local function open_account(key, now_ms, life)
-    local known = call('HMGET', key, 's', 'a')
+    local known = call('HMGET', key, 's', 'a', 'r')
     local account = {cmsgpack.unpack(known[1] or '')}
     if account[LIFE] ~= life then
         call('DEL', key)
         account = {life, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
         account.alone_until = 0
+        account.reserved = {}
         return account
     end
     account.alone_until = tonumber(known[2]) or 0
+    account.reserved = {cmsgpack.unpack(known[3] or '')}
     local second = floor(now_ms / SECOND_MS)
     while account[FIRST_PENDING] and account[FIRST_PENDING] < second do
         local over = table.remove(account, FIRST_PENDING)

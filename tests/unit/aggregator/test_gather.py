@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
+from statistics import median
 
 import pytest
 from hypothesis import given, settings
@@ -19,10 +20,13 @@ from aggregator.app.gather import GatherSettings
 from aggregator.domain.collection import Answer, MissReason, Skipped
 from aggregator.domain.latency import BOUNDS_S
 from bench.virtual_time import VirtualClock, run_virtually
+from sellers.admission.admission import Admission
 from sellers.admission.model import (
     AdmissionSettings,
+    Allowed,
     Ask,
     Decision,
+    Limits,
     Outcome,
     Purpose,
     Reason,
@@ -116,7 +120,7 @@ async def test_a_full_batch_does_not_wait() -> None:
 @in_virtual_time
 async def test_lots_that_have_nearly_waited_long_enough_are_admitted_with_one_that_has() -> None:
     sellers = [seller("acme", batch=10), seller("beta", batch=10)]
-    for pause_s, rounds in ((0.05, 1), (0.5, 2)):
+    for pause_s, rounds in ((0.05, 1), (0.4, 1), (0.6, 2)):
         async with fleet(*sellers) as mesh:
             process = await mesh.process(GatherSettings(linger_s=1.0))
             answers: list[Answer] = []
@@ -166,6 +170,57 @@ async def test_from_a_cold_start_on_the_budget_lasts_for_every_second_of_the_min
         assert [result.misses for result in results if result.misses] == []
         # None had to wait for budget either: that takes longer than any batch waits for more.
         assert max(result.elapsed_s for result in results) <= 2.0
+
+
+@in_virtual_time
+async def test_the_budget_lasts_for_one_customer_at_three_processes_while_others_buy() -> None:
+    rules = AdmissionSettings(processes=4, loop_beat_s=1.0)
+    async with fleet(seller("acme", batch=100, calls_per_minute=100), rules=rules) as mesh:
+        processes = [await mesh.process() for _ in range(3)]
+        wish = Wish(customer_id="busy")
+        buyer = Admission(mesh.ledger, VirtualClock(), rules, sellers=list, quiet=True)
+        asked = []
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(20 * 70):
+                process = processes[number % 3]
+                collecting = process.collect(f"book-{number}", wish=wish, time_left_s=10.0)
+                asked.append(tasks.create_task(collecting))
+                await asyncio.sleep(1 / 20)
+                if number % 60 == 0:
+                    ask = Ask(Limits("acme", 100), timeout_s=1.0)
+                    [decision] = await buyer.admit([ask], Purpose.PURCHASE)
+                    assert isinstance(decision, Allowed)
+                    buyer.report(decision.grant, Outcome.SUCCESS)
+                    await buyer.flush()
+        results = [task.result() for task in asked]
+        assert [result.misses for result in results if result.misses] == []
+        assert median(result.elapsed_s for result in results) < 3.0
+
+
+@in_virtual_time
+async def test_sellers_that_are_asked_as_seldom_are_asked_at_the_same_time() -> None:
+    sellers = [seller(f"seller-{number}", batch=100, calls_per_minute=100) for number in range(5)]
+    async with fleet(*sellers) as mesh:
+        process = await mesh.process()
+        # Each has had other calls before.
+        for number, one in enumerate(sellers):
+            for call in range(number):
+                process.gatherer.ask(
+                    one,
+                    question(f"{call}"),
+                    customer_id="",
+                    until_s=2000.0,
+                    on_answer=lambda _: None,
+                )
+                await asyncio.sleep(0.7)
+        began_s = VirtualClock().monotonic()
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(20 * 40):
+                tasks.create_task(process.collect(f"book-{number}"))
+                await asyncio.sleep(1 / 20)
+        late = {round(call.at_s, 1) for call in mesh.sellers.calls if call.at_s > began_s + 20.0}
+        asked = Counter(call.seller_id for call in mesh.sellers.calls if call.at_s > began_s + 20.0)
+        assert len(late) < 1.5 * max(asked.values())
 
 
 @in_virtual_time

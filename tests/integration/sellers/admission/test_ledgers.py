@@ -30,9 +30,12 @@ class Desk:
 
     def ask(
         self, cap: int = MANY, *, seller: str = "seller", books: int = 0, books_cap: int = MANY,
-        concurrency: int = MANY, hold_ms: int = 3250, past_breaker: bool = False,
+        concurrency: int = MANY, hold_ms: int = 3250, past_breaker: bool = False, reserve: int = 0,
+        reserved: bool = False,
     ) -> Verdict:  # fmt: skip
-        request = Request(seller, cap, books, books_cap, concurrency, hold_ms, past_breaker)
+        request = Request(
+            seller, cap, books, books_cap, concurrency, hold_ms, past_breaker, reserve, reserved
+        )
         return self.ledger.admit(self.now_ms, [request])[0]
 
     def end(
@@ -160,6 +163,35 @@ def test_books_have_a_limit_of_their_own(desk: Desk) -> None:
     assert desk.ask(books=31, books_cap=40).after_ms == 61_000
     assert desk.ask(books=41, books_cap=40).after_ms == NEVER_MS
     assert desk.ask(books=0, books_cap=40).code == Code.ALLOWED
+
+
+def test_calls_out_of_a_reserve_do_not_count_up_to_its_size(desk: Desk) -> None:
+    for _ in range(3):
+        assert desk.ask(5, reserved=True).calls_used <= 3
+    verdicts = [desk.ask(3, reserve=2) for _ in range(3)]
+    assert [verdict.code for verdict in verdicts] == [Code.ALLOWED] * 2 + [Code.NO_BUDGET]
+    assert [verdict.calls_used for verdict in verdicts] == [2, 3, 3]
+    assert desk.ask(5, reserved=True).code == Code.NO_BUDGET
+    assert desk.standing().calls_used == 5
+
+
+def test_a_call_counts_as_one_out_of_a_reserve_no_longer_than_its_slot_is_used(desk: Desk) -> None:
+    desk.now_ms = START - START % 5000 + 4999
+    desk.end(desk.ask(1, reserved=True))
+    desk.now_ms += 2
+    desk.end(desk.ask(2, reserved=True))
+    desk.now_ms = START - START % 5000 + 60_000 - 1
+    assert desk.ask(1, reserve=2).code == Code.ALLOWED
+    desk.now_ms += 1
+    verdict = desk.ask(2, reserve=2)
+    assert (verdict.code, verdict.calls_used) == (Code.NO_BUDGET, 2), "one of the two counts again"
+
+
+def test_a_reserve_that_was_given_back_makes_no_room(desk: Desk) -> None:
+    for _ in range(2):
+        desk.end(desk.ask(reserved=True), Ending.NOT_SENT)
+    verdict = desk.ask(1, reserve=2)
+    assert (verdict.code, verdict.calls_used) == (Code.ALLOWED, 1)
 
 
 def test_the_wait_reaches_to_when_enough_is_free(desk: Desk) -> None:

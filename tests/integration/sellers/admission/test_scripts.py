@@ -68,6 +68,8 @@ class _Script:
                 concurrency=rng.choice([2, 8]),
                 hold_ms=rng.choice([500, 2250, 5000]),
                 past_breaker=rng.random() < 0.2,
+                reserve=rng.choice([0, 2, 4]),
+                reserved=rng.random() < 0.3,
             )
             for _ in range(rng.randint(0, 3))
         ]

@@ -107,6 +107,19 @@ def test_quotes_leave_the_reserve_to_purchases() -> None:
     run_virtually(main())
 
 
+def test_what_was_bought_out_of_the_reserve_is_not_kept_free_a_second_time() -> None:
+    async def main() -> None:
+        house = House()
+        for purchases in (10, 10):
+            assert len(allowed(await house.ask(Purpose.PURCHASE, purchases))) == purchases
+        quotes = allowed(await house.ask(Purpose.QUOTE, 101))
+        # 16 of the 20 out of the reserve, 4 out of what quotes may use too.
+        assert sum(one.grant.from_fleet for one in quotes) == 60
+        assert [(one.calls_left, one.calls_used) for one in quotes[:2]] == [(59, 5), (58, 6)]
+
+    run_virtually(main())
+
+
 def test_own_share_is_spent_after_the_fleets_and_serves_while_valkey_is_gone() -> None:
     async def main() -> None:
         house = House()

@@ -144,6 +144,7 @@ def whole_share_to_everyone(patch: pytest.MonkeyPatch) -> None:
         return Shares(
             fleet=limit - local,
             quotes=limit - local,
+            reserve=0,
             browse=limit - local,
             own=local,
             own_browse=local,
