@@ -17,9 +17,10 @@ from aggregator.adapters.postgres import PostgresSellerStore
 from aggregator.adapters.valkey import ValkeyQuoteCache, open_client
 from aggregator.app.capabilities import CapabilityKeeper, CapabilitySettings
 from aggregator.app.collect import Limits, QuoteCollector
-from aggregator.app.gather import Gatherer, GatherSettings
+from aggregator.app.gather import Gatherer
 from aggregator.app.health import HealthObserver
 from aggregator.app.history import HistorySettings, WriteBehindHistory
+from aggregator.app.lots import GatherSettings
 from aggregator.app.market import Market, MarketSettings
 from aggregator.app.refresh import Refresher, RefreshSettings
 from aggregator.app.registry import Registry

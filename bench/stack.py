@@ -16,7 +16,8 @@ import asyncpg
 
 from aggregator.adapters.valkey import ValkeyQuoteCache, open_client
 from aggregator.app.collect import Limits, QuoteCollector
-from aggregator.app.gather import Gatherer, GatherSettings
+from aggregator.app.gather import Gatherer
+from aggregator.app.lots import GatherSettings
 from aggregator.app.refresh import Refresher, RefreshSettings
 from aggregator.domain.cached import CacheSettings
 from aggregator.domain.history import CollectionRecord

@@ -14,8 +14,9 @@ from uuid import UUID
 
 import structlog
 
-from aggregator.app.gather import Gatherer, Waiting
+from aggregator.app.gather import Gatherer
 from aggregator.app.leading import lead_until
+from aggregator.app.lots import Waiting
 from aggregator.app.selecting import ANY_PRICE, Choice, Selector
 from aggregator.domain.collection import Answer, MissReason, Question, Skipped, Summary, summarise
 from aggregator.domain.history import CollectionRecord

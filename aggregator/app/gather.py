@@ -11,17 +11,27 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
-from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from heapq import heapify, heappop, heappush
 from typing import assert_never
 
 import structlog
 
+from aggregator.app.lots import (
+    FIRST_PART,
+    OTHER_IDS,
+    USUAL,
+    WINDOW_S,
+    Call,
+    GatherSettings,
+    Lot,
+    Search,
+    Turns,
+    Waiting,
+)
 from aggregator.domain.collection import Answer, MissReason, Question, Skipped
 from aggregator.domain.demand import Demand
 from aggregator.domain.outlook import Outlooks
@@ -43,21 +53,6 @@ from sellers.admission.model import (
 )
 from sellers.admission.outcomes import outcome_of
 from sellers.model import BatchOutcome, CallFailed, Condition, FailureKind, QuoteOutcome, Seller
-
-_MOST_CALLS = 16
-"""Most calls to one seller that are asked for in one round of admission."""
-
-_WINDOW_S = 60.0
-"""Over how long sellers' limits count: what is used up now is free again by then."""
-
-_LONGEST_GAP_S = 5.0
-"""Longer pauses between questions count as this long, so that a burst after a rest is soon seen for what it is."""
-
-_GAP_WEIGHT = 0.25
-"""Of the last pause, in what is taken for the usual one."""
-
-_MOST_OTHERS = 5.0
-"""A lot counts on no more calls of others for each of its own: where it has hardly begun nobody knows."""
 
 _LEAST_NAP_S = 0.001
 
@@ -82,9 +77,6 @@ _WARY_S = 600.0
 _AGAIN_SHARE = 0.2
 """Of the calls that a seller allows in a minute, so many at most ask again in parts what it did not understand."""
 
-_USUAL, _OTHER_IDS, _FIRST_PART = 0, 1, 2
-"""Parts of what is asked alike of one seller: everything, ids that are no ISBNs, and from there on single parts."""
-
 _OUR_FAULT = CallFailed(
     FailureKind.INVALID_ANSWER,
     definitely_not_done=False,
@@ -101,34 +93,8 @@ _LACKING = {
 
 _log = structlog.get_logger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class GatherSettings:
-    """How questions are gathered; times in seconds."""
-
-    linger_s: float = 0.003
-    """How long a seller's batch waits for more while its budget is plenty."""
-    longest_linger_s: float = 4.0
-    """How long it waits at most when nothing is left of the budget."""
-    plenty: float = 0.9
-    """The budget is plenty while so much of what the seller allows in a minute is left."""
-    tight: float = 0.75
-    """Once no more than this is left, calls are as far apart as the budget bears."""
-    seller_s: float = 3.0
-    """The most that one seller gets for an answer."""
-    try_again_s: float = 30.0
-    """A seller that was not asked for so long is asked although it is usually too slow: it may have changed."""
-
-
 _Key = tuple[str, str, frozenset[Condition], Purpose, int]
 """Of a lot: seller, currency, conditions, what for, and which part."""
-
-
-@dataclass(slots=True)
-class _Search:
-    """For the books for which a batch was refused; calls may be spent on it as long as some are left."""
-
-    calls_left: int
 
 
 @dataclass(slots=True)
@@ -148,345 +114,12 @@ class _Refusals:
 
     def allow(self, calls: int, of: int, now: float) -> bool:
         """Count calls that ask again, if so many more are in proportion to what the seller allows."""
-        if now - self.again_s > _WINDOW_S:
+        if now - self.again_s > WINDOW_S:
             self.again_s, self.again = now, 0
         if self.again + calls > max(calls, _AGAIN_SHARE * of):
             return False
         self.again += calls
         return True
-
-
-class Waiting:
-    """A question that waits at one seller, or is under way. ``until_s`` may be put off while it waits."""
-
-    __slots__ = (
-        "asked_s",
-        "call",
-        "context",
-        "customers",
-        "followers",
-        "follows",
-        "lot",
-        "on_answer",
-        "part",
-        "purpose",
-        "question",
-        "search",
-        "send_by_s",
-        "sent",
-        "until_s",
-    )
-
-    def __init__(
-        self,
-        question: Question,
-        customer_id: str,
-        until_s: float,
-        asked_s: float,
-        *,
-        on_answer: Callable[[Answer], None],
-        purpose: Purpose,
-    ) -> None:
-        self.context = copy_context()
-        self.question = question
-        self.purpose = purpose
-        self.customers = [customer_id]
-        self.until_s = until_s
-        self.asked_s = asked_s
-        self.send_by_s = math.inf
-        self.on_answer: Callable[[Answer], None] | None = on_answer
-        self.lot: _Lot | None = None
-        self.call: _Call | None = None
-        self.sent = False
-        self.follows: Waiting | None = None
-        self.followers: list[Waiting] = []
-        self.part = _USUAL
-        self.search: _Search | None = None
-
-    @property
-    def lacking(self) -> MissReason | None:
-        """What it waits for, as far as that is known; None once it is sent."""
-        lot = self.lot if self.follows is None else self.follows.lot
-        return None if lot is None else lot.lacking
-
-    @property
-    def asked(self) -> bool:
-        """Whether its seller has been asked."""
-        return self.sent if self.follows is None else self.follows.sent
-
-
-@dataclass(slots=True)
-class _Call:
-    """A call under way, and the questions that it answers."""
-
-    seller_id: str
-    questions: Sequence[Waiting]
-    task: asyncio.Task[None]
-
-
-class _Turns:
-    """Which customer's question was sent to a seller how long ago, in whatever lot it was."""
-
-    def __init__(self) -> None:
-        self._last: dict[str, int] = {}
-        self._count = 0
-
-    def last(self, customer_id: str) -> int:
-        """Give the number of a customer's last turn; 0 without one."""
-        return self._last.get(customer_id, 0)
-
-    def had(self, customer_id: str) -> None:
-        """Take note that it was a customer's turn."""
-        self._count += 1
-        self._last[customer_id] = self._count
-
-    def plan(self, lots: Sequence[_Lot]) -> Iterator[tuple[_Lot, int]]:
-        """Give the calls in which lots of one seller would go out, each for the customer whose turn it is by then."""
-        turns, count = dict[str, int](), self._count
-        calls = [deque(_calls(lot)) for lot in lots]
-        # Who waits in which lot with how many questions, by turns; where nobody had one, the lot that did not for long.
-        waiting = [
-            (self.last(customer_id), lot.sent_s, number, customer_id, questions)
-            for number, lot in enumerate(lots)
-            for customer_id, questions in lot.customers()
-        ]
-        heapify(waiting)
-        while waiting:
-            turn, sent_s, number, customer_id, questions = heappop(waiting)
-            if not calls[number]:
-                continue
-            if turns.get(customer_id, turn) > turn:
-                # It has had one meanwhile, in another lot.
-                entry = (turns[customer_id], sent_s, number, customer_id, questions)
-                heappush(waiting, entry)
-                continue
-            books = calls[number].popleft()
-            yield lots[number], books
-            for other_id, _ in lots[number].customers()[: books - 1]:
-                count += 1
-                turns[other_id] = count
-            count += 1
-            turns[customer_id] = count
-            if questions > 1:
-                heappush(waiting, (count, sent_s, number, customer_id, questions - 1))
-        for lot, left in zip(lots, calls, strict=True):
-            yield from ((lot, books) for books in left)
-
-
-class _Lot:
-    """Questions for one seller in one currency and conditions, taken by turns from each customer.
-
-    Attributes:
-        seller: whom to ask.
-        purpose: what for.
-        at_once: whether it waits for nothing more.
-        limits: how often it may be.
-        size: how many questions wait.
-        most: most books in the next call, where the seller's limit of books allows fewer than a batch.
-        first_s: since when the first of them waits, or the others went without it.
-        send_by_s: when the first of them has to be sent at the latest.
-        until_s: none of them has to be answered before.
-        retry_s: admission is not asked before.
-        lacking: what questions wait for that admission has not let pass; those that it makes too late are answered so.
-        late_s: when the first of these is too late.
-        scarce: how much the budget was below plenty at ``scarce_s``: 0, to 1 where it was tight.
-        scarce_s: see there.
-        pace_s: how far apart calls have to be, so that what is left, and what frees up meanwhile, is enough for them.
-        gap_s: how long after a call the next question usually comes.
-        sent_s: when a call was sent last.
-
-    """
-
-    __slots__ = (
-        "_by_customer",
-        "_sent",
-        "at_once",
-        "first_s",
-        "gap_s",
-        "lacking",
-        "late_s",
-        "limits",
-        "most",
-        "pace_s",
-        "purpose",
-        "retry_s",
-        "scarce",
-        "scarce_s",
-        "seller",
-        "send_by_s",
-        "sent_s",
-        "size",
-        "until_s",
-    )
-
-    def __init__(self, seller: Seller, purpose: Purpose, *, at_once: bool) -> None:
-        self.seller = seller
-        self.purpose = purpose
-        self.at_once = at_once
-        self.limits = Limits.of(seller)
-        self.size = 0
-        self.most = NO_LIMIT
-        self.first_s = 0.0
-        self.send_by_s = math.inf
-        self.until_s = math.inf
-        self.retry_s = 0.0
-        self.lacking: MissReason | None = None
-        self.late_s = math.inf
-        self.scarce = 0.0
-        self.scarce_s = 0.0
-        self.pace_s = _WINDOW_S
-        self.gap_s = _LONGEST_GAP_S
-        self.sent_s = -math.inf
-        self._by_customer: dict[str, deque[Waiting]] = {}
-        # How many calls were sent in which second; those of the last minute, oldest first.
-        self._sent: dict[int, int] = {}
-
-    @property
-    def batch(self) -> int:
-        """Most questions in one call."""
-        return max(1, min(self.seller.capabilities.max_batch_size, self.most))
-
-    @property
-    def used_s(self) -> float:
-        """When it was used last."""
-        return max(self.first_s, self.scarce_s, self.sent_s)
-
-    def put(self, waiting: Waiting) -> None:
-        if not self.size:
-            self._learn_gap(waiting.asked_s - self.sent_s)
-            self.first_s = waiting.asked_s
-        self.size += 1
-        self.send_by_s = min(self.send_by_s, waiting.send_by_s)
-        self.until_s = min(self.until_s, waiting.until_s)
-        waiting.lot = self
-        for customer_id in waiting.customers:
-            self.put_for(waiting, customer_id)
-
-    def put_for(self, waiting: Waiting, customer_id: str) -> None:
-        """Let a question that waits here have its turn with one more customer's too."""
-        self._by_customer.setdefault(customer_id, deque()).append(waiting)
-
-    def forget(self, waiting: Waiting) -> None:
-        """Count a question out that nobody wants any more, or that has been taken; it is passed over from now on."""
-        waiting.lot = None
-        self.size -= 1
-        if not self.size:
-            self._by_customer.clear()
-            self.send_by_s = self.until_s = math.inf
-
-    def customers(self) -> list[tuple[str, int]]:
-        """Give who has questions here and how many about, in the order of their turns."""
-        return [(customer_id, len(queue)) for customer_id, queue in self._by_customer.items()]
-
-    def for_little(self, demand: Demand, now: float) -> int:
-        """Give about how many questions wait of customers who do not want much."""
-        if not demand.uneven:
-            return self.size
-        return sum(
-            count for customer_id, count in self.customers() if not demand.is_much(customer_id, now)
-        )
-
-    def take(self, most: int, now: float, turns: _Turns | None, demand: Demand) -> list[Waiting]:
-        """Take questions, one of each customer in turn; what is left begins to linger anew.
-
-        Those who want much come after the others. ``turns`` are those of the customers in all lots of the seller, where
-        it has several.
-        """
-        taken: list[Waiting] = []
-        if turns is not None:
-            by_turn = sorted(self._by_customer.items(), key=lambda item: turns.last(item[0]))
-            self._by_customer = dict(by_turn)
-        if demand.uneven and len(self._by_customer) > 1:
-            little_first = sorted(
-                self._by_customer.items(), key=lambda item: demand.is_much(item[0], now)
-            )
-            self._by_customer = dict(little_first)
-        while self.size and len(taken) < most:
-            customer_id = next(iter(self._by_customer))
-            queue = self._by_customer.pop(customer_id)
-            waiting = self._next(queue)
-            if queue:
-                # Behind the others.
-                self._by_customer[customer_id] = queue
-            if waiting is not None:
-                self.forget(waiting)
-                taken.append(waiting)
-                if turns is not None:
-                    turns.had(customer_id)
-        self.first_s = now
-        if self.size:
-            self._learn_gap(0.0)
-            if self.send_by_s < math.inf:
-                self.send_by_s = min(waiting.send_by_s for waiting in self)
-        return taken
-
-    def sent(self, now: float) -> None:
-        """Take note of a call."""
-        self.sent_s = now
-        second = int(now)
-        self._sent[second] = self._sent.get(second, 0) + 1
-
-    def learn_budget(self, allowed: Allowed, settings: GatherSettings, now: float) -> None:
-        """Take note of how many more calls the seller allows, after one that it has allowed."""
-        left = allowed.calls_left / max(1, allowed.calls_left + allowed.calls_used)
-        scarce = (settings.plenty - left) / (settings.plenty - settings.tight)
-        self.scarce, self.scarce_s = min(max(scarce, 0.0), 1.0), now
-        while self._sent and (oldest := next(iter(self._sent))) + 1 + _WINDOW_S <= now:
-            del self._sent[oldest]
-        if self.scarce:
-            self.pace_s = self._pace_s(allowed, now)
-
-    def _pace_s(self, allowed: Allowed, now: float) -> float:
-        """Say how far apart calls have to be.
-
-        Until the slots of the calls of some second are free again there are those that are left, and those that have
-        become free before. Whoever else calls the seller is taken to go on doing so, at the same times as this lot.
-        """
-        own = sum(self._sent.values()) + 1
-        others = min(max(allowed.calls_used / own, 1.0), _MOST_OTHERS)
-        slots, pace_s = max(1.0, allowed.calls_left), 0.0
-        for second, calls in self._sent.items():
-            pace_s = max(pace_s, (second + 1 + _WINDOW_S - now) / slots)
-            slots += calls * others
-        return max(pace_s, _WINDOW_S / slots) * others
-
-    def _learn_gap(self, gap_s: float) -> None:
-        self.gap_s += _GAP_WEIGHT * (min(gap_s, _LONGEST_GAP_S) - self.gap_s)
-
-    def drop(self, why: Callable[[Waiting], MissReason | None]) -> list[tuple[Waiting, MissReason]]:
-        """Take out the questions for which there is a reason, and give them with it."""
-        dropped = []
-        for waiting in list(self):
-            if waiting.lot is self and (reason := why(waiting)) is not None:
-                self.forget(waiting)
-                dropped.append((waiting, reason))
-        self.until_s = min((waiting.until_s for waiting in self), default=math.inf)
-        return dropped
-
-    def __iter__(self) -> Iterator[Waiting]:
-        """Give the questions that wait; one that several customers want comes several times."""
-        for queue in self._by_customer.values():
-            for waiting in queue:
-                if waiting.lot is self:
-                    yield waiting
-
-    def due_s(self, settings: GatherSettings) -> float:
-        """Say when the lot should be sent, if nothing more arrives."""
-        if self.at_once or self.seller.capabilities.max_batch_size <= 1 or self.size >= self.batch:
-            return self.retry_s
-        scarcity = max(0.0, self.scarce - (self.first_s - self.scarce_s) / _WINDOW_S)
-        # Who slows down only when little is left has nothing for the rest of the minute. Where questions are so far
-        # apart themselves there is nothing to wait for.
-        linger_s = self.pace_s * scarcity - self.gap_s
-        linger_s = max(settings.linger_s, min(settings.longest_linger_s, linger_s))
-        return max(self.retry_s, min(self.first_s + linger_s, self.send_by_s))
-
-    def _next(self, queue: deque[Waiting]) -> Waiting | None:
-        while queue:
-            waiting = queue.popleft()
-            if waiting.lot is self:
-                return waiting
-        return None
 
 
 class Gatherer:
@@ -505,17 +138,17 @@ class Gatherer:
         self._outlooks = outlooks
         self._settings = settings
         self._clock = clock
-        self._lots: dict[_Key, _Lot] = {}
-        self._filled: dict[_Key, _Lot] = {}
+        self._lots: dict[_Key, Lot] = {}
+        self._filled: dict[_Key, Lot] = {}
         self._changed = asyncio.Event()
         self._calls: set[asyncio.Task[None]] = set()
-        self._busy: defaultdict[str, set[_Lot]] = defaultdict(set)
+        self._busy: defaultdict[str, set[Lot]] = defaultdict(set)
         self._sentinels: dict[str, asyncio.Task[None]] = {}
         self._swept_s = -math.inf
         self._refusals: defaultdict[str, _Refusals] = defaultdict(_Refusals)
-        self._parts = itertools.count(_FIRST_PART)
+        self._parts = itertools.count(FIRST_PART)
         # Of sellers with questions in several lots.
-        self._turns: dict[str, _Turns] = {}
+        self._turns: dict[str, Turns] = {}
         self._demand = defaultdict[Purpose, Demand](Demand)
         # Who may be asked; everybody before ``retain`` has said so.
         self._active: Container[str] | None = None
@@ -610,7 +243,7 @@ class Gatherer:
             if self._active is not None and lot.seller.seller_id not in self._active:
                 self._skip(lot, lambda _: MissReason.STOPPED)
 
-    def _goes_on(self, call: _Call) -> bool:
+    def _goes_on(self, call: Call) -> bool:
         """Say whether a call goes on although nobody waits for its answer.
 
         A call that its callers leave blames nobody, so a seller that hangs would never be found out if they all left
@@ -641,11 +274,11 @@ class Gatherer:
     def _forget_idle(self) -> None:
         """Drop lots that have not been used for so long that nothing they know still matters, every now and then."""
         now = self._clock.monotonic()
-        if now - self._swept_s < _WINDOW_S:
+        if now - self._swept_s < WINDOW_S:
             return
         self._swept_s = now
         for key, lot in list(self._lots.items()):
-            if key not in self._filled and now - lot.used_s > _WINDOW_S:
+            if key not in self._filled and now - lot.used_s > WINDOW_S:
                 del self._lots[key]
         for seller_id, refusals in list(self._refusals.items()):
             if now > refusals.wary_s:
@@ -667,12 +300,12 @@ class Gatherer:
     async def _send_due(self) -> None:
         self._let_go()
         now = self._clock.monotonic()
-        calls: list[tuple[int, _Lot, int]] = []
+        calls: list[tuple[int, Lot, int]] = []
         for seller_id, lots in self._due(now).items():
             if len(lots) == 1:
-                planned = [(lots[0], books) for books in _calls(lots[0])]
+                planned = [(lots[0], books) for books in lots[0].calls()]
             else:
-                planned = list(self._turns.setdefault(seller_id, _Turns()).plan(lots))
+                planned = list(self._turns.setdefault(seller_id, Turns()).plan(lots))
             calls.extend((turn, lot, books) for turn, (lot, books) in enumerate(planned))
         # Sellers have turns, so that no one's calls take up a round.
         calls.sort(key=lambda call: call[0])
@@ -689,13 +322,13 @@ class Gatherer:
         for seller_id in self._turns.keys() - {key[0] for key in self._filled}:
             del self._turns[seller_id]
 
-    def _due(self, now: float) -> dict[str, list[_Lot]]:
+    def _due(self, now: float) -> dict[str, list[Lot]]:
         """Give the lots that are to be sent, by seller.
 
         Where one is due, some that are not yet go along.
         """
-        due: list[_Lot] = []
-        later: list[tuple[_Lot, float]] = []
+        due: list[Lot] = []
+        later: list[tuple[Lot, float]] = []
         for lot in self._filled.values():
             due_s = lot.due_s(self._settings)
             if due_s <= now:
@@ -710,7 +343,7 @@ class Gatherer:
                     due.append(lot)
                 elif lot.late_s <= now:
                     self._skip_later_than(now, lot, now)
-        by_seller: defaultdict[str, list[_Lot]] = defaultdict(list)
+        by_seller: defaultdict[str, list[Lot]] = defaultdict(list)
         for lot in due:
             if lot.size:
                 self._skip_later_than(now, lot, now)
@@ -718,7 +351,7 @@ class Gatherer:
                 by_seller[lot.seller.seller_id].append(lot)
         return by_seller
 
-    async def _send(self, due: Sequence[tuple[_Lot, int]], purpose: Purpose) -> None:
+    async def _send(self, due: Sequence[tuple[Lot, int]], purpose: Purpose) -> None:
         """Have calls admitted, in one round trip, and send those that are."""
         now = self._clock.monotonic()
         demand = self._demand[purpose]
@@ -740,7 +373,7 @@ class Gatherer:
         for ask, (lot, books), decision in zip(asks, due, decisions, strict=True):
             self._follow(lot, books, decision, for_much=ask.for_much)
 
-    def _follow(self, lot: _Lot, books: int, decision: Decision, *, for_much: bool) -> None:
+    def _follow(self, lot: Lot, books: int, decision: Decision, *, for_much: bool) -> None:
         """Send a call that may be sent; else keep the questions that can wait and answer the others."""
         now = self._clock.monotonic()
         match decision:
@@ -759,7 +392,7 @@ class Gatherer:
                 lot.most = max(1, books_left)
             case Wait(after_s, reason):
                 if reason is Reason.NO_BUDGET:
-                    lot.scarce, lot.scarce_s, lot.pace_s = 1.0, now, _WINDOW_S
+                    lot.scarce, lot.scarce_s, lot.pace_s = 1.0, now, WINDOW_S
                 lot.most, lot.retry_s = NO_LIMIT, now + min(after_s, _LONGEST_NAP_S)
                 lot.lacking = _LACKING[reason]
                 if reason is Reason.CONCURRENCY:
@@ -774,7 +407,7 @@ class Gatherer:
                 assert_never(decision)
 
     def _skip_later_than(
-        self, sent_s: float, lot: _Lot, now: float, *, of_much: bool = False
+        self, sent_s: float, lot: Lot, now: float, *, of_much: bool = False
     ) -> None:
         """Answer the questions that would come too late if they were sent at a time.
 
@@ -797,19 +430,19 @@ class Gatherer:
             math.inf if lot.lacking is None else max(lot.until_s - usual_s, now + _LEAST_NAP_S)
         )
 
-    def _usual_s(self, lot: _Lot, now: float) -> float:
+    def _usual_s(self, lot: Lot, now: float) -> float:
         """Give the time that the lot's seller takes; 0 if it should be found out anew."""
         if now - lot.sent_s > self._settings.try_again_s:
             return 0.0
         return self._outlooks[lot.seller.seller_id].usual_s()
 
-    def _skip(self, lot: _Lot, why: Callable[[Waiting], MissReason | None]) -> None:
+    def _skip(self, lot: Lot, why: Callable[[Waiting], MissReason | None]) -> None:
         """Answer the questions that are not asked, for whatever reason is given."""
         now = self._clock.monotonic()
         for waiting, reason in lot.drop(why):
             self._answer(lot.seller, waiting, Skipped(reason, asked=False), now)
 
-    def _start(self, lot: _Lot, grant: Grant, questions: Sequence[Waiting]) -> None:
+    def _start(self, lot: Lot, grant: Grant, questions: Sequence[Waiting]) -> None:
         if not questions:
             self._admission.report(grant, Outcome.NOT_SENT)
             return
@@ -821,7 +454,7 @@ class Gatherer:
         )
         self._calls.add(task)
         task.add_done_callback(partial(self._ended, grant))
-        call = _Call(lot.seller.seller_id, questions, task)
+        call = Call(lot.seller.seller_id, questions, task)
         for waiting in questions:
             waiting.call = call
 
@@ -896,7 +529,7 @@ class Gatherer:
         books = _books([waiting for waiting in questions if waiting.on_answer is not None])
         if len(books) <= 1:
             return questions
-        search = questions[0].search or _Search(2 * len(books).bit_length() + 2)
+        search = questions[0].search or Search(2 * len(books).bit_length() + 2)
         refusals = self._refusals[seller.seller_id]
         refusals.wary_s = now + _WARY_S
         parts = _halves(books)
@@ -930,13 +563,13 @@ class Gatherer:
 
     def _put(self, seller: Seller, waiting: Waiting) -> None:
         question, purpose = waiting.question, waiting.purpose
-        if waiting.part == _USUAL and self._travels_apart(seller, question, waiting.asked_s):
-            waiting.part = _OTHER_IDS
+        if waiting.part == USUAL and self._travels_apart(seller, question, waiting.asked_s):
+            waiting.part = OTHER_IDS
         key = (seller.seller_id, question.currency, question.conditions, purpose, waiting.part)
         lot = self._lots.get(key)
         if lot is None:
-            at_once = waiting.part >= _FIRST_PART
-            lot = self._lots[key] = _Lot(seller, purpose, at_once=at_once)
+            at_once = waiting.part >= FIRST_PART
+            lot = self._lots[key] = Lot(seller, purpose, at_once=at_once)
         if lot.seller is not seller:
             lot.seller, lot.limits = seller, Limits.of(seller)
         if lot.batch > 1:
@@ -969,7 +602,7 @@ class Gatherer:
 
 
 def _goes_along(
-    lot: _Lot,
+    lot: Lot,
     due_s: float,
     asked: Collection[tuple[str, Purpose]],
     waited_s: float,
@@ -987,7 +620,7 @@ def _goes_along(
     return bool(asked) and due_s - now <= part * linger_s
 
 
-def _rounds(due: Sequence[tuple[_Lot, int]]) -> Iterator[Sequence[tuple[_Lot, int]]]:
+def _rounds(due: Sequence[tuple[Lot, int]]) -> Iterator[Sequence[tuple[Lot, int]]]:
     """Split calls so that those of one round can all be sent while their grants are good."""
     begin = books = 0
     for end, (_, more) in enumerate(due):
@@ -997,13 +630,6 @@ def _rounds(due: Sequence[tuple[_Lot, int]]) -> Iterator[Sequence[tuple[_Lot, in
         books += more
     if begin < len(due):
         yield due[begin:]
-
-
-def _calls(lot: _Lot) -> list[int]:
-    """Give the sizes of the calls in which a lot that is due would go out."""
-    batch = lot.batch
-    full, rest = divmod(lot.size, batch)
-    return ([batch] * full + ([rest] if rest else []))[:_MOST_CALLS]
 
 
 def _halves(books: Sequence[str]) -> tuple[set[str], set[str]]:

@@ -14,7 +14,8 @@ from typing import ParamSpec
 import numpy as np
 
 from aggregator.app.collect import Limits, OnEnded, OnKnown, QuoteCollector, Wish
-from aggregator.app.gather import Gatherer, GatherSettings
+from aggregator.app.gather import Gatherer
+from aggregator.app.lots import GatherSettings
 from aggregator.app.market import Market, MarketSettings
 from aggregator.app.selecting import Selector
 from aggregator.domain.cached import CacheSettings

@@ -16,7 +16,8 @@ import pytest
 from protovalidate import Validator
 
 from aggregator.app.collect import Limits, QuoteCollector
-from aggregator.app.gather import Gatherer, GatherSettings
+from aggregator.app.gather import Gatherer
+from aggregator.app.lots import GatherSettings
 from aggregator.app.registry import Registry
 from aggregator.domain.cached import CacheSettings
 from aggregator.domain.outlook import Outlooks

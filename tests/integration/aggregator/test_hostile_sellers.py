@@ -14,7 +14,7 @@ import pytest
 from google.protobuf.message import Message
 from google.type import money_pb2
 
-from aggregator.app.gather import GatherSettings
+from aggregator.app.lots import GatherSettings
 from bookmesh.aggregator.v1 import aggregator_pb2 as pb
 from bookmesh.common.v1 import quote_pb2
 from bookmesh.seller.v1 import seller_pb2

@@ -13,7 +13,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from aggregator.app.collect import MAX_BATCH, Limits, QuoteCollector, Wish
-from aggregator.app.gather import Gatherer, GatherSettings
+from aggregator.app.gather import Gatherer
+from aggregator.app.lots import GatherSettings
 from aggregator.domain.cached import CacheSettings
 from aggregator.domain.collection import Answer, MissReason, Question, Skipped, Summary, miss_reason
 from aggregator.domain.outlook import Outlooks

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.app.collect import Wish
-from aggregator.app.gather import GatherSettings
+from aggregator.app.lots import GatherSettings
 from aggregator.domain.collection import Answer, MissReason, Skipped
 from aggregator.domain.latency import BOUNDS_S
 from bench.virtual_time import VirtualClock, run_virtually

@@ -9,7 +9,8 @@ from random import Random
 
 import pytest
 
-from aggregator.app.gather import Gatherer, GatherSettings
+from aggregator.app.gather import Gatherer
+from aggregator.app.lots import GatherSettings
 from aggregator.app.refresh import Refresher, RefreshSettings
 from aggregator.domain.cached import CacheSettings
 from aggregator.domain.history import CollectionRecord

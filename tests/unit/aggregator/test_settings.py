@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from aggregator.app.capabilities import CapabilitySettings
-from aggregator.app.gather import GatherSettings
+from aggregator.app.lots import GatherSettings
 from aggregator.app.refresh import RefreshSettings
 from aggregator.domain.cached import CacheSettings
 from aggregator.settings import Settings

@@ -11,7 +11,8 @@ from datetime import timedelta
 import pytest
 
 from aggregator.app.collect import Limits, Wish
-from aggregator.app.gather import Gatherer, Waiting
+from aggregator.app.gather import Gatherer
+from aggregator.app.lots import Waiting
 from aggregator.domain.collection import Answer, MissReason, Question
 from aggregator.domain.history import CollectionRecord
 from aggregator.domain.stopping import Policy
