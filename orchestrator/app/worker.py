@@ -339,8 +339,10 @@ class Worker:
                 raise Fenced(str(purchase.request_id))
             observations = loaded.observations
             purchase = replace(purchase, flag=loaded.purchase.flag)
+        if purchase.cancel_requested is not done.committed.cancel_requested:
+            purchase = replace(purchase, cancel_requested=done.committed.cancel_requested)
         work = Work(
-            replace(purchase, cancel_requested=done.committed.cancel_requested),
+            purchase,
             last.work.token if self._saga.needs_token(purchase, self._clock.now()) else None,
             done.committed.event_seq,
             fresh=_fresh(last, purchase),
@@ -398,11 +400,10 @@ class Worker:
 
     async def _commit(self, live: _Live, before: Purchase, decided: _Decided) -> _Done:
         """Commit a decision, less the releases that were answered meanwhile."""
-        following = replace(
-            decided.following,
-            purchase=without_releases(decided.following.purchase, live.answered),
-        )
-        purchase = following.purchase
+        following = decided.following
+        purchase = without_releases(following.purchase, live.answered)
+        if purchase is not following.purchase:
+            following = replace(following, purchase=purchase)
         keep = (
             purchase.stage not in _OVER
             and following.delay_s <= self._settings.longest_pause_s

@@ -410,8 +410,11 @@ class Saga:
         attempt = _attempt(purchase)
         outcome = _TOO_LATE if too_late or attempt.outcome == _TOO_LATE else _PENDING
         tries = _counted(purchase) if purchase.stage is Stage.RESOLVE_ORDER else 0
-        purchase = replace(purchase, attempt=replace(attempt, outcome=outcome))
-        purchase = replace(_to(purchase, Stage.RESOLVE_ORDER), tries=tries)
+        purchase = replace(
+            _to(purchase, Stage.RESOLVE_ORDER),
+            tries=tries,
+            attempt=replace(attempt, outcome=outcome),
+        )
         return self._unless_overdue(
             Next(purchase, delay_s=min(max(retry_after_s, 0.1), 5.0)), moment
         )
@@ -996,7 +999,7 @@ class Saga:
 def without_releases(purchase: Purchase, answered: Iterable[Release]) -> Purchase:
     """Take the releases that were answered off the purchase."""
     gone = set(answered)
-    if not gone:
+    if gone.isdisjoint(purchase.plan.releases):
         return purchase
     rest = tuple(release for release in purchase.plan.releases if release not in gone)
     return replace(purchase, plan=replace(purchase.plan, releases=rest))

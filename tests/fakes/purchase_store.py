@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count
+from operator import attrgetter
 from uuid import UUID
 
 from mesh.clock import Clock
@@ -223,18 +224,7 @@ class MemoryPurchaseStore:
             for raised in row.flags:
                 raised.settled = raised.settled or commit.settled
         row.flags += [Raised(flag) for flag in commit.flags]
-        row.purchase = replace(
-            row.purchase,
-            stage=purchase.stage,
-            resume=purchase.resume,
-            tries=purchase.tries,
-            status=purchase.status,
-            failure_reason=purchase.failure_reason,
-            offer=purchase.offer,
-            plan=purchase.plan,
-            authorization=purchase.authorization,
-            attempt=purchase.attempt or row.purchase.attempt,
-        )
+        row.purchase = _kept(row.purchase, purchase)
         _note_flags(row)
         due_in_s = 0.0 if wait and not commit.keep else commit.due_in_s
         row.due_at = None if due_in_s is None else self._clock.now() + timedelta(seconds=due_in_s)
@@ -423,6 +413,31 @@ class MemoryPurchaseStore:
             offer_accepted_by=next(accepted_by, None),
             refunded=purchase.authorization.refunded,
         )
+
+
+_GIVEN = attrgetter(
+    *("customer_id", "book_id", "max_price", "conditions", "created_at", "traceparent", "epoch"),
+    *("accepted_offer_of", "cancel_requested", "flagged", "flag"),
+)
+"""What no commit of a worker changes."""
+
+
+def _kept(before: Purchase, after: Purchase) -> Purchase:
+    """Give a purchase with what a commit changes of it."""
+    if after.attempt is not None and _GIVEN(before) == _GIVEN(after):
+        return after
+    return replace(
+        before,
+        stage=after.stage,
+        resume=after.resume,
+        tries=after.tries,
+        status=after.status,
+        failure_reason=after.failure_reason,
+        offer=after.offer,
+        plan=after.plan,
+        authorization=after.authorization,
+        attempt=after.attempt or before.attempt,
+    )
 
 
 def _same_customer(row: Row, purchase: Purchase) -> bool:

@@ -57,7 +57,8 @@ def work(job: Job) -> Explored | Hunted:
     if job.bug is not None:
         return hunted(BUGS[job.bug], _dsn)
     explored = explore(scenario, job.schedules)
-    sampled = {seed: sample(scenario, seed) for seed in job.seeds}
+    undisturbed = simulate(scenario, ()).crossings if job.seeds else ()
+    sampled = {seed: sample(scenario, seed, undisturbed) for seed in job.seeds}
     explored.add(explore(scenario, [(schedule, False) for schedule in sampled.values()]))
     some = [(sampled[seed], False) for seed in job.in_postgres]
     over_postgres = partial(simulate_in_postgres, dsn=_dsn)

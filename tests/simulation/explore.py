@@ -182,12 +182,17 @@ def _late_first(schedule: Schedule) -> list[tuple[int, bool]]:
     return [(planned.crossing, planned.fault is Fault.LOST_REQUEST) for planned in schedule]
 
 
-def sample(scenario: Scenario, seed: int) -> Schedule:
-    """Make up a schedule of three to six faults, the same for the same seed."""
+def sample(scenario: Scenario, seed: int, undisturbed: Sequence[Crossing] = ()) -> Schedule:
+    """Make up a schedule of three to six faults, the same for the same seed.
+
+    ``undisturbed`` are the crossings without any fault, for who knows them.
+    """
     rng = Random(f"{scenario.name} {seed}")
     schedule: Schedule = ()
+    crossings = undisturbed
     for _ in range(rng.randint(3, _DEEPEST)):
-        crossings = simulate(scenario, schedule).crossings
+        if schedule or not crossings:
+            crossings = simulate(scenario, schedule).crossings
         first = schedule[-1].crossing + 1 if schedule else 0
         if first >= len(crossings):
             break

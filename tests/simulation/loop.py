@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from asyncio import events
+from asyncio import events, tasks
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
@@ -158,6 +158,9 @@ class LeanLoop:
         """
         before = events._get_running_loop()
         events._set_running_loop(self._loop)
+        # asyncio enters each task into a set of weak references, for ``all_tasks``. This loop knows its tasks.
+        all_tasks = vars(tasks)["_all_tasks"]
+        all_tasks.add = _enter_nowhere
         try:
             task = asyncio.ensure_future(future, loop=self._loop)
             while not task.done():
@@ -168,6 +171,7 @@ class LeanLoop:
             while not all(other.done() for other in rest):
                 self._turn()
         finally:
+            del all_tasks.add
             events._set_running_loop(before)
         return task.result()
 
@@ -186,6 +190,10 @@ class LeanLoop:
         for _ in range(len(ready)):
             call, args = ready.popleft()
             call(*args)
+
+
+def _enter_nowhere(_task: asyncio.Task[Any]) -> None:
+    """Keep no account of a task."""
 
 
 async def pass_time(loop: object, delay_s: float) -> None:
