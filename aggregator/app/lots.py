@@ -30,11 +30,11 @@ _MOST_CALLS = 16
 WINDOW_S = 60.0
 """Over how long sellers' limits count: what is used up now is free again by then."""
 
-_LONGEST_GAP_S = 5.0
-"""Longer pauses between questions count as this long, so that a burst after a rest is soon seen for what it is."""
+_RATE_S = 20.0
+"""Over about how long it is counted how often questions come."""
 
-_GAP_WEIGHT = 0.25
-"""Of the last pause, in what is taken for the usual one."""
+_SAME_TIME_S = 0.003
+"""Questions that are no further apart come together."""
 
 _MOST_OTHERS = 5.0
 """A lot counts on no more calls of others for each of its own: where it has hardly begun nobody knows."""
@@ -51,6 +51,8 @@ class GatherSettings:
     """How long a seller's batch waits for more while its budget is plenty."""
     longest_linger_s: float = 4.0
     """How long it waits at most when nothing is left of the budget."""
+    longest_browse_s: float = 1.5
+    """How long it waits at most for those who only compare prices: they look at a screen meanwhile."""
     plenty: float = 0.9
     """The budget is plenty while so much of what the seller allows in a minute is left."""
     tight: float = 0.75
@@ -204,17 +206,17 @@ class Lot:
         scarce: how much the budget was below plenty at ``scarce_s``: 0, to 1 where it was tight.
         scarce_s: see there.
         pace_s: how far apart calls have to be, so that what is left, and what frees up meanwhile, is enough for them.
-        gap_s: how long after a call the next question usually comes.
         sent_s: when a call was sent last.
 
     """
 
     __slots__ = (
         "_by_customer",
+        "_came",
+        "_came_s",
         "_sent",
         "at_once",
         "first_s",
-        "gap_s",
         "lacking",
         "late_s",
         "limits",
@@ -247,9 +249,11 @@ class Lot:
         self.scarce = 0.0
         self.scarce_s = 0.0
         self.pace_s = WINDOW_S
-        self.gap_s = _LONGEST_GAP_S
         self.sent_s = -math.inf
         self._by_customer: dict[str, deque[Waiting]] = {}
+        # How often questions came, each counting less as time goes by, at the last of these moments.
+        self._came = 0.0
+        self._came_s = -math.inf
         # How many calls were sent in which second; those of the last minute, oldest first.
         self._sent: dict[int, int] = {}
 
@@ -265,8 +269,10 @@ class Lot:
 
     def put(self, waiting: Waiting) -> None:
         if not self.size:
-            self._learn_gap(waiting.asked_s - self.sent_s)
             self.first_s = waiting.asked_s
+        if waiting.asked_s - self._came_s > _SAME_TIME_S:
+            self._came = self._rate(waiting.asked_s) * _RATE_S + 1.0
+            self._came_s = waiting.asked_s
         self.size += 1
         self.send_by_s = min(self.send_by_s, waiting.send_by_s)
         self.until_s = min(self.until_s, waiting.until_s)
@@ -304,6 +310,10 @@ class Lot:
             count for customer_id, count in self.customers() if not demand.is_much(customer_id, now)
         )
 
+    def _rate(self, now: float) -> float:
+        """Say how often questions come lately, a second; above 0."""
+        return max(self._came * math.exp((self._came_s - now) / _RATE_S), 1e-9) / _RATE_S
+
     def take(self, most: int, now: float, turns: Turns | None, demand: Demand) -> list[Waiting]:
         """Take questions, one of each customer in turn; what is left begins to linger anew.
 
@@ -332,10 +342,8 @@ class Lot:
                 if turns is not None:
                     turns.had(customer_id)
         self.first_s = now
-        if self.size:
-            self._learn_gap(0.0)
-            if self.send_by_s < math.inf:
-                self.send_by_s = min(waiting.send_by_s for waiting in self)
+        if self.size and self.send_by_s < math.inf:
+            self.send_by_s = min(waiting.send_by_s for waiting in self)
         return taken
 
     def sent(self, now: float) -> None:
@@ -368,9 +376,6 @@ class Lot:
             slots += calls * others
         return max(pace_s, WINDOW_S / slots) * others
 
-    def _learn_gap(self, gap_s: float) -> None:
-        self.gap_s += _GAP_WEIGHT * (min(gap_s, _LONGEST_GAP_S) - self.gap_s)
-
     def drop(self, why: Callable[[Waiting], MissReason | None]) -> list[tuple[Waiting, MissReason]]:
         """Take out the questions for which there is a reason, and give them with it."""
         dropped = []
@@ -393,10 +398,14 @@ class Lot:
         if self.at_once or self.seller.capabilities.max_batch_size <= 1 or self.size >= self.batch:
             return self.retry_s
         scarcity = max(0.0, self.scarce - (self.first_s - self.scarce_s) / WINDOW_S)
-        # Who slows down only when little is left has nothing for the rest of the minute. Where questions are so far
-        # apart themselves there is nothing to wait for.
-        linger_s = self.pace_s * scarcity - self.gap_s
-        linger_s = max(settings.linger_s, min(settings.longest_linger_s, linger_s))
+        # Who slows down only when little is left has nothing for the rest of the minute. Where questions are usually so
+        # far apart themselves, or this one is, there is nothing to wait for.
+        pace_s = self.pace_s * scarcity
+        linger_s = min(pace_s - 1.0 / self._rate(self.first_s), self.sent_s + pace_s - self.first_s)
+        longest_s = settings.longest_linger_s
+        if self.purpose is Purpose.BROWSE:
+            longest_s = min(longest_s, settings.longest_browse_s)
+        linger_s = max(settings.linger_s, min(longest_s, linger_s))
         return max(self.retry_s, min(self.first_s + linger_s, self.send_by_s))
 
     def _next(self, queue: deque[Waiting]) -> Waiting | None:
