@@ -39,6 +39,10 @@ class Fault(StrEnum):
     """The customer cancels."""
     WEAR_OUT = "wear_out"
     """The process is killed, as were so many before it that what it worked on is left to an operator."""
+    VANISH = "vanish"
+    """The sellers of which the scenario says so are disabled in the registry."""
+    SHRINK = "shrink"
+    """The sellers of which the scenario says so allow few calls from now on."""
 
 
 class Kind(StrEnum):
@@ -127,7 +131,7 @@ Schedule = tuple[Planned, ...]
 
 _PLANNED = re.compile(r"(?P<crossing>\d+):(?P<fault>[a-z_]+)(=(?P<seconds>\d+(\.\d+)?))?")
 
-EVENTS = (Fault.DRAIN, Fault.CANCEL, Fault.WEAR_OUT)
+EVENTS = (Fault.DRAIN, Fault.CANCEL, Fault.WEAR_OUT, Fault.VANISH, Fault.SHRINK)
 """What may happen at any crossing, whatever its kind."""
 _TIMED = frozenset({Fault.LATE, Fault.FREEZE_BEFORE, Fault.FREEZE_AFTER, Fault.STALL})
 

@@ -309,6 +309,7 @@ def i6_in_order_of_known_total(ledgers: Ledgers, change: Change) -> str | None:
         if seller_id != after.seller_id
         and (total.minor, seller_id) < (after.agreed.minor, after.seller_id)
         and plan.tries_at(seller_id) < MOST_TRIES_AT_A_SELLER
+        and not ledgers.sellers[seller_id].vanished
         and (not ledgers.sellers[seller_id].script.with_holds or age_s <= ledgers.limits.hold_by_s)
     ]
     if cheaper:

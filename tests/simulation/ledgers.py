@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cache
 from itertools import count
+from math import inf
 from typing import TypeVar, cast
 from uuid import UUID
 
@@ -56,6 +57,8 @@ OutcomeT = TypeVar("OutcomeT")
 
 CURRENCY = "USD"
 PROVIDER = "provider"
+WINDOW_S = 60.0
+"""In any such time a seller takes as many calls as it allows."""
 
 
 def usd(minor: int) -> Money:
@@ -194,6 +197,9 @@ class SellerScript:
         pending_s: how long an order is pending before it is decided; None: decided at once.
         retry_after_s: how long it asks to be left alone while an order is pending.
         rejects_in_the_end: whether a pending order is rejected then, instead of confirmed.
+        counters: the total that it offers instead with that rejection, in the currency of its orders.
+        gone_for_s: for how long the registry does not have it, once it has vanished; None when it does not vanish.
+        shrinks_to: how many calls a minute it allows, once its limits have shrunk; None when they do not.
 
     """
 
@@ -216,6 +222,9 @@ class SellerScript:
     pending_s: float | None = None
     retry_after_s: float = 1.0
     rejects_in_the_end: bool = False
+    counters: int | None = None
+    gone_for_s: float | None = None
+    shrinks_to: int | None = None
 
 
 class SellerLedger:
@@ -229,6 +238,10 @@ class SellerLedger:
         self.holds: dict[str, HoldEntry] = {}
         self.orders: dict[str, OrderEntry] = {}
         self.stock = script.stock
+        self.vanished = False
+        self._gone_until_s = 0.0
+        self._allows: float = inf
+        self._called_s: list[float] = []
         self._collections = count(1)
         self._quotes: dict[str, tuple[int, datetime]] = {}
         self._numbers = count(1)
@@ -247,8 +260,42 @@ class SellerLedger:
         return (self._clock.now() - moment).total_seconds()
 
     def silent(self) -> bool:
-        """Say whether it leaves a collection without an answer."""
-        return next(self._collections) <= self.script.silent_for
+        """Say whether it leaves a collection without an answer, or cannot be asked for one."""
+        silent = next(self._collections) <= self.script.silent_for
+        return silent or not self.take_slot()
+
+    # As the registry and its limits have it
+
+    def vanish(self) -> None:
+        """Leave the registry, as one that was disabled; once."""
+        if self.script.gone_for_s is not None and not self.vanished:
+            self.vanished = True
+            self._gone_until_s = self._clock.monotonic() + self.script.gone_for_s
+
+    @property
+    def gone(self) -> bool:
+        """Whether the registry does not have it now."""
+        return self.vanished and self._clock.monotonic() < self._gone_until_s
+
+    def shrink(self) -> None:
+        """Allow few calls from now on."""
+        if self.script.shrinks_to is not None:
+            self._allows = self.script.shrinks_to
+
+    def slot_in_s(self) -> float:
+        """Say how long it takes until it allows another call."""
+        if len(self._called_s) < self._allows:
+            return 0.0
+        return self._called_s[-int(self._allows)] + WINDOW_S - self._clock.monotonic()
+
+    def take_slot(self) -> bool:
+        """Count a call that is to be made now; False when it allows none."""
+        if self.script.shrinks_to is None:
+            return True
+        if self.slot_in_s() > 0:
+            return False
+        self._called_s.append(self._clock.monotonic())
+        return True
 
     def candidate(self) -> Candidate | None:
         """Give a quote, as the aggregator passes it on; None when it has no copy."""
@@ -403,6 +450,8 @@ class SellerLedger:
             ):
                 if self.script.rejects_in_the_end:
                     order.state = OrderState.REJECTED
+                    if self.script.counters is not None:
+                        order.updated = self._quote_of(self._charge(self.script.counters))
                     self.stock += 1
                 else:
                     order.state = OrderState.CONFIRMED

@@ -16,7 +16,7 @@ from uuid import UUID
 import asyncpg
 
 from mesh.money import Money
-from mesh.postgres import migrate
+from mesh.postgres import migrate, open_pool
 from orchestrator.adapters.notifications.store import PostgresNotificationStore
 from orchestrator.adapters.postgres import (
     WORKER_LOCK_CLASS,
@@ -280,9 +280,7 @@ def simulate_in_postgres(
 
     async def main() -> Outcome:
         loop.passing.in_flight += 1
-        pool = await asyncpg.create_pool(
-            dsn, min_size=1, max_size=2, max_inactive_connection_lifetime=0
-        )
+        pool = await open_pool(dsn, max_size=2, application_name="simulation")
         await pool.execute("TRUNCATE orchestrator.purchase, orchestrator.webhook_endpoint CASCADE")
         loop.passing.in_flight -= 1
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 
 from orchestrator.domain.purchase import Status
 from orchestrator.domain.saga import Limits
@@ -143,6 +144,45 @@ SCENARIOS: dict[str, Scenario] = {
             "holds_in_another_currency",
             {"a": SellerScript(2000, charges_in="EUR"), "b": SellerScript(2500, with_holds=False)},
             _BOUGHT,
+        ),
+        Scenario(
+            "counters_in_another_currency",
+            {
+                "a": SellerScript(
+                    2000,
+                    with_holds=False,
+                    charges_in="EUR",
+                    pending_s=0.2,
+                    retry_after_s=0.3,
+                    rejects_in_the_end=True,
+                    counters=1500,
+                ),
+                "b": SellerScript(2500, with_holds=False),
+            },
+            _BOUGHT,
+        ),
+        Scenario(
+            "vanishes",
+            {"a": SellerScript(2000, gone_for_s=30.0), "b": SellerScript(2500, with_holds=False)},
+            _BOUGHT,
+            events=(Fault.VANISH,),
+        ),
+        Scenario(
+            "disabled_for_good",
+            {
+                "a": SellerScript(2000, with_holds=False, gone_for_s=inf),
+                "b": SellerScript(2500, with_holds=False),
+            },
+            _BOUGHT,
+            events=(Fault.VANISH,),
+            limits=Limits(overdue_s=60.0),
+            may_flag=frozenset({"I7"}),
+        ),
+        Scenario(
+            "limits_shrink",
+            {"a": SellerScript(2000, shrinks_to=1), "b": SellerScript(2500, with_holds=False)},
+            _BOUGHT,
+            events=(Fault.SHRINK,),
         ),
         Scenario("quote_expires", {"a": SellerScript(2000, quote_life_s=0.9)}, _BOUGHT),
         Scenario("hold_expires", {"a": SellerScript(2000, hold_life_s=3.0), "b": _DEARER}, _BOUGHT),

@@ -219,7 +219,7 @@ class Seam:
             case Fault.FREEZE_BEFORE:
                 process.freeze(planned.seconds or FREEZE_S)
                 await process.running()
-            case Fault.SESSION_LOST | Fault.DRAIN | Fault.CANCEL:
+            case Fault.SESSION_LOST | Fault.DRAIN | Fault.CANCEL | Fault.VANISH | Fault.SHRINK:
                 await self._on_event(planned.fault, process)
             case Fault.WEAR_OUT:
                 await self._on_event(planned.fault, process)

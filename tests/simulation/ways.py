@@ -67,6 +67,8 @@ ORDER_S = 3.0
 COLLECT_S = 3.0
 STORE_S = 5.0
 """How long callers wait for answers, in seconds, as the adapters do."""
+SLOT_S = 2.0
+"""How long a call waits at a seller that is called as often as it allows, in seconds, as in the adapter."""
 
 
 class Watcher(Protocol):
@@ -286,11 +288,12 @@ class SellersWay:
 
     def kind_of(self, seller_id: str) -> SellerKind | None:
         """Tell of a seller."""
-        seller = self._sellers.get(seller_id)
-        return seller.kind() if seller else None
+        seller = self._sellers[seller_id]
+        return None if seller.gone else seller.kind()
 
     async def requote(self, purchase: Purchase, seller_id: str) -> Candidate | CallFailed | None:
         return await self._call(
+            seller_id,
             Passage(Kind.QUESTION, f"requote {seller_id}", ORDER_S),
             self._sellers[seller_id].candidate,
         )
@@ -307,6 +310,7 @@ class SellersWay:
     async def release(self, release: Release) -> ReleaseOutcome:
         """Have a hold given back. That may be asked for at any time, by anybody: nothing is lost by it."""
         return await self._call(
+            release.seller_id,
             Passage(Kind.SELLER, f"release {release.seller_id}", HOLD_S),
             lambda: self._sellers[release.seller_id].release(release.key),
         )
@@ -329,6 +333,7 @@ class SellersWay:
 
     async def get_order(self, attempt: Attempt) -> GetOrderOutcome:
         return await self._call(
+            attempt.seller_id,
             Passage(Kind.QUESTION, f"get_order {attempt.seller_id}", ORDER_S),
             lambda: self._of(attempt).get_order(attempt.key),
         )
@@ -342,22 +347,45 @@ class SellersWay:
         self, name: str, attempt: Attempt, takes_s: float, work: Callable[[], T]
     ) -> T | CallFailed:
         request_id = purchase_of(attempt.key)
-        left_s = _lease_left_s(self._process, request_id)
-        sent = Sent(name, request_id, takes_s, left_s, attempt)
-        self._watcher.sent(self._process, sent)
-        passage = Passage(Kind.SELLER, f"{name} {attempt.seller_id}", takes_s)
-        answer = await self._call(passage, work)
+
+        def sent() -> Sent:
+            left_s = _lease_left_s(self._process, request_id)
+            return Sent(name, request_id, takes_s, left_s, attempt)
+
+        answer = await self._call(
+            attempt.seller_id,
+            Passage(Kind.SELLER, f"{name} {attempt.seller_id}", takes_s),
+            work,
+            lambda: self._watcher.sent(self._process, sent()),
+        )
         if not (isinstance(answer, CallFailed) and answer.definitely_not_done):
-            self._watcher.has_left(sent)
+            self._watcher.has_left(sent())
         return answer
 
     def _of(self, attempt: Attempt) -> SellerLedger:
         return self._sellers[attempt.seller_id]
 
-    async def _call(self, passage: Passage, work: Callable[[], T]) -> T | CallFailed:
+    async def _call(
+        self,
+        seller_id: str,
+        passage: Passage,
+        work: Callable[[], T],
+        leaves: Callable[[], None] = lambda: None,
+    ) -> T | CallFailed:
+        """Make a call, unless the seller is gone from the registry, or allows none soon enough."""
+        seller = self._sellers[seller_id]
+        if seller.gone:
+            return _not_made(FailureKind.UNREACHABLE)
+        if 0 < (wait_s := seller.slot_in_s()) <= SLOT_S:
+            await asyncio.sleep(wait_s)
+            await self._process.running()
+        if not seller.take_slot():
+            return _not_made(FailureKind.RATE_LIMITED)
+
         async def working() -> T | CallFailed:
             return work()
 
+        leaves()
         return await self._seam.cross(self._process, passage, working, _call_failed)
 
 
@@ -380,14 +408,15 @@ class QuotesWay:
         self, purchase: Purchase, timeout_s: float, on_batch: Callable[[AnswerBatch], None]
     ) -> Gathered:
         async def gather() -> Gathered:
-            answering = [seller for seller in self._sellers.values() if not seller.silent()]
+            known = [seller for seller in self._sellers.values() if not seller.gone]
+            answering = [seller for seller in known if not seller.silent()]
             found = tuple(
                 candidate for seller in answering if (candidate := seller.candidate()) is not None
             )
             name = f"c{len(self._collections) + 1}"
             self._collections[name] = Collection(found, len(answering))
             on_batch(AnswerBatch(b""))
-            asked, answered = len(self._sellers), len(answering)
+            asked, answered = len(known), len(answering)
             misses = (("timed_out", asked - answered),) if asked > answered else ()
             started_at = datetime(2026, 1, 1, tzinfo=UTC)
             summary = Collected(name, asked, asked, answered, len(found), misses, started_at, 0.1)
@@ -530,6 +559,11 @@ def _no_database(fault: Fault) -> NoReturn:
 def _unreadable(detail: str) -> CallFailed:
     """Give what the adapter makes of an answer that breaks the contract."""
     return CallFailed(FailureKind.INVALID_ANSWER, definitely_not_done=False, detail=detail)
+
+
+def _not_made(kind: FailureKind) -> CallFailed:
+    """Give what the adapter makes of a call that it does not make."""
+    return CallFailed(kind, definitely_not_done=True, detail="not called")
 
 
 def _call_failed(fault: Fault) -> CallFailed:

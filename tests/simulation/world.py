@@ -408,6 +408,8 @@ class World:
                         orchestrator.draining = asyncio.create_task(orchestrator.drain())
             case Fault.CANCEL:
                 await self._cancel()
+            case Fault.VANISH | Fault.SHRINK:
+                self._change_sellers(fault)
             case Fault.WEAR_OUT:
                 if process.owner is not None:
                     await self._books.wear_out(process.owner, _SETTINGS.most_claims)
@@ -415,6 +417,14 @@ class World:
                 raise NotImplementedError(fault)
 
     # Others
+
+    def _change_sellers(self, fault: Fault) -> None:
+        """Have those sellers vanish, or allow less, of which the scenario says so."""
+        for seller in self._ledgers.sellers.values():
+            if fault is Fault.VANISH:
+                seller.vanish()
+            else:
+                seller.shrink()
 
     async def _observe(self, request_id: UUID, by: str, told: Told) -> None:
         async def observe() -> None:
