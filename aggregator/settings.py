@@ -83,7 +83,8 @@ class Settings(SellerCallerSettings):
     """How many are asked in all."""
 
     select_checked_share: float = Field(default=0.01, ge=0, le=1)
-    """For which part of collections 200 of those who were not chosen are asked afterwards, to know what was missed."""
+    """For which part of collections all who were not chosen are asked afterwards, to know what was missed; five times
+    that until it was so in 200."""
 
     market_currency: str = Field(default="USD", pattern="^[A-Z]{3}$")
     """The currency whose prices are learned."""

@@ -187,7 +187,7 @@ class Session:
         spared = np.ones(statistics.capacity, np.float32)
         spared[: len(budget)] = budget
         view = View(
-            open=self._widened(open_) & self._candidates & ~self._asked,
+            open=self._widened(open_) & self._others(),
             budget=spared,
             belief=belief,
             statistics=statistics,
@@ -257,24 +257,12 @@ class Session:
 
     def rest(self, open_: Mask) -> Rows:
         """Give all who were not asked, for a full collection."""
-        left = self._widened(open_) & self._candidates & ~self._asked
-        return np.flatnonzero(left).astype(np.int32)
+        return np.flatnonzero(self._widened(open_) & self._others()).astype(np.int32)
 
     def rest_answered(self, answers: Answers) -> None:
         """Take what the rest said, and learn from it how true the statement was."""
         self._check(answers)
         self._answers.append(answers)
-
-    def sample(self, open_: Mask, most: int) -> Rows:
-        """Give some of those who were not asked, drawn at random, where asking all of them would be too much."""
-        rows = self.rest(open_)
-        if len(rows) <= most:
-            return rows
-        return self._selection.rng.choice(rows, most, replace=False).astype(np.int32)
-
-    def sample_answered(self, answers: Answers) -> None:
-        """Take what a sample said, and learn from it how true the statement was."""
-        self._check(answers)
 
     def close(self) -> None:
         """Learn from the collection."""
@@ -314,8 +302,9 @@ class Session:
         return belief.best
 
     def _revised(self) -> Belief:
-        """Give what is to be expected after the answers so far."""
-        if self._belief is not None:
+        """Give what is to be expected after the answers so far, of sellers that were registered meanwhile too."""
+        capacity = self._selection.statistics.capacity
+        if self._belief is not None and len(self._belief.available) == capacity:
             return self._belief
         answers = _together(self._answers)
         valid = answers.state != State.FAILED
@@ -335,6 +324,10 @@ class Session:
 
     def _left(self) -> NDArray[np.intp]:
         return np.flatnonzero(self._candidates & ~self._asked)
+
+    def _others(self) -> Mask:
+        """Say who was not asked; who was registered since the collection began is never asked in it."""
+        return self._widened(self._candidates & ~self._asked)
 
     def _savings(self) -> Floats:
         belief = self._revised()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -220,6 +222,38 @@ async def test_what_was_said_is_checked_afterwards_where_nobody_waits_for_it() -
         book = market.statistics.book("book")
         assert book is not None
         assert book.total_minor.min() == 900
+
+
+@in_virtual_time
+async def test_all_who_were_not_chosen_are_asked_for_a_check_some_at_a_time() -> None:
+    count = 650
+    async with fleet(*sellers(count)) as mesh:
+        mesh.sellers.says = {"seller-600": lambda _book: quoted(900)}
+        mesh.sellers.latency_s = {"seller-300": NEVER_S}
+        process = await mesh.process(selection=replace(CONTENT, full_share=1.0))
+        began_s = VirtualClock().monotonic()
+        first = await process.collect(wish=Wish(affordable_minor=2500))
+        # Whoever buys meanwhile is not held against what was said before.
+        await process.collect("another", wish=Wish(affordable_minor=2500))
+        await asyncio.sleep(30.0)
+        moments = Counter(
+            round(call.at_s - began_s) for call in mesh.sellers.calls if call.books == ("book",)
+        )
+        assert moments == {0: 104, 1: 100, 2: 100, 3: 100, 4: 100, 5: 100, 6: count - 604}
+        assert {call.seller_id for call in mesh.sellers.calls if "another" in call.books} == {
+            f"seller-{number:02d}" for number in range(4)
+        }
+        [market] = mesh.markets
+        [(said, came_true, _)] = market.calibration.dump()
+        assert came_true
+        # Of what was said of all of them, not of a few.
+        assert first.summary.coverage is not None
+        stated = first.summary.coverage.chance_cheaper
+        assert 1.0 / (1.0 + math.exp(-said)) == pytest.approx(stated, rel=0.01)
+        book = market.statistics.book("book")
+        assert book is not None
+        assert book.total_minor.min() == 900
+        assert len(book.rows) == count - 1
 
 
 @in_virtual_time

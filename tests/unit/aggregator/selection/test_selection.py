@@ -342,6 +342,25 @@ def test_sellers_beyond_the_first_rows_have_a_place() -> None:
     assert session.next_phase(open_, np.ones(5 * SELLERS, np.float32)).tolist() == [5 * SELLERS - 1]
 
 
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
+def test_sellers_that_are_registered_during_a_collection_do_not_disturb_it(policy: Policy) -> None:
+    selected = selection(policy)
+    session = begin(selected)
+    session.answered(told(session.next_phase(ALL, FULL), has=np.empty(0, np.int32)))
+    assert session.goes_on(10_000)
+    selected.statistics.reach(SELLERS + 1)
+    more = np.ones(SELLERS + 1, np.bool_)
+    rows = session.next_phase(more, np.ones(SELLERS + 1, np.float32))
+    assert len(rows) == 20
+    session.answered(told(rows))
+    assert session.coverage().of == SELLERS
+    rest = session.rest(more)
+    assert len(rest) == SELLERS - 30
+    session.rest_answered(told(rest))
+    session.close()
+    assert len(selected.calibration.dump()) == 1
+
+
 class Noted(Calibration):
     """Keeps what it is told."""
 
@@ -353,8 +372,7 @@ class Noted(Calibration):
         self.chances.append(raw.chance)
 
 
-@pytest.mark.parametrize("sampled", [True, False])
-def test_a_statement_is_checked_by_those_alone_who_answered(*, sampled: bool) -> None:
+def test_a_statement_is_checked_by_those_alone_who_answered() -> None:
     """Who could not be asked, or failed, may be cheaper or not: it proves nothing."""
     noted = Noted()
     selected = replace(selection(RandomChoice()), calibration=noted)
@@ -366,7 +384,7 @@ def test_a_statement_is_checked_by_those_alone_who_answered(*, sampled: bool) ->
     best = np.full(SELLERS, 850, np.int32)
     session.answered(told(session.next_phase(ALL, FULL), prices=best))
     left = session.rest(ALL)
-    take = session.sample_answered if sampled else session.rest_answered
+    take = session.rest_answered
     take(told(left))
     half = told(left)
     failed = np.arange(len(left)) % 2 == 1
