@@ -331,30 +331,24 @@ class SellerTransport:
         timeout_s: float,
         read: Callable[[bytes], _AnswerT],
     ) -> _AnswerT | CallFailed:
-        outcome = await self._answer(seller, method, request, timeout_s, read)
-        ended = outcome.kind.value if isinstance(outcome, CallFailed) else "answered"
+        answer = await self._call(seller, method, request, timeout_s)
+        outcome: _AnswerT | CallFailed
+        if isinstance(answer, CallFailed):
+            outcome = answer
+        elif answer is None:
+            outcome = _invalid(InvalidAnswerError("the status is OK, but there is no answer"))
+        else:
+            try:
+                outcome = read(answer)
+            except InvalidAnswerError as error:
+                outcome = _invalid(error)
+        ended = "answered"
+        if isinstance(outcome, CallFailed):
+            ended = outcome.kind.value
+            if outcome.kind is FailureKind.RATE_LIMITED and self._on_rate_limited is not None:
+                self._on_rate_limited(seller, outcome.retry_after_s)
         _calls.add(1, {"rpc.method": method, "bookmesh.outcome": ended})
         return outcome
-
-    async def _answer(
-        self,
-        seller: Seller,
-        method: str,
-        request: bytes,
-        timeout_s: float,
-        read: Callable[[bytes], _AnswerT],
-    ) -> _AnswerT | CallFailed:
-        answer = await self._call(seller, method, request, timeout_s)
-        if isinstance(answer, CallFailed):
-            if answer.kind is FailureKind.RATE_LIMITED and self._on_rate_limited is not None:
-                self._on_rate_limited(seller, answer.retry_after_s)
-            return answer
-        if answer is None:
-            return _invalid(InvalidAnswerError("the status is OK, but there is no answer"))
-        try:
-            return read(answer)
-        except InvalidAnswerError as error:
-            return _invalid(error)
 
     async def _call(
         self, seller: Seller, method: str, request: bytes, timeout_s: float

@@ -92,7 +92,8 @@ class Limits:
 
     Attributes:
         merge_margin_s: what is kept of the caller's time to hand on the last answers.
-        flush_s: how long answers are gathered after a batch before the next one goes out.
+        flush_s: how long answers are gathered after a batch before the next one goes out. To take in many at a time
+            costs less, too.
         joined_s: a collection that began longer ago is not joined: what it knows is old.
 
     """
@@ -210,6 +211,7 @@ class QuoteCollector:
                 outlooks=self._outlooks,
                 asking=self._asking,
                 clock=self._clock,
+                flush_s=self._limits.flush_s,
                 on_known=self._on_known,
                 on_ended=self._on_ended,
                 selector=selector,
@@ -263,6 +265,7 @@ class Flight:
         outlooks: Outlooks,
         asking: Asking,
         clock: Clock,
+        flush_s: float,
         on_known: OnKnown,
         on_ended: OnEnded,
         selector: Selector | None,
@@ -288,12 +291,15 @@ class Flight:
         self._outlooks = outlooks
         self._asking = asking
         self._clock = clock
+        self._flush_s = flush_s
         self._on_known = on_known
         self._on_ended = on_ended
         self._selector = selector
         self._choice: Choice | None = None
         self._settled = asyncio.Event()
         self._open = {seller.seller_id: seller for seller in self.sellers}
+        self._arrived: list[Answer] = []
+        self._flush: asyncio.TimerHandle | None = None
         self._waiting: dict[str, Waiting] = {}
         self._asked = False
         self._short_of_time: dict[str, float] = {}
@@ -323,6 +329,7 @@ class Flight:
 
     def join(self, collection: Collection) -> None:
         """Let one more wait; the collection now runs at least until its deadline."""
+        self.settle()
         self._joined.add(collection)
         self._until_s = max(self._until_s, collection.until_s)
         customer_id = collection.wish.customer_id
@@ -346,6 +353,9 @@ class Flight:
 
     async def stop(self) -> None:
         """Cancel what is under way."""
+        self.settle()
+        if self._flush is not None:
+            self._flush.cancel()
         rest = [self.unanswered(seller_id, self._left_for) for seller_id in self._open]
         ending = self._gatherer.cancel(self._waiting.values())
         self._outlooks.learn_prices(self.answers)
@@ -461,13 +471,14 @@ class Flight:
                 ):
                     await self._find_out()
                     await self._settled.wait()
+            self.settle()
             choice.answered(self.answers)
             in_time = self._clock.monotonic() + _LEAST_PHASE_S < self._until_s
             if not in_time or not choice.goes_on(self._highest_minor()):
                 break
         self.choosing = False
         self.looked.set()
-        self._take(())
+        self._hand_out()
 
     def _highest_minor(self) -> int:
         """Give the most that anybody who waits will pay."""
@@ -605,26 +616,52 @@ class Flight:
 
     def _answered(self, answer: Answer) -> None:
         del self._waiting[answer.seller_id]
-        if isinstance(answer.outcome, Skipped):
-            # Not put: others may do better, they have more time, perhaps, or a share of their own.
-            if answer.outcome.reason in _LACK_OF_TIME:
-                self._short_of_time[answer.seller_id] = self._until_s
-        else:
-            self._cache.put(self._question, (answer,))
         self._take((answer,))
 
     def _take(self, answers: Sequence[Answer]) -> None:
+        """Take answers: the first at once, later ones with what comes within a moment, the last without delay."""
         for answer in answers:
             del self._open[answer.seller_id]
-            if isinstance(answer.outcome, Quote):
-                self._first_expires_at = min(self._first_expires_at, answer.outcome.expires_at)
-        self.answers += answers
+        self._arrived += answers
+        if self._flush is None:
+            self._keep_settling()
+        elif not self._open:
+            self.settle()
+
+    def _keep_settling(self) -> None:
+        self._flush = None
+        if self._arrived:
+            self.settle()
+            loop = asyncio.get_running_loop()
+            self._flush = loop.call_later(self._flush_s, self._keep_settling)
+
+    def settle(self) -> None:
+        """Hand out the answers that have arrived, if any have."""
+        if self._arrived:
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        put = []
+        for answer in arrived:
+            outcome = answer.outcome
+            if isinstance(outcome, Quote):
+                self._first_expires_at = min(self._first_expires_at, outcome.expires_at)
+            if not isinstance(outcome, Skipped):
+                if not answer.cached:
+                    put.append(answer)
+            elif outcome.reason in _LACK_OF_TIME:
+                # Not put: others may do better, they have more time, perhaps, or a share of their own.
+                self._short_of_time[answer.seller_id] = self._until_s
+        if put:
+            self._cache.put(self._question, put)
+        self.answers += arrived
         if not self._open:
             self._settled.set()
         if self.over:
             self.ended.set()
         for collection in self._joined:
-            collection.take(answers)
+            collection.take(arrived)
 
 
 class Collection:
@@ -649,14 +686,13 @@ class Collection:
         self.wish = wish
         self._flight = flight
         self._clock = clock
-        self._flush_s = limits.flush_s
         self._started_at = clock.now()
         self._started_s = clock.monotonic()
         self._time_left_s = time_left_s
         self.until_s = self._started_s + max(0.0, time_left_s - limits.merge_margin_s)
         self.ended_for = MissReason.STOPPED
         self._arrived = asyncio.Event()
-        self._complete = asyncio.Event()
+        self._complete = False
         self._have: set[str] = set()
         self._new: list[Answer] = []
         self._given: list[Answer] = []
@@ -681,7 +717,7 @@ class Collection:
                 self._have.add(answer.seller_id)
                 self._new.append(answer)
         if len(self._have) == len(self._flight.sellers) and not self._flight.choosing:
-            self._complete.set()
+            self._complete = True
         self._arrived.set()
 
     async def batches(self) -> AsyncIterator[Sequence[Answer]]:
@@ -700,8 +736,6 @@ class Collection:
             reason = self._over()
             if reason is not None:
                 break
-            if batch:
-                await self._pause(self._flush_s, self._complete)
             await self._wait()
         self.ended_for = reason
         rest = self._rest(reason)
@@ -731,7 +765,7 @@ class Collection:
 
     def _over(self) -> MissReason | None:
         """Say why nothing more is waited for; None as long as something is."""
-        if self._complete.is_set() and not self._new:
+        if self._complete and not self._new:
             return MissReason.STOPPED
         if self._clock.monotonic() >= self.until_s:
             return MissReason.TIMED_OUT
@@ -745,20 +779,17 @@ class Collection:
         return None
 
     async def _wait(self) -> None:
-        """Wait for answers; one that might stop early looks around now and then even if none come."""
-        await self._pause(
-            _LOOK_S if self.wish.policy is not Policy.BEST_PRICE else inf, self._arrived
-        )
-
-    async def _pause(self, at_most_s: float, until: asyncio.Event) -> None:
-        """Wait for an event, for so long, but not beyond the caller's deadline."""
+        """Wait for answers until the caller's deadline; one that might stop early looks around now and then."""
         left_s = self.until_s - self._clock.monotonic()
+        if self.wish.policy is not Policy.BEST_PRICE:
+            left_s = min(left_s, _LOOK_S)
         with suppress(TimeoutError):
-            async with asyncio.timeout(min(at_most_s, left_s)):
-                await until.wait()
+            async with asyncio.timeout(left_s):
+                await self._arrived.wait()
 
     def _rest(self, reason: MissReason) -> list[Answer]:
         """Give an answer to every seller that has none."""
+        self._flight.settle()
         return [
             # What has come since the last look.
             *self._new,

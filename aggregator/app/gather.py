@@ -15,7 +15,6 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import assert_never
 
 import structlog
@@ -141,9 +140,9 @@ class Gatherer:
         self._lots: dict[_Key, Lot] = {}
         self._filled: dict[_Key, Lot] = {}
         self._changed = asyncio.Event()
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls: set[Call] = set()
         self._busy: defaultdict[str, set[Lot]] = defaultdict(set)
-        self._sentinels: dict[str, asyncio.Task[None]] = {}
+        self._sentinels: dict[str, Call] = {}
         self._swept_s = -math.inf
         self._refusals: defaultdict[str, _Refusals] = defaultdict(_Refusals)
         self._parts = itertools.count(FIRST_PART)
@@ -226,8 +225,8 @@ class Gatherer:
                 and all(other.on_answer is None for other in call.questions)
                 and not self._goes_on(call)
             ):
-                call.task.cancel()
                 calls.add(call.task)
+                self._cancel(call)
         return calls
 
     def retain(self, seller_ids: Container[str]) -> None:
@@ -251,12 +250,13 @@ class Gatherer:
         costs no call more, and blames no healthy seller: only one that lets a call's whole time pass is blamed, by the
         same rule as ever, and any answer ends its silence.
         """
-        sentinel = self._sentinels.setdefault(call.seller_id, call.task)
-        silent_s = self._clock.monotonic() - self._outlooks[call.seller_id].silent_since_s
-        if silent_s < self._settings.seller_s and sentinel is call.task:
-            del self._sentinels[call.seller_id]
+        seller_id = call.seller.seller_id
+        sentinel = self._sentinels.setdefault(seller_id, call)
+        silent_s = self._clock.monotonic() - self._outlooks[seller_id].silent_since_s
+        if silent_s < self._settings.seller_s and sentinel is call:
+            del self._sentinels[seller_id]
             return False
-        return sentinel is call.task
+        return sentinel is call
 
     async def run(self) -> None:
         """Send what is due, until cancelled; then calls under way are cancelled too."""
@@ -267,9 +267,10 @@ class Gatherer:
                 await self._send_due()
                 self._forget_idle()
         finally:
-            for task in self._calls:
-                task.cancel()
-            await asyncio.gather(*self._calls, return_exceptions=True)
+            calls = list(self._calls)
+            for call in calls:
+                self._cancel(call)
+            await asyncio.gather(*[call.task for call in calls], return_exceptions=True)
 
     def _forget_idle(self) -> None:
         """Drop lots that have not been used for so long that nothing they know still matters, every now and then."""
@@ -448,57 +449,64 @@ class Gatherer:
             return
         lot.sent(self._clock.monotonic())
         self._outlooks.learn_asked(lot.seller.seller_id, lot.sent_s)
-        # In the trace of the first who asked.
-        task = asyncio.create_task(
-            self._carry_out(lot.seller, grant, questions), context=questions[0].context
-        )
-        self._calls.add(task)
-        task.add_done_callback(partial(self._ended, grant))
-        call = Call(lot.seller.seller_id, questions, task)
-        for waiting in questions:
-            waiting.call = call
+        self._calls.add(Call(lot.seller, grant, questions, self._carry_out))
 
-    def _ended(self, grant: Grant, task: asyncio.Task[None]) -> None:
-        self._calls.discard(task)
-        if not grant.reported:
-            # Cancelled before it began.
-            self._admission.report(grant, Outcome.NOT_SENT)
-        if self._sentinels.get(grant.seller_id) is task:
-            del self._sentinels[grant.seller_id]
-        for lot in self._busy.pop(grant.seller_id, ()):
-            # What waits for a call to end need not wait any longer.
-            lot.retry_s = 0.0
+    def _cancel(self, call: Call) -> None:
+        call.task.cancel()
+        if not call.begun and not call.grant.reported:
+            self._admission.report(call.grant, Outcome.NOT_SENT)
+            self._ended(call)
+
+    def _ended(self, call: Call) -> None:
+        self._calls.discard(call)
+        seller_id = call.seller.seller_id
+        if self._sentinels.get(seller_id) is call:
+            del self._sentinels[seller_id]
+        if seller_id in self._busy:
+            for lot in self._busy.pop(seller_id):
+                # What waits for a call to end need not wait any longer.
+                lot.retry_s = 0.0
             self._changed.set()
 
-    async def _carry_out(self, seller: Seller, grant: Grant, questions: Sequence[Waiting]) -> None:
-        """Make one call and hand its answers on."""
+    async def _carry_out(self, call: Call) -> None:
+        """Make a call and hand its answers on."""
+        call.begun = True
         sent_s = self._clock.monotonic()
-        if not grant.still_good(sent_s):
-            self._admission.report(grant, Outcome.NOT_SENT)
-            for waiting in questions:
-                if waiting.on_answer is not None:
-                    waiting.call = None
-                    self._put(seller, waiting)
-            return
-        for waiting in questions:
-            waiting.sent = True
         try:
-            answer = await self._call(seller, questions)
+            if not call.grant.still_good(sent_s):
+                self._admission.report(call.grant, Outcome.NOT_SENT)
+                self._put_back(call)
+                return
+            for waiting in call.questions:
+                waiting.sent = True
+            try:
+                answer = await self._call(call.seller, call.questions)
+            except Exception:  # noqa: BLE001  a fault of ours with one seller must not cost the others their answers
+                seller_id = call.seller.seller_id
+                _log.exception("asking a seller failed in our own code", seller_id=seller_id)
+                answer, outcome = _OUR_FAULT, Outcome.OURS
+            else:
+                outcome = outcome_of(answer)
+            self._admission.report(call.grant, outcome)
+            now = self._clock.monotonic()
+            self._outlooks.learn_latency(call.seller.seller_id, answer, now - sent_s)
+            self._hand_on(call.seller, call.questions, answer, now)
         except asyncio.CancelledError:
             # Sent, and perhaps not arrived yet: its slot is not free before it would have timed out.
             waited_s = self._clock.monotonic() - sent_s
-            self._outlooks.learn_unanswered(seller.seller_id, waited_s)
-            self._admission.report(grant, Outcome.OURS)
+            self._outlooks.learn_unanswered(call.seller.seller_id, waited_s)
+            self._admission.report(call.grant, Outcome.OURS)
             raise
-        except Exception:  # noqa: BLE001  a fault of ours with one seller must not cost the others their answers
-            _log.exception("asking a seller failed in our own code", seller_id=seller.seller_id)
-            self._admission.report(grant, Outcome.OURS)
-            answer = _OUR_FAULT
-        else:
-            self._admission.report(grant, outcome_of(answer))
-        now = self._clock.monotonic()
-        self._outlooks.learn_latency(seller.seller_id, answer, now - sent_s)
-        self._hand_on(seller, questions, answer, now)
+        finally:
+            # Not when the task is done: that would be one more turn of the event loop for each call.
+            self._ended(call)
+
+    def _put_back(self, call: Call) -> None:
+        """Let the questions of a call that is not made wait for another one."""
+        for waiting in call.questions:
+            if waiting.on_answer is not None:
+                waiting.call = None
+                self._put(call.seller, waiting)
 
     def _hand_on(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
@@ -19,6 +19,7 @@ from aggregator.domain.demand import Demand
 from sellers.admission.model import (
     NO_LIMIT,
     Allowed,
+    Grant,
     Limits,
     Purpose,
 )
@@ -129,13 +130,34 @@ class Waiting:
         return self.sent if self.follows is None else self.follows.sent
 
 
-@dataclass(slots=True)
 class Call:
-    """A call under way, and the questions that it answers."""
+    """A call under way, and the questions that it answers.
 
-    seller_id: str
-    questions: Sequence[Waiting]
-    task: asyncio.Task[None]
+    Attributes:
+        seller: who is asked.
+        grant: by which the call is made.
+        questions: what it answers.
+        begun: whether carrying it out has begun: cancelled before, it never does.
+        task: carries it out, in the trace of the first who asked.
+
+    """
+
+    __slots__ = ("begun", "grant", "questions", "seller", "task")
+
+    def __init__(
+        self,
+        seller: Seller,
+        grant: Grant,
+        questions: Sequence[Waiting],
+        carry_out: Callable[[Call], Coroutine[None, None, None]],
+    ) -> None:
+        self.seller = seller
+        self.grant = grant
+        self.questions = questions
+        self.begun = False
+        self.task = asyncio.create_task(carry_out(self), context=questions[0].context)
+        for waiting in questions:
+            waiting.call = self
 
 
 class Turns:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 
@@ -565,3 +566,71 @@ async def test_a_crowd_of_collections_asks_side_by_side_and_lets_the_loop_have_i
     assert max(Counter(turn for turn, _ in asked).values()) <= 300
     assert len(set(asked)) == len(sellers), "a seller heard of some books in another turn"
     assert len(mesh.sellers.calls) == len(sellers)
+
+
+# The second answer comes while it is gathered with what may follow, for longer than anybody waits.
+GATHERING = Limits(flush_s=24 * 3600.0, merge_margin_s=0.1)
+SECOND_S, NEVER_S = 1.0, 100.0
+
+
+@asynccontextmanager
+async def gathering() -> AsyncIterator[Process]:
+    async with fleet(seller("first"), seller("second"), seller("third")) as mesh:
+        mesh.sellers.latency_s = {"second": SECOND_S, "third": NEVER_S}
+        yield await mesh.process(limits=GATHERING)
+
+
+@in_virtual_time
+async def test_answers_that_come_shortly_after_others_come_together_and_the_last_without_delay() -> (
+    None
+):
+    names = ("first", "second", "third", "fourth")
+    async with fleet(*map(seller, names)) as mesh:
+        mesh.sellers.latency_s = {"first": 0.1, "second": 0.11, "third": 0.14, "fourth": 0.155}
+        process = await mesh.process(limits=Limits(flush_s=0.05))
+        batches = (await process.collect()).batches
+    came = [(round(at_s, 3), [answer.seller_id for answer in batch]) for at_s, batch in batches]
+    assert came == [(0.1, ["first"]), (0.15, ["second", "third"]), (0.155, ["fourth"])]
+
+
+@in_virtual_time
+async def test_what_is_being_gathered_when_time_is_over_is_given() -> None:
+    async with gathering() as process:
+        result = await process.collect(time_left_s=2.0)
+        assert result.quoted == {"first", "second"}
+        assert result.misses == {"third": MissReason.TIMED_OUT}
+
+
+@in_virtual_time
+async def test_what_comes_while_nobody_looks_and_time_runs_out_is_given() -> None:
+    async with (
+        gathering() as process,
+        process.collector.open(question(), 2.0, Wish()) as collection,
+    ):
+        batches = collection.batches()
+        await anext(batches)
+        await asyncio.sleep(5.0)
+        given = [
+            answer.seller_id for batch in [batch async for batch in batches] for answer in batch
+        ]
+        assert given == ["second", "third"]
+        assert collection.summary().quoted == 2
+
+
+@in_virtual_time
+async def test_who_joins_has_what_is_being_gathered() -> None:
+    async with gathering() as process:
+        others = asyncio.create_task(process.collect())
+        await asyncio.sleep(2.0)
+        assert (await process.collect(leave_after=1)).quoted == {"first", "second"}
+        others.cancel()
+
+
+@in_virtual_time
+async def test_what_is_being_gathered_when_the_last_one_leaves_is_remembered() -> None:
+    async with gathering() as process:
+        async with process.collector.open(question(), 100.0, Wish()) as collection:
+            await anext(collection.batches())
+            await asyncio.sleep(2.0)
+        known = (await process.collect(leave_after=1)).answers
+        assert {name for name, answer in known.items() if answer.cached} == {"first", "second"}
