@@ -140,6 +140,9 @@ class SellerCallerSettings(ServiceSettings):
     seller_connects_per_s: int = Field(default=256, ge=1, le=100_000)
     """Most connections to sellers that are opened in any second."""
 
+    seller_connections: int = Field(default=1000, ge=1, le=1_000_000)
+    """Most connections to sellers that are kept open, besides those that have a call under way."""
+
     @field_validator("valkey_url")
     @classmethod
     def _valkey_at(cls, value: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -60,16 +61,23 @@ class ConnectionSettings:
     Attributes:
         idle_s: after how long without a call a channel is closed, at the earliest; a quarter later at the latest.
         new_a_second: most channels that are opened in any second; calls on more of them wait for their turn.
+        most: most channels that are kept open, some 35 KiB each: for one more the one without a call is closed that was
+            used longest ago. As many as there are calls under way there are in any case.
 
     """
 
     idle_s: float = 300.0
     new_a_second: int = 256
+    most: int = 1000
 
     @classmethod
     def of(cls, settings: SellerCallerSettings) -> Self:
         """Take what a service is told."""
-        return cls(idle_s=settings.seller_idle_s, new_a_second=settings.seller_connects_per_s)
+        return cls(
+            idle_s=settings.seller_idle_s,
+            new_a_second=settings.seller_connects_per_s,
+            most=settings.seller_connections,
+        )
 
 
 class Connections:
@@ -84,7 +92,8 @@ class Connections:
         """Make one without channels."""
         self._clock = clock
         self._settings = settings
-        self._links: dict[tuple[str, str], Link] = {}
+        # Those used longest ago first.
+        self._links: OrderedDict[tuple[str, str], Link] = OrderedDict()
         self._opened = deque[float](maxlen=settings.new_a_second)
         self._tasks = asyncio.TaskGroup()
         self._sweeper: asyncio.Task[None] | None = None
@@ -119,7 +128,10 @@ class Connections:
         key = (seller.endpoint, seller.tls_roots)
         link = self._links.get(key)
         if link is None:
+            self._make_room()
             link = self._links[key] = Link(*key, clock=self._clock, opens_at=self._turn())
+        else:
+            self._links.move_to_end(key)
         return link
 
     def retain(self, sellers: Iterable[Seller]) -> None:
@@ -130,6 +142,12 @@ class Connections:
             if seller.state is not SellerState.DISABLED
         }
         self._close(self._links.keys() - needed)
+
+    def _make_room(self) -> None:
+        """Close the idle channel that was used longest ago, if there are as many as are kept open."""
+        if len(self._links) >= self._settings.most:
+            idle = (key for key, link in self._links.items() if not link.calls)
+            self._close([*islice(idle, 1)])
 
     def _turn(self) -> float:
         """Say when one more channel may be opened: a second after the one that so many were opened after."""

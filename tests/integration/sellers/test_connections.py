@@ -89,6 +89,37 @@ async def test_a_channel_with_a_call_under_way_is_not_idle_however_long_that_tak
         assert len(connections) == 1
 
 
+async def test_of_too_many_channels_the_idle_one_is_closed_that_was_used_longest_ago() -> None:
+    go_on = asyncio.Event()
+
+    async def slow(request: pb.GetQuoteRequest, context: object) -> pb.GetQuoteResponse:
+        await go_on.wait()
+        return pb.GetQuoteResponse(book_id=request.book_id)
+
+    async with (
+        fake_seller(GetQuote=slow) as fake,
+        Connections(SystemClock(), ConnectionSettings(most=3)) as connections,
+    ):
+        busy = registered("busy", fake.endpoint)
+        held = connections.link(busy)
+        under_way = asyncio.create_task(call(connections, busy))
+        await until(lambda: held.calls == 1)
+        first, second, third, fourth = (
+            registered(f"seller-{i}", f"localhost:{i}") for i in range(1, 5)
+        )
+        links = [connections.link(first), connections.link(second)]
+        assert connections.link(first) is links[0]
+        connections.link(third)
+        assert len(connections) == 3
+        assert connections.link(first) is links[0]
+        assert connections.link(second) is not links[1]
+        connections.link(fourth)
+        assert len(connections) == 3
+        assert connections.link(busy) is held
+        go_on.set()
+        assert isinstance(await under_way, bytes)
+
+
 async def test_no_more_channels_than_allowed_are_opened_in_a_second() -> None:
     clock = ManualClock()
     async with (
