@@ -150,7 +150,7 @@ class Selector:
 
     def check(self, question: Question, choice: Choice) -> None:
         """Have what was said of coverage in a collection that is over checked, now and then. Returns at once."""
-        if self._selection.is_full():
+        if self._selection.is_full(choice.session.coverage().chance_cheaper):
             with suppress(asyncio.QueueFull):
                 self._to_check.put_nowait((question, choice))
 

@@ -140,7 +140,7 @@ def believe(
     rows, had = _first(book, heard)
     fit = statistics.topics.fit(rows, had)
     if book is not None:
-        fit += book.fit
+        fit += book.kind.fit
     rate = statistics.topics.rates(statistics.topics.posterior(category, fit))
     mu, doubt, sigma = _prices(statistics, cells)
     if cells is None:

@@ -20,6 +20,11 @@ _LIKELY = 0.5
 _OFTENER = 5.0
 _STEP = 0.03
 _LEAST = 1e-9
+_SURE = 0.1
+"""So unsure is taken a statement that is quite sure: it is checked now and then all the same."""
+
+_UNSURE = 0.2
+_DOUBT_STEP = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +62,8 @@ class SelectionSettings:
 
     phases: Sequence[Phase] = PHASES
     most: int = 150
-    worth: float = 0.001
-    at_length: float = 0.44
+    worth: float = 0.0002
+    at_length: float = 0.48
     full_share: float = 0.01
 
 
@@ -108,6 +113,7 @@ class Selection:
     calibration: Calibration
     rng: np.random.Generator
     pace: Pace = field(init=False)
+    _doubt: float = field(init=False, default=_UNSURE)
 
     def __post_init__(self) -> None:
         """Begin at the pace that the settings allow."""
@@ -126,10 +132,21 @@ class Selection:
         self.statistics.reach(len(candidates))
         return Session(self, book_id, category, now_s, candidates)
 
-    def is_full(self) -> bool:
-        """Draw whether all are to be asked after the choice was made and its coverage stated."""
-        often = _OFTENER if self.calibration.is_young else 1.0
-        return bool(self.rng.random() < self.settings.full_share * often)
+    def is_full(self, said: float) -> bool:
+        """Draw whether all are to be asked after the choice was made and its coverage stated.
+
+        It is the likelier the less sure the statement is: what is said of a well-known book comes true nearly always,
+        and to see that again teaches nothing. ``full_share`` is the part of all.
+
+        Args:
+            said: the stated chance that a seller not asked is cheaper.
+
+        """
+        doubt = _SURE + said * (1.0 - said)
+        self._doubt += (doubt - self._doubt) * _DOUBT_STEP
+        often = self.settings.full_share * (_OFTENER if self.calibration.is_young else 1.0)
+        odds = often * doubt / self._doubt
+        return bool(self.rng.random() * (odds + max(1.0 - often, 0.0)) < odds)
 
 
 class Session:

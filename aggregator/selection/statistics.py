@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ from aggregator.selection.columns import (
     State,
     TopicColumns,
 )
-from aggregator.selection.topics import Topics
+from aggregator.selection.topics import WHOLE, Topics
 
 AGE_BOUNDS_S = np.array([60.0, 600.0, 3600.0, 6 * 3600.0, 86400.0, 4 * 86400.0, 16 * 86400.0])
 """Answers that are about as old as each other are believed alike."""
@@ -61,6 +61,16 @@ _MOST_APART = np.float32(8.0)
 _LEAST_VARIANCE = 1e-4
 _OUTLIER = 3.0
 _UNCHANGED = 0.004
+_MUCH_MORE = 1.5
+_ANEW = 400
+"""With each collection so many answers about other books are counted anew by what kind these are now taken for."""
+
+_MOST_ANEW = 500
+"""As so many the answers about one book count at most, that those of which all is known have their turn as well."""
+
+_ANEW_AT_LEAST = 50
+"""Likewise at least: books have their own cost."""
+
 _TRUST_PRIOR = 2.0
 _AGING_S = 600.0
 _FIRST_ROWS = 256
@@ -125,6 +135,28 @@ class Category:
     best_mean: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a book is taken for.
+
+    Attributes:
+        category: whose; None until something new is learned of a book that was recalled.
+        fit: the likelihood of its answers under each topic, as ``Topics.fit`` gives it.
+        posterior: the chance of each topic by which its answers are counted.
+        counted_at_s: when they were.
+        answers: how many they were; what it is taken for is settled anew when they are more by half.
+        whole: which part of a book of its category it counts as.
+
+    """
+
+    category: str | None
+    fit: NDArray[np.float64]
+    posterior: Floats
+    counted_at_s: float
+    answers: int
+    whole: float
+
+
 @dataclass(slots=True)
 class Book:
     """What sellers last said about one book. Columns as in ``BookColumns``."""
@@ -133,8 +165,8 @@ class Book:
     state: NDArray[np.uint8]
     total_minor: NDArray[np.int32]
     at_s: NDArray[np.float64]
-    fit: NDArray[np.float64]
-    """The likelihood of all first answers about it under each topic, as ``Topics.fit`` gives it."""
+    kind: Kind
+    """As what its answers are counted among the topics."""
 
     told: int
     """How many first answers there were about it, those included that are not kept."""
@@ -179,6 +211,8 @@ class Statistics:
         self._categories: OrderedDict[str, Category] = OrderedDict()
         self._books: OrderedDict[str, Book] = OrderedDict()
         self._held_answers = 0
+        self._to_count: list[str] = []
+        self._may_count = 0
         self._aged_at_s = -np.inf
         self._changed_categories: set[str] = set()
         self._changed_books: set[str] = set()
@@ -277,15 +311,14 @@ class Statistics:
         if known is not None:
             new[places(known.rows, rows)[1]] = False
         self._learn_prices(cells, rows[had], logs, new[had])
-        fit = self.topics.fit(rows[new], had[new])
-        told = int(np.count_nonzero(new))
-        if known is not None:
-            fit += known.fit
-            told += known.told
-        posterior = self.topics.posterior(category, fit)
-        self._learn_stock(cells, posterior, rows[new], had[new])
-        self._learn_topics(category, posterior, rows[new], had[new])
-        self._keep(book_id, known, Book(rows, state, totals, np.full(len(rows), now_s), fit, told))
+        kind = self._kind_of(known, category, now_s, rows, had)
+        self._learn_stock(cells, kind.posterior, rows[new], had[new])
+        told = int(np.count_nonzero(new)) + (0 if known is None else known.told)
+        at_s = np.full(len(rows), now_s)
+        book = Book(rows, state, totals, at_s, kind, told)
+        self._learn_topics(known, book, new)
+        self._keep(book_id, known, book)
+        self._count_some_anew(book_id, now_s)
         self._changed_categories.add(category)
         self._changed_books.add(book_id)
 
@@ -301,7 +334,7 @@ class Statistics:
             column[row] = 0.0
         # What it said of books is left out when these are read.
         self._since_s[row] = now_s
-        self.topics.forget(row, self.rate)
+        self.topics.forget(row)
         for name, cells in self._categories.items():
             if cells.asked[row]:
                 self._changed_categories.add(name)
@@ -391,10 +424,18 @@ class Statistics:
         """Take over what was known of a book, in place of what is."""
         if len(columns.rows):
             self.reach(int(columns.rows.max()) + 1)
+        count = len(columns.rows)
         fit = self.topics.fit(columns.rows, columns.state == State.IN_STOCK)
-        book = Book(
-            columns.rows, columns.state, columns.total_minor, columns.at_s, fit, len(columns.rows)
+        # Its answers are among those of the topics already, most likely as of the kind that they speak for.
+        kind = Kind(
+            category=None,
+            fit=fit,
+            posterior=self.topics.posterior("", fit),
+            counted_at_s=float(np.mean(columns.at_s)) if count else 0.0,
+            answers=count,
+            whole=min(count / WHOLE, 1.0),
         )
+        book = Book(columns.rows, columns.state, columns.total_minor, columns.at_s, kind, count)
         self._hold_book(columns.book_id, book)
 
     def dump_topics(self) -> TopicColumns:
@@ -405,7 +446,7 @@ class Statistics:
         """Take over what was known of kinds of books; after sellers, before books, which are read by it."""
         if len(columns.rows):
             self.reach(int(columns.rows.max()) + 1)
-        self.topics.load(columns, self.rates(columns.rows))
+        self.topics.load(columns)
 
     def dump_general(self) -> GeneralColumns:
         """Give what holds for all sellers together."""
@@ -530,11 +571,67 @@ class Statistics:
         self.changed[:, 1] += np.bincount(age[differs], minlength=AGES)
         self.changed[:, 2] += np.bincount(age[differs], weights=by[differs] ** 2, minlength=AGES)
 
-    def _learn_topics(
-        self, category: str, posterior: Floats, rows: Rows, had: NDArray[np.bool_]
-    ) -> None:
-        if len(rows):
-            self.topics.learn(category, posterior, rows, had, self.rates(rows))
+    def _kind_of(
+        self,
+        known: Book | None,
+        category: str,
+        now_s: float,
+        rows: Rows,
+        had: NDArray[np.bool_],
+    ) -> Kind:
+        if known is not None:
+            return replace(known.kind, category=category)
+        fit = self.topics.fit(rows, had)
+        posterior = self.topics.posterior(category, fit)
+        return Kind(category, fit, posterior, now_s, answers=len(rows), whole=0.0)
+
+    def _learn_topics(self, known: Book | None, book: Book, new: NDArray[np.bool_]) -> None:
+        """Count answers about a book as of the kind that it is taken for; ``new`` are first ones."""
+        kind, rows, had = book.kind, book.rows, book.state == State.IN_STOCK
+        self.topics.count(kind.posterior, rows[new], had[new])
+        if known is not None:
+            kept, again = places(known.rows, rows)
+            other = had[again] != (known.state[kept] == State.IN_STOCK)
+            again = again[other]
+            self.topics.change(kind.posterior, rows[again], had[again])
+        whole = min(book.told / WHOLE, 1.0)
+        if kind.category is not None:
+            self.topics.weigh(kind.category, kind.posterior, whole - kind.whole)
+        part = np.count_nonzero(new) / max(book.told, 1)
+        since_s = (float(book.at_s[0]) - kind.counted_at_s) * part
+        book.kind = replace(kind, whole=whole, counted_at_s=kind.counted_at_s + since_s)
+
+    def _count_some_anew(self, book_id: str, now_s: float) -> None:
+        """Settle of what kind this book is if much more is known of it, and of some others, each in its turn."""
+        book = self._books[book_id]
+        if book.told > _MUCH_MORE * book.kind.answers:
+            self._count_anew(book_id, now_s)
+        self._may_count = min(self._may_count, 0) + _ANEW
+        while self._may_count > 0:
+            if not self._to_count:
+                self._to_count = list(self._books)
+            other = self._to_count.pop()
+            if other in self._books:
+                self._may_count -= min(len(self._books[other].rows), _MOST_ANEW) + _ANEW_AT_LEAST
+                self._count_anew(other, now_s)
+
+    def _count_anew(self, book_id: str, now_s: float) -> None:
+        """Take the answers about a book out of the topics, and put them back by what all others say of its kind."""
+        book = self.book(book_id)
+        if book is None or book.kind.category is None:
+            return
+        kind, had = book.kind, book.state == State.IN_STOCK
+        # So much of them has not faded.
+        left = 0.5 ** (max(now_s - kind.counted_at_s, 0.0) / self._settings.half_life_s)
+        self.topics.count(kind.posterior, book.rows, had, -left)
+        self.topics.weigh(book.kind.category, kind.posterior, -left * kind.whole)
+        fit = self.topics.fit(book.rows, had)
+        posterior = self.topics.posterior(book.kind.category, fit)
+        self.topics.count(posterior, book.rows, had, left)
+        self.topics.weigh(book.kind.category, posterior, left * kind.whole)
+        self._books[book_id].kind = replace(
+            kind, fit=fit, posterior=posterior, answers=max(book.told, kind.answers)
+        )
 
     def _keep(self, book_id: str, known: Book | None, new: Book) -> None:
         rows, state, totals, at_s = new.rows, new.state, new.total_minor, new.at_s
@@ -552,7 +649,7 @@ class Statistics:
         order = np.argsort(rows)
         self._hold_book(
             book_id,
-            Book(rows[order], state[order], totals[order], at_s[order], new.fit, new.told),
+            Book(rows[order], state[order], totals[order], at_s[order], new.kind, new.told),
         )
 
     def rates(self, rows: Rows) -> Floats:
@@ -617,6 +714,7 @@ class Statistics:
             fade = np.float32(0.5 ** ((now_s - self._aged_at_s) / self._settings.half_life_s))
             for name in ("asked", "had", "price_weight", "calls", "failed", "bought", "refused"):
                 self._columns[name] *= fade
+            self.topics.fade(float(fade))
         self._aged_at_s = now_s
         self._find_rate()
 
@@ -631,7 +729,7 @@ class Statistics:
         since_s = np.full(rows, -np.inf)
         since_s[: self.capacity] = self._since_s
         self._since_s = since_s
-        self.topics.grow(rows, self.rate)
+        self.topics.grow(rows)
         for name in SellerColumns.__slots__:
             if name != "rows":
                 column = np.zeros(rows, np.float32)
@@ -673,7 +771,7 @@ def _only(book: Book, which: NDArray[np.bool_]) -> Book:
         book.state[which],
         book.total_minor[which],
         book.at_s[which],
-        book.fit,
+        book.kind,
         book.told,
     )
 

@@ -258,7 +258,7 @@ class _Replay:
         self._score(session, outcome, now_s)
         if len(self._scores.missed) < len(self._scores.found):
             self._scores.missed.append(self._missed(outcome, known, may_be_asked))
-        if self._selection.is_full():
+        if self._selection.is_full(session.coverage().chance_cheaper):
             rest = self._ask(session.rest(self._sellers.standing(now_s)[0]), outcome)
             self._sellers.called(rest, now_s)
             session.rest_answered(rest)

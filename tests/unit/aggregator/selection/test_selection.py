@@ -245,7 +245,7 @@ def test_what_went_on_since_nothing_was_affordable_is_of_the_part_too() -> None:
 
 
 def test_collections_go_on_freely_until_it_is_known_what_can_be_expected() -> None:
-    selected = selection(Thompson(), replace(SETTINGS, at_length=0.3))
+    selected = selection(Thompson(), replace(SETTINGS, at_length=0.3, worth=1e-3))
 
     def part_going_on() -> float:
         went_on = []
@@ -298,7 +298,7 @@ def test_nothing_is_said_of_a_saving_where_nobody_has_the_book() -> None:
 
 def test_a_full_collection_asks_the_rest_and_teaches_how_true_coverage_is() -> None:
     selected = selection(Thompson(), SelectionSettings(phases=(Phase(10, 4.0),), full_share=1.0))
-    assert selected.is_full()
+    assert all(selected.is_full(said) for said in (0.0, 0.5, 1.0))
     for number in range(60):
         session = begin(selected, f"book-{number}")
         rows = session.next_phase(ALL, FULL)
@@ -315,11 +315,20 @@ def test_a_full_collection_asks_the_rest_and_teaches_how_true_coverage_is() -> N
 
 def test_until_coverage_was_checked_often_enough_it_is_checked_five_times_as_often() -> None:
     selected = selection(Thompson(), SelectionSettings(full_share=0.1))
-    young = sum(selected.is_full() for _ in range(1000))
+    young = sum(selected.is_full(0.1) for _ in range(1000))
     grow(selected)
-    grown = sum(selected.is_full() for _ in range(1000))
+    grown = sum(selected.is_full(0.1) for _ in range(1000))
     assert 440 < young < 560
     assert 60 < grown < 140
+
+
+def test_the_less_sure_a_statement_is_the_likelier_it_is_checked_and_as_many_are_in_all() -> None:
+    selected = selection(Thompson(), SelectionSettings(full_share=0.05))
+    grow(selected)
+    checked = np.array([[selected.is_full(said) for said in (0.0, 0.4)] for _ in range(4000)])
+    sure, unsure = checked[500:].mean(axis=0)
+    assert unsure > 2 * sure > 0
+    assert (sure + unsure) / 2 == pytest.approx(0.05, rel=0.2)
 
 
 def test_what_was_said_of_a_book_that_is_not_kept_counts_as_known() -> None:
