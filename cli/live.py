@@ -14,6 +14,7 @@ from rich.text import Text
 
 _SHOWN_QUOTES = 10
 _BAR_WIDTH = 24
+_LEAST_CHANCE = 0.005
 _FINAL_STYLES = {
     "purchased": "green",
     "price_not_met": "yellow",
@@ -124,7 +125,7 @@ class PurchaseView:
         elif collection := event.get("collection"):
             self.collection = collection
             if coverage := collection.get("coverage"):
-                return self._add(at, _coverage_line(coverage))
+                return self._add(at, Text(coverage_words(coverage)))
         elif result := event.get("result"):
             self.result = result
             style = _FINAL_STYLES.get(result["status"], "")
@@ -157,14 +158,20 @@ def _when(quote: dict[str, Any]) -> str:
     return f"{quote.get('latency_ms', 0)} ms"
 
 
-def _coverage_line(coverage: dict[str, Any]) -> Text:
-    """Say what was missed by asking some sellers of many: 0 is not there in JSON."""
-    chance = coverage.get("chance_cheaper", 0.0)
+def coverage_words(coverage: dict[str, Any]) -> str:
+    """Say what may have been missed by asking some sellers of many."""
+    chance = _chance(coverage.get("chance_cheaper", 0.0))
     saving = coverage.get("expected_saving")
     told = f"asked {coverage.get('asked', 0):,} of {coverage['of']:,}; "
     if saving is None:
-        return Text(f"{told}the chance that one of the others has it is {chance:.0%}")
-    return Text(f"{told}the chance of a cheaper one is {chance:.0%}, by {saving:.2f} on average")
+        return f"{told}the chance that one of the others has it is {chance}"
+    return f"{told}the chance of a cheaper one is {chance}, by {saving:.2f} on average"
+
+
+def _chance(chance: float) -> str:
+    if chance < _LEAST_CHANCE:
+        return "below 1%"
+    return "above 99%" if chance > 1.0 - _LEAST_CHANCE else f"{chance:.0%}"
 
 
 def _step_line(step: dict[str, Any]) -> Text:

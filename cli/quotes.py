@@ -18,7 +18,7 @@ from cli import options, telling
 from cli.buy import conditions_option, currency_option
 from cli.door import Door
 from cli.exits import Exit
-from cli.live import QuotesView
+from cli.live import QuotesView, coverage_words
 from mesh.money import DECIMALS
 
 _WIDTH_OF_A_LOG = 120
@@ -128,6 +128,9 @@ def _summary(answer: ListQuotesResponse) -> str:
     counts = (
         f"Of {summary.sellers} sellers {summary.answered} answered, {summary.quoted} with a price."
     )
+    if summary.HasField("coverage"):
+        words = coverage_words(telling.as_json(summary.coverage))
+        counts += f"\n{words[0].upper()}{words[1:]}."
     if not answer.quotes:
         return counts
     best, currency = answer.quotes[0].total, answer.currency_code

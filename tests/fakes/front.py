@@ -68,6 +68,7 @@ class Front(pb_grpc.PurchaseServiceServicer, pb_grpc.QuoteServiceServicer):
         errors: raised one after the other, before anything else is answered.
         cuts: how many watches break off before their end.
         open_end: whether a watch waits for ever instead of coming to its end.
+        coverage: what is said of the sellers that were not asked for quotes; None where all were.
         silent: whether nothing is ever answered.
         asked: requests as they came.
         metadata: of each of them.
@@ -79,6 +80,7 @@ class Front(pb_grpc.PurchaseServiceServicer, pb_grpc.QuoteServiceServicer):
     errors: list[errors.MeshError] = field(default_factory=list)
     cuts: int = 0
     open_end: bool = False
+    coverage: pb.Coverage | None = None
     silent: bool = False
     asked: list[Message] = field(default_factory=list)
     metadata: list[dict[str, str]] = field(default_factory=list)
@@ -166,11 +168,14 @@ class Front(pb_grpc.PurchaseServiceServicer, pb_grpc.QuoteServiceServicer):
                 condition=pb.BookCondition.new,
             )
         ]
+        summary = pb.Collection(sellers=2, asked=2, answered=2, quoted=1)
+        if self.coverage is not None:
+            summary.coverage.CopyFrom(self.coverage)
         return pb.ListQuotesResponse(
             book_id="9780134685991",
             currency_code="USD",
             quotes=[] if request.book_id == "nowhere" else quotes,
-            summary=pb.Collection(sellers=2, asked=2, answered=2, quoted=1),
+            summary=summary,
         )
 
     async def StreamQuotes(

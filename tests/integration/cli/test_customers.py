@@ -404,6 +404,31 @@ async def test_quotes_are_compared(bookmesh: Bookmesh) -> None:
     assert (await bookmesh("quotes", "nowhere")).code == 4
 
 
+@pytest.mark.parametrize(
+    ("coverage", "words"),
+    [
+        (
+            pb.Coverage(asked=150, of=10_000, chance_cheaper=0.02, expected_saving=1.4),
+            "Asked 150 of 10,000; the chance of a cheaper one is 2%, by 1.40 on average.",
+        ),
+        (
+            pb.Coverage(asked=150, of=10_000, chance_cheaper=0.0, expected_saving=0.1),
+            "Asked 150 of 10,000; the chance of a cheaper one is below 1%, by 0.10 on average.",
+        ),
+        (
+            pb.Coverage(asked=50, of=300, chance_cheaper=0.9999),
+            "Asked 50 of 300; the chance that one of the others has it is above 99%.",
+        ),
+    ],
+)
+async def test_it_is_said_what_was_missed_where_some_sellers_of_many_were_asked(
+    front: Front, bookmesh: Bookmesh, coverage: pb.Coverage, words: str
+) -> None:
+    front.coverage = coverage
+    assert words in (await bookmesh("quotes", "9780134685991")).out.splitlines()
+    assert words in (await bookmesh("quotes", "nowhere")).out.splitlines()
+
+
 async def test_ctrl_c_says_what_becomes_of_the_purchase(
     front: Front, environment: dict[str, str]
 ) -> None:
