@@ -75,6 +75,9 @@ class _Call:
     timeout_s: float
     books: int = 0
     slot_s: float = SLOT_S
+    not_after: datetime | None = None
+    """After this it is not made any more, however long it has waited for a slot; save at a seller that cannot be asked
+    for its orders: that one heeds not_after itself, and is asked by sending again."""
 
 
 class TransportSellers:
@@ -134,7 +137,7 @@ class TransportSellers:
         """Have a copy set aside under the attempt's key."""
         outcome = await self._call(
             attempt.seller_id,
-            _Call(Purpose.PURCHASE, HOLD_S),
+            _Call(Purpose.PURCHASE, HOLD_S, not_after=attempt.not_after),
             lambda seller: self._transport.hold_book(
                 seller,
                 attempt.key,
@@ -161,7 +164,7 @@ class TransportSellers:
         source = HoldRef(attempt.hold_id) if attempt.hold_id else QuoteRef(attempt.quote_id)
         outcome = await self._call(
             attempt.seller_id,
-            _Call(Purpose.PURCHASE, ORDER_S),
+            _Call(Purpose.PURCHASE, ORDER_S, not_after=attempt.not_after),
             lambda seller: self._transport.place_order(
                 seller,
                 attempt.key,
@@ -248,9 +251,15 @@ class TransportSellers:
         if isinstance(decision, Refused):
             return _not_made(FailureKind.RATE_LIMITED, f"not called: {decision.reason}")
         grant = decision.grant
-        if not grant.still_good(self._clock.monotonic()):
+        too_late = (
+            call.not_after is not None
+            and seller.capabilities.supports_get_order
+            and self._clock.now() >= call.not_after
+        )
+        if too_late or not grant.still_good(self._clock.monotonic()):
             self._admission.report(grant, Outcome.NOT_SENT)
-            return _not_made(FailureKind.TIMED_OUT, "not called: this process was too slow")
+            why = "it is past its not_after" if too_late else "this process was too slow"
+            return _not_made(FailureKind.TIMED_OUT, f"not called: {why}")
         try:
             outcome = await make(seller)
         except BaseException:

@@ -352,11 +352,13 @@ class SellersWay:
             left_s = _lease_left_s(self._process, request_id)
             return Sent(name, request_id, takes_s, left_s, attempt)
 
+        bound = self._sellers[attempt.seller_id].script.answers and name != "cancel"
         answer = await self._call(
             attempt.seller_id,
             Passage(Kind.SELLER, f"{name} {attempt.seller_id}", takes_s),
             work,
             lambda: self._watcher.sent(self._process, sent()),
+            attempt.not_after if bound else None,
         )
         if not (isinstance(answer, CallFailed) and answer.definitely_not_done):
             self._watcher.has_left(sent())
@@ -371,6 +373,7 @@ class SellersWay:
         passage: Passage,
         work: Callable[[], T],
         leaves: Callable[[], None] = lambda: None,
+        not_after: datetime | None = None,
     ) -> T | CallFailed:
         """Make a call, unless the seller is gone from the registry, or allows none soon enough."""
         seller = self._sellers[seller_id]
@@ -379,6 +382,8 @@ class SellersWay:
         if 0 < (wait_s := seller.slot_in_s()) <= SLOT_S:
             await asyncio.sleep(wait_s)
             await self._process.running()
+            if not_after is not None and seller.now_after(not_after) >= 0:
+                return _not_made(FailureKind.TIMED_OUT)
         if not seller.take_slot():
             return _not_made(FailureKind.RATE_LIMITED)
 

@@ -199,7 +199,9 @@ class Hearing(Paying):
             case Decision.REFUND:
                 following = Next(to(purchase, Stage.REFUND))
             case Decision.CLOSE:
-                following = Next(to(purchase, Stage.DONE))
+                # Whatever else is settled by hand, copies that are still held for it are given back.
+                rest = Stage.RELEASE if purchase.plan.releases else Stage.DONE
+                following = Next(to(purchase, rest))
                 if purchase.status is Status.PENDING:
                     following = finish(following.purchase, Status.FAILED, why_failed(purchase))
             case _:

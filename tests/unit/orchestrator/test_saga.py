@@ -735,6 +735,16 @@ def test_a_decision_resolves_the_flag_and_leads_on(
     assert following.purchase.resume is None
 
 
+def test_copies_that_are_held_are_given_back_although_a_purchase_is_closed_by_hand() -> None:
+    held = Release("held", f"{UUID(int=1)}:held")
+    before = SAGA.order_stands(paid_by("auth", unpaid())).purchase
+    before = replace(before, plan=replace(before.plan, releases=(held,)))
+    closing = Observation(1, "ann", Resolve(Decision.CLOSE, "why"))
+    following = SAGA.observed(before, closing, EARLY).purchase
+    assert (following.stage, following.status) == (Stage.RELEASE, Status.FAILED)
+    assert SAGA.released(following, [held], EARLY).purchase.stage is Stage.DONE
+
+
 def paid_by(provider_id: str, before: Purchase) -> Purchase:
     authorization = Authorization(AuthorizationState.AUTHORIZED, provider_id)
     return replace(before, authorization=authorization)

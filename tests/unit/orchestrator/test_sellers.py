@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import AsyncMock
 from uuid import UUID
@@ -124,6 +124,35 @@ ATTEMPT = Attempt(
     agreed=Money("USD", 2000),
 )
 FAILED = CallFailed(FailureKind.TIMED_OUT, definitely_not_done=False, detail="")
+
+
+@pytest.mark.parametrize("name", ["hold", "place_order"])
+@pytest.mark.parametrize("asked", [True, False], ids=["tells of orders", "does not"])
+def test_what_has_waited_for_a_slot_past_its_not_after_is_not_sent(
+    name: str, *, asked: bool
+) -> None:
+    """Save to a seller that cannot be asked what became of an order: it is asked by sending again."""
+
+    @in_virtual_time
+    async def main() -> None:
+        clock, directory = VirtualClock(), Directory()
+        acme = seller("acme")
+        capabilities = replace(acme.capabilities, supports_get_order=asked)
+        directory.replace([replace(acme, capabilities=capabilities)], 1)
+        admission = Admission(SharedLedger(SETTINGS), clock, SETTINGS, sellers=list, quiet=True)
+        decided = Decided(FAILED, FAILED)
+        sellers = TransportSellers(directory, cast("SellerTransport", decided), admission, clock)
+        admission.hold_off("acme", 1.0)
+        call = getattr(sellers, name)
+        calls = decided.hold_book if name == "hold" else decided.place_order
+        for left_s, made in ((0.5, not asked), (1.5, True)):
+            calls.reset_mock()
+            not_after = clock.now() + timedelta(seconds=left_s)
+            outcome = await call(PURCHASE, replace(ATTEMPT, not_after=not_after))
+            assert outcome.definitely_not_done is not made
+            assert calls.call_count == made
+
+    main()
 
 
 @pytest.mark.parametrize(
