@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import grpc
 import structlog
 
 from mesh.clock import Clock
@@ -12,7 +13,8 @@ from mesh.clock import Clock
 CHECK_INTERVAL_S = 1.0
 """How often the file is looked at, at most."""
 
-Metadata = tuple[tuple[str, str], ...]
+Metadata = grpc.aio.Metadata
+"""As grpc has it in the end: each call would make one of anything else."""
 
 _log = structlog.get_logger(__name__)
 
@@ -67,7 +69,7 @@ class Credentials:
             )
             return
         self._metadata = {
-            reference: (("authorization", f"Bearer {secret}"),)
+            reference: Metadata(("authorization", f"Bearer {secret}"))
             for reference, secret in content.items()
             if isinstance(secret, str) and secret and secret.isascii() and secret.isprintable()
         }

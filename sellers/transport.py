@@ -388,7 +388,7 @@ class SellerTransport:
         ) as span:
             traceparent = telemetry.current_traceparent()
             if traceparent is not None:
-                metadata = (*metadata, ("traceparent", traceparent))
+                metadata = Metadata(*metadata, ("traceparent", traceparent))
             try:
                 return await self._connections.link(seller).call(
                     method, request, timeout_s, metadata

@@ -651,4 +651,6 @@ def _halves(books: Sequence[str]) -> tuple[set[str], set[str]]:
 
 def _books(questions: Sequence[Waiting]) -> list[str]:
     """Give the books of a call, each once: who must have it fresh and who need not may ask about the same one."""
+    if len(questions) == 1:
+        return [questions[0].question.book_id]
     return list(dict.fromkeys([waiting.question.book_id for waiting in questions]))

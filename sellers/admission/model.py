@@ -284,7 +284,7 @@ class AdmissionSettings:
     valkey_timeout_s: float = 0.25
     rejoin_every_s: float = 0.5
     hope_s: float = 2.0
-    flush_every_s: float = 0.1
+    flush_every_s: float = 0.2
     blocked_s: float = 0.25
     loop_beat_s: float = 0.1
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 
 class Outage:
     """Who could be reached lately.
@@ -23,7 +25,7 @@ class Outage:
         self._sellers = sellers
         self._percent = percent
         # By seller the last call, the oldest first: when it ended, and whether the seller was reached.
-        self._last: dict[str, tuple[float, bool]] = {}
+        self._last: OrderedDict[str, tuple[float, bool]] = OrderedDict()
         self._unreached = 0
 
     def note(self, seller_id: str, now: float, *, reached: bool) -> None:

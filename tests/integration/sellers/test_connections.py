@@ -25,7 +25,7 @@ from tests.fakes.seller import fake_seller, quotes, registered
 BOOK = "9780134685991"
 LONG_S = 30.0
 REQUEST = pb.GetQuoteRequest(book_id=BOOK, currency_code="USD").SerializeToString()
-NOBODY: Metadata = ()
+NOBODY = Metadata()
 
 
 async def call(connections: Connections, seller: Seller, timeout_s: float = LONG_S) -> object:

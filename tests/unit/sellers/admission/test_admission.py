@@ -266,7 +266,7 @@ def test_reports_travel_together_in_the_background() -> None:
                 house.admission.report(one.grant, Outcome.SUCCESS)
             assert house.fleet.reports == []
             asked = house.fleet.asked
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.3)
             assert len(house.fleet.reports) == 5
             assert house.fleet.asked == asked + 1
             running.cancel()
