@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--bug", choices=BUGS)
     parser.add_argument("--seeds", type=int, default=16)
     parser.add_argument("--from-seed", type=int, default=0)
-    parser.add_argument("--in-postgres", type=int, default=6)
+    parser.add_argument("--in-postgres", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
