@@ -89,10 +89,12 @@ def _written(title: str, sentence: str, facts: list[tuple[str, str]], closing: s
 def _said(purchase: pb.Purchase, kind: str, book: str) -> tuple[str, str]:
     """Give the title and the sentence below it."""
     if kind == "refunded":
-        amount = _money(purchase.refunded)
+        # Whoever decided so, a seller that took the order back or somebody of ours.
+        bought = purchase.status == _Status.STATUS_PURCHASED
+        why = "The book will not come" if bought else "Nothing was bought, and yet it was charged"
         return (
-            f"Refunded: {amount} for book {book}",
-            "The seller took the order back, so your card gets back what was charged.",
+            f"Refunded: {_money(purchase.refunded)} for book {book}",
+            f"{why}: your card gets all of it back.",
         )
     shown = form.purchase_request(purchase)
     match purchase.status:

@@ -85,9 +85,22 @@ def test_a_letter_says_the_outcome_in_its_subject_and_in_a_sentence(
         assert str(view.request_id) in part
 
 
-def test_a_refund_says_how_much() -> None:
-    refunded = replace(BOUGHT, refunded=Money("USD", 2499))
-    assert letter(refunded, "refunded").subject == "Refunded: $24.99 for book 9780134685991"
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        (Status.PURCHASED, "The book will not come: your card gets all of it back."),
+        (
+            Status.NOT_AVAILABLE,
+            "Nothing was bought, and yet it was charged: your card gets all of it back.",
+        ),
+    ],
+)
+def test_a_refund_says_how_much_and_why(status: Status, sentence: str) -> None:
+    """What somebody charged by hand for a purchase that bought nothing is given back too: no seller took that back."""
+    refunded = replace(BOUGHT, status=status, refunded=Money("USD", 2499))
+    written = letter(refunded, "refunded")
+    assert written.subject == "Refunded: $24.99 for book 9780134685991"
+    assert sentence in written.text
 
 
 def test_what_others_wrote_is_one_line_and_no_html() -> None:
