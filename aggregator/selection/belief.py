@@ -28,6 +28,7 @@ from aggregator.selection.statistics import (
     commonness,
     own_rates,
     places,
+    sells,
 )
 
 _LOGISTIC = np.float32(np.sqrt(3.0) / np.pi)
@@ -121,13 +122,13 @@ class Heard:
 
     Attributes:
         rows: who has answered.
-        had: whether each has the book.
+        state: what each said, a ``State``; none FAILED.
         level: the logarithm of the book's level by these answers; None if they do not say.
 
     """
 
     rows: Rows
-    had: NDArray[np.bool_]
+    state: NDArray[np.uint8]
     level: float | None
 
 
@@ -137,11 +138,12 @@ def believe(
     """Give what is to be expected of everybody, answers of the collection under way taken into account."""
     book = statistics.book(book_id)
     cells = statistics.category(category)
-    rows, had = _first(book, heard)
-    fit = statistics.topics.fit(rows, had)
+    rows, state = _first(book, heard)
+    fit = statistics.topics.fit(rows, sells(state))
     if book is not None:
         fit += book.kind.fit
     rate = statistics.topics.rates(statistics.topics.posterior(category, fit))
+    rate *= np.float32(statistics.stocked)
     mu, doubt, sigma = _prices(statistics, cells)
     if cells is None:
         available, strength = rate, statistics.asked + _UNKNOWN_STRENGTH
@@ -156,8 +158,8 @@ def believe(
         )
     if book is not None:
         rows = np.concatenate([book.rows, rows])
-        had = np.concatenate([book.state == State.IN_STOCK, had])
-    available = available * commonness(had, available[rows])
+        state = np.concatenate([book.state, state])
+    available = available * commonness(state == State.IN_STOCK, available[rows])
     answers = np.float32(1.0) - (statistics.failed + _ANSWERS_PRIOR * _FAILS) / (
         statistics.calls + _ANSWERS_PRIOR
     )
@@ -177,15 +179,15 @@ def believe(
     return Belief(available, strength, mu, doubt, sigma, level, recalled, best)
 
 
-def _first(book: Book | None, heard: Heard | None) -> tuple[Rows, NDArray[np.bool_]]:
-    """Give who has answered about this book for the first time, and whether they have it."""
+def _first(book: Book | None, heard: Heard | None) -> tuple[Rows, NDArray[np.uint8]]:
+    """Give who has answered about this book for the first time, and what."""
     if heard is None:
-        return np.empty(0, np.int32), np.empty(0, np.bool_)
+        return np.empty(0, np.int32), np.empty(0, np.uint8)
     if book is None:
-        return heard.rows, heard.had
+        return heard.rows, heard.state
     first = np.ones(len(heard.rows), np.bool_)
     first[places(book.rows, heard.rows)[1]] = False
-    return heard.rows[first], heard.had[first]
+    return heard.rows[first], heard.state[first]
 
 
 def _prices(statistics: Statistics, cells: Category | None) -> tuple[Floats, Floats, Floats]:

@@ -101,7 +101,7 @@ class TopicColumns:
     Attributes:
         rows: the sellers of which anything is known.
         asked: weight of the answers, a column for each topic.
-        had: weight of those with a price, likewise.
+        had: weight of those who sell the book, whether they have it or not, likewise.
         mixtures: by category, the weight of its books in each topic.
 
     """

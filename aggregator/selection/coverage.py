@@ -25,8 +25,11 @@ by 300 collections a chance of a quarter is known to two and a half points only.
 
 _HALF_LIFE_PART = 1.0 / 3.0
 
-_GROWN = 200
-"""Collections; a part of so few that came true is known to some four points."""
+_GROWN = 400
+"""Collections; the part of so many that came true is known to some two points."""
+
+_BORN = 60
+"""Likewise; by so many it is known roughly how much there is to save."""
 
 _MUCH = 100.0
 """Answers: about a collection of them. So one collection more of a book that has had many changes little."""
@@ -104,6 +107,11 @@ class Calibration:
     def is_young(self) -> bool:
         """Whether it has seen too few collections yet to say much."""
         return len(self._said) < _GROWN
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it has seen too few collections yet to go by what it says."""
+        return len(self._said) < _BORN
 
     def correct(self, raw: Raw) -> Raw:
         """Give what should have been said."""

@@ -63,7 +63,7 @@ class SelectionSettings:
     phases: Sequence[Phase] = PHASES
     most: int = 150
     worth: float = 0.0002
-    at_length: float = 0.48
+    at_length: float = 0.46
     full_share: float = 0.01
 
 
@@ -252,7 +252,7 @@ class Session:
         saving = said.chance * said.saving * of_next / max(total, _LEAST)
         if not is_first:
             return saving >= settings.worth
-        return pace.allows(saving, freely=self._selection.calibration.is_young)
+        return pace.allows(saving, freely=self._selection.calibration.is_new)
 
     def coverage(self) -> Coverage:
         """State what may have been missed."""
@@ -335,7 +335,7 @@ class Session:
             self._book_id,
             self._category,
             self._now_s,
-            Heard(rows, had, level),
+            Heard(rows, state, level),
         )
         return self._belief
 

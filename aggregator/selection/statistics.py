@@ -61,6 +61,7 @@ _MOST_APART = np.float32(8.0)
 _LEAST_VARIANCE = 1e-4
 _OUTLIER = 3.0
 _UNCHANGED = 0.004
+_MOST_STOCKED = 2000.0
 _MUCH_MORE = 1.5
 _ANEW = 400
 """With each collection so many answers about other books are counted anew by what kind these are now taken for."""
@@ -182,6 +183,7 @@ class Statistics:
         capacity: how many rows there are.
         variance: of a price around what is expected of its seller.
         rate: the part of the answers of an unknown seller that are a price.
+        stocked: the part of those who sell a book that has it.
         still: by what was said and how long ago: weight of the second answers, and of those with a price.
         changed: by how long ago a price was said: weight of the second prices, of those that differ, and the sum of the
             squares by which these do.
@@ -196,6 +198,8 @@ class Statistics:
         self.topics = Topics(0)
         self.variance = 0.01
         self.rate = 0.05
+        self.stocked = 0.9
+        self._stock_said = 10.0
         self._grow(sellers)
         self.best_mean = -0.1
         # Before anything is known: what was there is there, what was not is not, and a third of prices change in a day.
@@ -311,7 +315,8 @@ class Statistics:
         if known is not None:
             new[places(known.rows, rows)[1]] = False
         self._learn_prices(cells, rows[had], logs, new[had])
-        kind = self._kind_of(known, category, now_s, rows, had)
+        kind = self._kind_of(known, category, now_s, rows, state)
+        self._learn_stocked(state[new])
         self._learn_stock(cells, kind.posterior, rows[new], had[new])
         told = int(np.count_nonzero(new)) + (0 if known is None else known.told)
         at_s = np.full(len(rows), now_s)
@@ -425,7 +430,7 @@ class Statistics:
         if len(columns.rows):
             self.reach(int(columns.rows.max()) + 1)
         count = len(columns.rows)
-        fit = self.topics.fit(columns.rows, columns.state == State.IN_STOCK)
+        fit = self.topics.fit(columns.rows, sells(columns.state))
         # Its answers are among those of the topics already, most likely as of the kind that they speak for.
         kind = Kind(
             category=None,
@@ -455,6 +460,7 @@ class Statistics:
             at_s=float(self._aged_at_s),
             arrays={
                 "scalars": scalars,
+                "stocked": np.array([self.stocked, self._stock_said]),
                 "still": self.still.copy(),
                 "changed": self.changed.copy(),
             },
@@ -468,6 +474,8 @@ class Statistics:
             self.variance, self.best_mean, self.rate = map(float, arrays["scalars"])
         if "still" in arrays:
             self.still = arrays["still"].copy()
+        if "stocked" in _known(columns.arrays, {"stocked": (2,)}):
+            self.stocked, self._stock_said = map(float, columns.arrays["stocked"])
         if "changed" in _known(columns.arrays, {"changed": self.changed.shape}):
             self.changed = columns.arrays["changed"].copy()
 
@@ -482,13 +490,19 @@ class Statistics:
         answered = np.maximum(self.calls[rows] - self.failed[rows], 1.0)
         self.latency_s[rows] += (answers.latency_s[timed] - self.latency_s[rows]) / answered
 
+    def _learn_stocked(self, state: NDArray[np.uint8]) -> None:
+        sold = np.count_nonzero(sells(state))
+        had = np.count_nonzero(state == State.IN_STOCK)
+        self._stock_said = min(self._stock_said + float(sold), _MOST_STOCKED)
+        self.stocked += (had - self.stocked * sold) / max(self._stock_said, float(sold))
+
     def _learn_stock(
         self, cells: Category, posterior: Floats, rows: Rows, had: NDArray[np.bool_]
     ) -> None:
         if not len(rows):
             return
         fade = np.float32(1.0 - 1.0 / self._settings.most_stock)
-        by_kind = self.topics.rates_of(posterior, rows)
+        by_kind = self.topics.rates_of(posterior, rows) * np.float32(self.stocked)
         by_category = own_rates(cells.asked[rows], cells.had[rows], by_kind)
         common = commonness(had, by_kind)
         by_kind = np.minimum(by_kind * common, MOST_RATE)
@@ -577,23 +591,22 @@ class Statistics:
         category: str,
         now_s: float,
         rows: Rows,
-        had: NDArray[np.bool_],
+        state: NDArray[np.uint8],
     ) -> Kind:
         if known is not None:
             return replace(known.kind, category=category)
-        fit = self.topics.fit(rows, had)
+        fit = self.topics.fit(rows, sells(state))
         posterior = self.topics.posterior(category, fit)
         return Kind(category, fit, posterior, now_s, answers=len(rows), whole=0.0)
 
     def _learn_topics(self, known: Book | None, book: Book, new: NDArray[np.bool_]) -> None:
         """Count answers about a book as of the kind that it is taken for; ``new`` are first ones."""
-        kind, rows, had = book.kind, book.rows, book.state == State.IN_STOCK
-        self.topics.count(kind.posterior, rows[new], had[new])
+        kind, rows, sold = book.kind, book.rows, sells(book.state)
+        self.topics.count(kind.posterior, rows[new], sold[new])
         if known is not None:
             kept, again = places(known.rows, rows)
-            other = had[again] != (known.state[kept] == State.IN_STOCK)
-            again = again[other]
-            self.topics.change(kind.posterior, rows[again], had[again])
+            again = again[sold[again] != sells(known.state[kept])]
+            self.topics.change(kind.posterior, rows[again], sold[again])
         whole = min(book.told / WHOLE, 1.0)
         if kind.category is not None:
             self.topics.weigh(kind.category, kind.posterior, whole - kind.whole)
@@ -620,14 +633,14 @@ class Statistics:
         book = self.book(book_id)
         if book is None or book.kind.category is None:
             return
-        kind, had = book.kind, book.state == State.IN_STOCK
+        kind, sold = book.kind, sells(book.state)
         # So much of them has not faded.
         left = 0.5 ** (max(now_s - kind.counted_at_s, 0.0) / self._settings.half_life_s)
-        self.topics.count(kind.posterior, book.rows, had, -left)
+        self.topics.count(kind.posterior, book.rows, sold, -left)
         self.topics.weigh(book.kind.category, kind.posterior, -left * kind.whole)
-        fit = self.topics.fit(book.rows, had)
+        fit = self.topics.fit(book.rows, sold)
         posterior = self.topics.posterior(book.kind.category, fit)
-        self.topics.count(posterior, book.rows, had, left)
+        self.topics.count(posterior, book.rows, sold, left)
         self.topics.weigh(book.kind.category, posterior, left * kind.whole)
         self._books[book_id].kind = replace(
             kind, fit=fit, posterior=posterior, answers=max(book.told, kind.answers)
@@ -743,6 +756,12 @@ class Statistics:
                     column[: self.capacity] = getattr(cells, name)
                     setattr(cells, name, column)
         self.capacity = rows
+
+
+def sells(state: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Say of each answer whether the seller sells the book, be it that it has none now: that tells of its kind, too."""
+    said: NDArray[np.bool_] = state != State.NOT_CARRIED
+    return said
 
 
 def own_rates(asked: Floats, had: Floats, by_kind: Floats) -> Floats:

@@ -123,7 +123,7 @@ class Topics:
         Args:
             posterior: of its topics.
             rows: who answered, none twice.
-            had: whether each has it.
+            had: whether each sells it.
             weight: of each answer.
 
         """

@@ -66,7 +66,7 @@ def teach(selected: Selection, *, has: Rows, books: int = 40) -> None:
 
 def grow(selected: Selection) -> None:
     """Let it have checked what it states often enough."""
-    for _ in range(200):
+    for _ in range(400):
         selected.calibration.learn(Raw(0.5, 0.1), 0.0)
 
 

@@ -169,6 +169,7 @@ def test_all_that_was_learned_survives_being_dumped_and_loaded(statistics: Stati
     assert book is not None
     other.load_category(category)
     other.load_book(book)
+    assert other.stocked == statistics.stocked != Statistics(StatisticsSettings()).stocked
     one, two = (believe(each, "a", "novels", NOW_S + 60) for each in (statistics, other))
     for name in ("available", "mu", "doubt", "sigma"):
         expected, found = getattr(one, name), getattr(two, name)
@@ -212,7 +213,8 @@ def test_what_kind_a_book_is_of_counts_for_more_than_what_its_publisher_has_besi
     for number in range(40):
         having = others if number % 5 == 0 else cooks
         statistics.learn(f"b-{number}", "both", NOW_S, heard(having, everyone))
-    given = Heard(np.arange(10, 30, dtype=np.int32), np.arange(10, 30) >= 20, None)
+    state = np.where(np.arange(10, 30) >= 20, IN, NO).astype(np.uint8)
+    given = Heard(np.arange(10, 30, dtype=np.int32), state, None)
     available = believe(statistics, "new", "both", NOW_S, given).available
     assert available[30:].min() > 0.7
     assert available[:10].max() < 0.3
@@ -274,15 +276,27 @@ def test_a_book_is_counted_anew_when_its_kind_is_known_and_each_answer_once() ->
     assert statistics.topics.had.sum() == pytest.approx(1841, rel=1e-2)
 
 
-def test_who_has_sold_out_is_counted_as_such_where_it_was_counted_as_having_it(
+def test_who_sells_a_book_no_more_is_counted_as_such_where_it_was_counted_as_selling_it(
     statistics: Statistics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # To count books anew would set it right in any case, later.
     monkeypatch.setattr("aggregator.selection.statistics._ANEW", 0)
-    statistics.learn("a", "novels", NOW_S, answers((0, IN, 900), (1, IN, 900)))
-    statistics.learn("a", "novels", NOW_S + 1, answers((0, NONE, 0), (1, IN, 900)))
-    assert statistics.topics.had.sum(axis=1)[:2] == pytest.approx([0.0, 1.0], abs=1e-3)
-    assert statistics.topics.asked.sum(axis=1)[:2] == pytest.approx([1.0, 1.0], abs=1e-3)
+    statistics.learn("a", "novels", NOW_S, answers((0, IN, 900), (1, IN, 900), (2, IN, 900)))
+    statistics.learn("a", "novels", NOW_S + 1, answers((0, NO, 0), (1, NONE, 0), (2, IN, 900)))
+    assert statistics.topics.had.sum(axis=1)[:3] == pytest.approx([0.0, 1.0, 1.0], abs=1e-3)
+    assert statistics.topics.asked.sum(axis=1)[:3] == pytest.approx([1.0, 1.0, 1.0], abs=1e-3)
+
+
+def test_who_sells_books_of_a_kind_is_expected_to_sell_others_though_it_had_none(
+    statistics: Statistics,
+) -> None:
+    for number in range(30):
+        given = answers((0, NONE, 0), (1, NO, 0), *((row, IN, 900) for row in range(2, 8)))
+        statistics.learn(f"n{number}", f"c{number}", NOW_S, given)
+    available = believe(statistics, "x", "new", NOW_S).available
+    assert available[0] > 5 * available[1]
+    # Of seven who sell a book one has none: so much less likely is a price than that a seller sells it.
+    assert statistics.stocked == pytest.approx(6 / 7, abs=0.01)
 
 
 def test_who_sells_the_books_of_one_publisher_only_is_told_from_who_sells_their_kind() -> None:
