@@ -174,13 +174,10 @@ async def run(settings: Settings) -> None:
             currency=settings.market_currency,
         )
 
-        def keep(record: CollectionRecord) -> None:
-            history.record(record)
-            selector.record(record)
-
         def on_ended(record: CollectionRecord) -> None:
             measure(record)
-            keep(record)
+            history.record(record)
+            selector.record(record)
 
         collector = QuoteCollector(
             directory,
@@ -243,7 +240,7 @@ async def run(settings: Settings) -> None:
                     capabilities.run(),
                     history.run(),
                     market.run(),
-                    selector.run(gatherer, new_id, keep),
+                    selector.run(gatherer, new_id, history.record),
                 )
             ]
             await serve(serving, settings, clock)

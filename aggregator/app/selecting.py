@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from typing import TypeAlias
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,46 +160,42 @@ class Selector:
     async def run(self, gatherer: Gatherer, new_id: NewId, on_ended: OnEnded) -> None:
         """Ask those who were not chosen, where nobody waits for them, until cancelled.
 
-        They are asked as for browsing, so that it takes nothing from those who buy; each such collection is told to
-        ``on_ended``.
+        They are asked as for browsing, so that it takes nothing from those who buy, and learned from. Those who were
+        asked at the same time are told to ``on_ended`` as a collection.
         """
         while True:
             question, choice = await self._to_check.get()
-            started_at, started_s = self._clock.now(), self._clock.monotonic()
-            answers = await self._ask_rest(gatherer, question, choice.session)
+            parts = await self._ask_rest(gatherer, question, choice.session)
+            answers = [answer for _, given in parts for answer in given]
             self.checked(answers, choice.session)
-            on_ended(
-                CollectionRecord(
-                    collection_id=new_id(),
-                    book_id=question.book_id,
-                    currency=question.currency,
-                    conditions=question.conditions,
-                    started_at=started_at,
-                    elapsed_s=self._clock.monotonic() - started_s,
-                    answers=answers,
-                )
-            )
+            self.record(_record(new_id(), question, self._clock.now(), answers))
+            for asked_at, given in parts:
+                on_ended(_record(new_id(), question, asked_at, given))
             with suppress(asyncio.QueueEmpty):
                 # What was said so long ago is not held against prices of now.
                 self._to_check.get_nowait()
 
     async def _ask_rest(
         self, gatherer: Gatherer, question: Question, session: Session
-    ) -> list[Answer]:
-        """Ask all who were not chosen and may be called, some at a time."""
+    ) -> list[tuple[datetime, list[Answer]]]:
+        """Ask all who were not chosen and may be called, some at a time; give when, and what they answered."""
         sellers = self._rest(session)
-        answers: list[Answer] = []
-        ended = asyncio.Event()
+        parts: list[tuple[datetime, list[Answer]]] = []
+        left, ended = len(sellers), asyncio.Event()
 
-        def on_answer(answer: Answer) -> None:
+        def on_answer(answer: Answer, answers: list[Answer]) -> None:
+            nonlocal left
             answers.append(answer)
-            if len(answers) == len(sellers):
+            left -= 1
+            if not left:
                 ended.set()
 
         waiting: list[Waiting] = []
         for begin in range(0, len(sellers), _CHECKED_AT_ONCE):
             if begin:
                 await self._clock.sleep(_CHECKED_EVERY_S)
+            answers: list[Answer] = []
+            parts.append((self._clock.now(), answers))
             until_s = self._clock.monotonic() + _CHECK_S
             waiting += [
                 gatherer.ask(
@@ -204,7 +203,7 @@ class Selector:
                     question,
                     customer_id="",
                     until_s=until_s,
-                    on_answer=on_answer,
+                    on_answer=partial(on_answer, answers=answers),
                     purpose=Purpose.BROWSE,
                 )
                 for seller in sellers[begin : begin + _CHECKED_AT_ONCE]
@@ -213,7 +212,7 @@ class Selector:
             async with asyncio.timeout(_CHECK_S if sellers else 0):
                 await ended.wait()
         gatherer.cancel([one for one in waiting if one.on_answer is not None])
-        return answers
+        return parts
 
     def _rest(self, session: Session) -> list[Seller]:
         """Give those who were not chosen in a session, and may be called now."""
@@ -285,3 +284,17 @@ class Choice:
             chance_cheaper=said.chance_cheaper,
             expected_saving=None if saving is None else Money(self._currency, saving),
         )
+
+
+def _record(
+    collection_id: UUID, question: Question, asked_at: datetime, answers: Sequence[Answer]
+) -> CollectionRecord:
+    return CollectionRecord(
+        collection_id=collection_id,
+        book_id=question.book_id,
+        currency=question.currency,
+        conditions=question.conditions,
+        started_at=asked_at,
+        elapsed_s=max((answer.latency_s for answer in answers), default=0.0),
+        answers=answers,
+    )

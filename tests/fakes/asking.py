@@ -20,6 +20,7 @@ from aggregator.app.market import Market, MarketSettings
 from aggregator.app.selecting import Selector
 from aggregator.domain.cached import CacheSettings
 from aggregator.domain.collection import Answer, MissReason, Question, Summary, miss_reason
+from aggregator.domain.history import CollectionRecord
 from aggregator.domain.outlook import Outlooks
 from aggregator.ports import CallAdmission
 from aggregator.selection.categories import category_of
@@ -332,6 +333,7 @@ class Fleet:
         self.ledger = SharedLedger(self._rules)
         self.memory = Memory()
         self.markets: list[Market] = []
+        self.checked: list[CollectionRecord] = []
         self._processes: list[Process] = []
 
     async def process(
@@ -364,7 +366,7 @@ class Fleet:
             assert snapshot is not None
             selector.on_change(snapshot)
             new_id = uuid7_factory(clock, Random(-1 - len(self._processes)))
-            run = selector.run(gatherer, new_id, selector.record)
+            run = selector.run(gatherer, new_id, self.checked.append)
             tasks.append(asyncio.create_task(run))
         collector = QuoteCollector(
             self._directory,

@@ -231,7 +231,7 @@ async def test_all_who_were_not_chosen_are_asked_for_a_check_some_at_a_time() ->
         mesh.sellers.says = {"seller-600": lambda _book: quoted(900)}
         mesh.sellers.latency_s = {"seller-300": NEVER_S}
         process = await mesh.process(selection=replace(CONTENT, full_share=1.0))
-        began_s = VirtualClock().monotonic()
+        began, began_s = VirtualClock().now(), VirtualClock().monotonic()
         first = await process.collect(wish=Wish(affordable_minor=2500))
         # Whoever buys meanwhile is not held against what was said before.
         await process.collect("another", wish=Wish(affordable_minor=2500))
@@ -254,6 +254,13 @@ async def test_all_who_were_not_chosen_are_asked_for_a_check_some_at_a_time() ->
         assert book is not None
         assert book.total_minor.min() == 900
         assert len(book.rows) == count - 1
+    # The history has them as they were asked.
+    kept = [
+        (round((part.started_at - began).total_seconds()), len(part.answers))
+        for part in mesh.checked
+    ]
+    assert kept == [(0, 100), (1, 100), (2, 100), (3, 100), (4, 100), (5, 100), (6, count - 604)]
+    assert len({part.collection_id for part in mesh.checked}) == len(kept)
 
 
 @in_virtual_time
