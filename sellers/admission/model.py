@@ -255,7 +255,7 @@ class AdmissionSettings:
             lost costs four fifths of every limit.
         hope_s: for how long after Valkey was lost its part of the limits is waited for.
         rejoin_every_s: how often Valkey is tried while it does not answer.
-        flush_every_s: how long reports gather before they are sent.
+        flush_every_s: how long reports gather before they are sent; twice as long where all calls went well.
         blocked_s: an event loop that is late by more than this cannot blame a seller for silence.
         loop_beat_s: how often that is looked at.
 
@@ -284,7 +284,7 @@ class AdmissionSettings:
     valkey_timeout_s: float = 0.25
     rejoin_every_s: float = 0.5
     hope_s: float = 2.0
-    flush_every_s: float = 0.2
+    flush_every_s: float = 0.1
     blocked_s: float = 0.25
     loop_beat_s: float = 0.1
 

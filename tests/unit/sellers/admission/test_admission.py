@@ -274,6 +274,24 @@ def test_reports_travel_together_in_the_background() -> None:
     run_virtually(main())
 
 
+@pytest.mark.parametrize(("last", "sent"), [(Outcome.SUCCESS, 0), (Outcome.FAILURE, 5)])
+def test_a_failure_is_told_of_sooner_than_that_all_is_well(last: Outcome, sent: int) -> None:
+    async def main() -> None:
+        house = House()
+        running = asyncio.create_task(house.admission.run())
+        grants = [one.grant for one in allowed(await house.ask(count=5))]
+        for grant in grants[1:]:
+            house.admission.report(grant, Outcome.SUCCESS)
+        house.admission.report(grants[0], last)
+        await asyncio.sleep(1.5 * SETTINGS.flush_every_s)
+        assert len(house.fleet.reports) == sent
+        await asyncio.sleep(SETTINGS.flush_every_s)
+        assert len(house.fleet.reports) == 5
+        running.cancel()
+
+    run_virtually(main())
+
+
 def test_what_was_reported_last_is_sent_when_it_ends() -> None:
     async def main() -> None:
         house = House()
