@@ -414,6 +414,9 @@ class Gatherer:
 
         Only those of customers who want much, if ``of_much``.
         """
+        if lot.lacking is None and not self._takes(lot, lot.until_s - sent_s, now):
+            lot.late_s = math.inf
+            return
         usual_s = self._usual_s(lot, now)
         demand = self._demand[lot.purpose]
 
@@ -430,6 +433,12 @@ class Gatherer:
         lot.late_s = (
             math.inf if lot.lacking is None else max(lot.until_s - usual_s, now + _LEAST_NAP_S)
         )
+
+    def _takes(self, lot: Lot, time_s: float, now: float) -> bool:
+        """Say whether the lot's seller usually takes at least so long, as ``_usual_s`` has it."""
+        if now - lot.sent_s > self._settings.try_again_s:
+            return time_s <= 0.0
+        return self._outlooks[lot.seller.seller_id].takes(time_s)
 
     def _usual_s(self, lot: Lot, now: float) -> float:
         """Give the time that the lot's seller takes; 0 if it should be found out anew."""

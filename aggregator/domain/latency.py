@@ -75,6 +75,12 @@ class LatencyHistogram:
             found = self._quantiles[q] = self._quantile(q)
         return found
 
+    def reaches(self, q: float, latency_s: float) -> bool:
+        """Say whether the quantile is at least so long; quick where that is longer than the last bound."""
+        if latency_s > BOUNDS_S[-1]:
+            return sum(self._weights[:_BUCKETS]) < q * self._total
+        return self.quantile(q) >= latency_s
+
     def _quantile(self, q: float) -> float:
         wanted = q * self._total
         sums = self._sums()

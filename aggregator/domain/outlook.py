@@ -38,6 +38,12 @@ class Outlook:
         """Give the seller's usual time in seconds; 0 before it has answered at all."""
         return self.latency.quantile(USUAL) if self.answered else 0.0
 
+    def takes(self, latency_s: float) -> bool:
+        """Say whether the seller's usual time is at least so long; quicker than to work it out."""
+        if not self.answered:
+            return latency_s <= 0.0
+        return self.latency.reaches(USUAL, latency_s)
+
 
 class Outlooks:
     """The outlooks of all sellers that were ever asked, save those that were let go."""

@@ -113,6 +113,13 @@ def test_a_quantile_is_the_latency_below_which_that_part_lies(
     ) == pytest.approx(found)
 
 
+@given(_SEEN, st.floats(0.01, 0.99), _SECONDS)
+def test_a_quantile_reaches_what_it_is_not_below(seen: Seen, q: float, latency_s: float) -> None:
+    learned = histogram(seen)
+    for asked_s in (latency_s, BOUNDS_S[-1] + 1e-6, 60.0):
+        assert learned.reaches(q, asked_s) == (learned.quantile(q) >= asked_s)
+
+
 @given(_SEEN, _SECONDS)
 def test_a_quantile_takes_note_of_what_was_learned_since(seen: Seen, latency_s: float) -> None:
     learned = histogram(seen)
@@ -166,6 +173,18 @@ class TestOutlook:
         for latency_s in (0.1, 0.1, 0.1, 2.0):
             outlooks.learn_latency("acme", NO, latency_s)
         assert 0.07 < outlooks["acme"].usual_s() < 0.14
+
+    @pytest.mark.parametrize("times_s", [(), (0.1, 0.1, 0.1, 2.0), (6.0, 6.0)])
+    def test_a_seller_takes_what_its_usual_time_is_not_below(
+        self, times_s: tuple[float, ...]
+    ) -> None:
+        outlooks = Outlooks()
+        outlooks.learn_unanswered("acme", 3.0)
+        for latency_s in times_s:
+            outlooks.learn_latency("acme", NO, latency_s)
+        acme = outlooks["acme"]
+        for latency_s in (-1.0, 0.0, 0.05, 0.2, 10.0):
+            assert acme.takes(latency_s) == (acme.usual_s() >= latency_s)
 
     def test_silence_is_longer_than_the_time_that_was_waited(self) -> None:
         silence = CallFailed(FailureKind.TIMED_OUT, definitely_not_done=False, detail="")
