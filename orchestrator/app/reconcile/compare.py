@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import blake2b
@@ -112,6 +113,10 @@ class Run:
         return len(self.payments_seen) + len(self.orders_seen) >= settings.entries
 
 
+class _ProviderSilentError(Exception):
+    """The provider does not answer; why."""
+
+
 class Comparer:
     """Compares three ways: our purchases, the provider's payments, the sellers' orders.
 
@@ -151,28 +156,43 @@ class Comparer:
     # The provider
 
     async def _read_payments(self, run: Run) -> None:
-        since = run.period.since - self._settings.clocks_apart
         for attempt in range(1, self._settings.tries + 1):
             run.found.payments = 0
-            page: list[TheirPayment] = []
             try:
-                async for payment in self._provider.list_since(since):
-                    page.append(_theirs(payment))
-                    if len(page) == _PAGE:
+                async with aclosing(self._pages(run.period)) as pages:
+                    async for page in pages:
                         await self._compare_payments(run, page)
-                        page = []
-                    if run.full(self._settings):
-                        run.found.lacks(PROVIDER, "it lists too much for one run: begin later")
-                        return
-            except Unavailable as error:
+                        if run.full(self._settings):
+                            run.found.lacks(PROVIDER, "it lists too much for one run: begin later")
+                            return
+            except _ProviderSilentError as silent:
                 if attempt == self._settings.tries:
-                    run.found.lacks(PROVIDER, error.message)
+                    run.found.lacks(PROVIDER, str(silent))
                     return
                 await self._clock.sleep(attempt)
-                continue
-            await self._compare_payments(run, page)
-            run.complete.add(PROVIDER)
-            return
+            else:
+                run.complete.add(PROVIDER)
+                return
+
+    async def _pages(self, period: Period) -> AsyncGenerator[list[TheirPayment], None]:
+        """List the provider's payments.
+
+        Raises:
+            _ProviderSilentError: when it does not answer; not when our own database does not answer who reads them.
+
+        """
+        page: list[TheirPayment] = []
+        try:
+            async for payment in self._provider.list_since(
+                period.since - self._settings.clocks_apart
+            ):
+                page.append(_theirs(payment))
+                if len(page) == _PAGE:
+                    yield page
+                    page = []
+        except Unavailable as error:
+            raise _ProviderSilentError(error.message) from error
+        yield page
 
     async def _compare_payments(self, run: Run, page: list[TheirPayment]) -> None:
         run.found.payments += len(page)
@@ -200,9 +220,16 @@ class Comparer:
         seller_ids = self._sellers.ids()
         if not seller_ids:
             run.found.lacks("registry", "no seller is known")
-        async with asyncio.TaskGroup() as tasks:
-            for seller_id in seller_ids:
-                tasks.create_task(read(seller_id))
+        gone: list[Unavailable] = []
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for seller_id in seller_ids:
+                    tasks.create_task(read(seller_id))
+        except* Unavailable as several:
+            # Sellers that do not answer are gaps: this is our own database.
+            gone = [error for error in several.exceptions if isinstance(error, Unavailable)]
+        if gone:
+            raise gone[0]
 
     async def _read_orders_of(self, run: Run, seller_id: str) -> None:
         """Read one seller's list to its end, to the end of the period, or to where it cannot go on."""

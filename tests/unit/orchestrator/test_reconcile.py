@@ -240,6 +240,23 @@ async def test_a_provider_that_fails_half_way_is_asked_again() -> None:
     assert (kinds(found), found.gaps, found.payments) == ([], [], 4)
 
 
+@pytest.mark.parametrize("asked", ["booked", "booked_under"])
+async def test_our_own_database_is_not_taken_for_the_provider_nor_for_a_fault(asked: str) -> None:
+    """It is away for a moment. Who has the run leaves it to the next, instead of ending it without its findings."""
+    world = World(purchases=150)
+    answers = getattr(world.books, asked)
+    times = count(1)
+
+    async def away(names: Sequence[object]) -> object:
+        if next(times) <= world.settings.tries:
+            raise Unavailable("the database does not answer")
+        return await answers(names)
+
+    setattr(world.books, asked, away)
+    with pytest.raises(Unavailable, match="the database does not answer"):
+        await world.compared()
+
+
 async def test_a_provider_that_never_ends_its_list_makes_a_gap_and_no_finding() -> None:
     world = World(4)
     world.provider.fails = 99
