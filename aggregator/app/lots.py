@@ -37,6 +37,9 @@ _RATE_S = 20.0
 _SAME_TIME_S = 0.003
 """Questions that are no further apart come together."""
 
+_SLACK = 1.1
+"""By how much calls are further apart than the budget bears: some come earlier, with others or in full batches."""
+
 _MOST_OTHERS = 5.0
 """A lot counts on no more calls of others for each of its own: where it has hardly begun nobody knows."""
 
@@ -423,7 +426,8 @@ class Lot:
         # Who slows down only when little is left has nothing for the rest of the minute. Where questions are usually so
         # far apart themselves, or this one is, there is nothing to wait for.
         pace_s = self.pace_s * scarcity
-        linger_s = min(pace_s - 1.0 / self._rate(self.first_s), self.sent_s + pace_s - self.first_s)
+        above_s = pace_s - 1.0 / self._rate(self.first_s)
+        linger_s = min(_SLACK * above_s, self.sent_s + _SLACK * pace_s - self.first_s)
         longest_s = settings.longest_linger_s
         if self.purpose is Purpose.BROWSE:
             longest_s = min(longest_s, settings.longest_browse_s)
