@@ -47,7 +47,7 @@ class Settings(SellerCallerSettings):
     """How long a question waits for others to go with, while its seller allows plenty, in seconds."""
 
     longest_linger_s: float = Field(default=4.0, ge=0, le=5)
-    """How long it waits while the seller allows hardly anything more, in seconds."""
+    """How long it waits at most, while calls are spread so that what the seller allows lasts, in seconds."""
 
     refresh_ahead_s: float = Field(default=10.0, ge=0, le=600)
     """How long before it runs out what is known of a book in demand is asked for again, in seconds. 0 for never."""

@@ -54,7 +54,7 @@ class GatherSettings:
     linger_s: float = 0.003
     """How long a seller's batch waits for more while its budget is plenty."""
     longest_linger_s: float = 4.0
-    """How long it waits at most when nothing is left of the budget."""
+    """How long it waits at most, while calls are spread so that the budget lasts."""
     longest_browse_s: float = 1.5
     """How long it waits at most for those who only compare prices: they look at a screen meanwhile."""
     plenty: float = 0.9

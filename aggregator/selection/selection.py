@@ -24,7 +24,10 @@ _SURE = 0.1
 """So unsure is taken a statement that is quite sure: it is checked now and then all the same."""
 
 _UNSURE = 0.2
+"""How unsure statements are taken to be on average before any was made."""
+
 _DOUBT_STEP = 0.005
+"""What one more counts in that average."""
 
 
 @dataclass(frozen=True, slots=True)

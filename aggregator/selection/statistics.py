@@ -62,7 +62,11 @@ _LEAST_VARIANCE = 1e-4
 _OUTLIER = 3.0
 _UNCHANGED = 0.004
 _MOST_STOCKED = 2000.0
+"""As so many answers of those who sell a book the earlier ones count at most."""
+
 _MUCH_MORE = 1.5
+"""A book is settled anew at once when there are so many times the answers by which its kind was found."""
+
 _ANEW = 400
 """With each collection so many answers about other books are counted anew by what kind these are now taken for."""
 
